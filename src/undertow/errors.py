@@ -15,7 +15,8 @@
     │   ├── NoRun            no complete run was committed by that instant
     │   └── DamagedLake      a table's files and its log disagree
     ├── EstimationError      an estimator was given what it cannot estimate from
-    └── PolicyError          a limit or policy file is not usable
+    ├── PolicyError          a limit or policy file is not usable
+    └── SettingsError        a settings file or variable is not usable
 
 A misuse is also a `ValueError`; what the world did (a cascade that does not settle, a fit on a
 flat series) is never an error but a status in the result. `row`, `column`, `source` and `hint`
@@ -114,3 +115,7 @@ class EstimationError(UndertowError, ValueError):
 
 class PolicyError(UndertowError, ValueError):
     """A limit or policy file is not usable."""
+
+
+class SettingsError(UndertowError, ValueError):
+    """A settings file or variable is not usable."""

@@ -31,7 +31,8 @@ by instrument, says at which price maintenance is asked: TESTED, the price under
 entry price; CURRENT, the present mark. `max_leverage` is only looked up.
 
 Every float is finite and every price positive: the caller has checked. Along a path a price may
-pass through zero; lines are then extended, not floored, since a floor would not be concave.
+pass through zero; lines are then extended, not floored, since a floor would not be concave. The three line
+kernels are inlined because a call that passes `Legs` and `Terms` costs more than its work.
 
 References
 ----------
@@ -98,7 +99,7 @@ def bracket_at(k, notional, terms):
     return row
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def maintenance_line(k, size, inverse, base, step, t, terms):
     """Maintenance of `size` at the price base + step * t, as the line a + b * t that holds there.
 
@@ -125,7 +126,7 @@ def maintenance_line(k, size, inverse, base, step, t, terms):
     return a + fee * base, b + fee * step
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def cover_line(k, qty, base, step, t, terms):
     """What `qty` >= 0 of an asset counts for after haircuts, as the line a + b * t at `t`."""
     a, b = qty * base, qty * step
@@ -143,7 +144,7 @@ def cover_line(k, qty, base, step, t, terms):
     return a, b
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def leg_lines(i, legs, terms, base, step, t, mark):
     """Leg `i` on the price path base + step * t: intercept and slope of its cover and its asked.
 

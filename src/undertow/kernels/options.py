@@ -67,9 +67,7 @@ def black76(kind, forward, strike, vol, tau, discount):
         return discount * max(kind * (forward - strike), 0.0)
     d1 = log(forward / strike) / deviation + 0.5 * deviation
     d2 = d1 - deviation
-    return (
-        discount * kind * (forward * normal_cdf(kind * d1) - strike * normal_cdf(kind * d2))
-    )
+    return discount * kind * (forward * normal_cdf(kind * d1) - strike * normal_cdf(kind * d2))
 
 
 @njit(cache=True)

@@ -158,9 +158,9 @@ class Universe:
         """Walk from asset to reference; a walk longer than the number of assets goes round."""
         at = self.reference.copy()
         for _ in range(len(self.assets)):
-            if (at == NONE).all():
-                return
             at = np.where(at == NONE, NONE, self.reference[at])
+        if (at == NONE).all():
+            return
         name = self.assets[int(np.flatnonzero(at != NONE)[0])]
         raise StateError(
             f"the asset {name!r} follows itself through its references",

@@ -1,0 +1,5 @@
+"""`python -m undertow` is the command `undertow`."""
+
+from undertow.cli import main
+
+main()

@@ -1,0 +1,234 @@
+"""All commands, in the order in which a new user meets them.
+
+A command here names its options and hands over to a function that is imported when it is called,
+so that `--help` stays quick.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from undertow import __version__
+from undertow.cli import options
+
+app = typer.Typer(
+    name="undertow",
+    help="See, measure, stress-test and limit systemic leverage in crypto markets.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+lake_app = typer.Typer(help="Look after the lake.", rich_markup_mode=None, no_args_is_help=True)
+ingest_app = typer.Typer(
+    help="Bring data into the lake.", rich_markup_mode=None, no_args_is_help=True
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"undertow {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option("--folder", help="Where the demo lake goes.")] = Path(
+        "undertow-demo"
+    ),
+    seed: options.Seed = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Build a demo world, keep it in a lake, and say how leveraged it is."""
+    from undertow.cli.demo import run_demo
+
+    run_demo(folder, seed=seed, as_json=as_json, quiet=quiet)
+
+
+class Size(Enum):
+    """The worlds that have a name."""
+
+    tiny = "tiny"
+    demo = "demo"
+    bench = "bench"
+    sized = "sized"
+
+
+@app.command()
+def world(
+    name: Annotated[
+        Size, typer.Argument(help="Which world; `sized` takes --accounts.")
+    ] = Size.demo,
+    accounts: Annotated[
+        int | None, typer.Option("--accounts", help="How many accounts (5 to 1,000,000).")
+    ] = None,
+    lake: options.Lake = None,
+    seed: options.Seed = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Build a synthetic ecosystem with known truth and keep it in the lake."""
+    from undertow.cli.world import run_world
+
+    run_world(name.value, accounts=accounts, lake=lake, seed=seed, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def schema(
+    table: Annotated[str | None, typer.Argument(help="One table; all without it.")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Say what tables there are, and what a table's columns, units and keys are."""
+    from undertow.cli.schema import run_schema
+
+    run_schema(table, as_json=as_json)
+
+
+@ingest_app.command("tables")
+def ingest_tables(
+    paths: Annotated[
+        list[Path], typer.Argument(help="CSV, TSV, Parquet, NDJSON or Arrow files, or folders.")
+    ],
+    table: Annotated[
+        str | None,
+        typer.Option("--table", help="Table that the rows are for; else the file's name."),
+    ] = None,
+    mapping: Annotated[
+        Path | None,
+        typer.Option("--map", metavar="FILE", help="TOML: columns, units, time formats."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, write nothing.")
+    ] = False,
+    lake: options.Lake = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Bring table files into the lake; rows that do not fit go to `rejects`, with the reason."""
+    from undertow.cli.ingest import run_ingest
+
+    run_ingest(
+        paths,
+        table=table,
+        mapping=mapping,
+        dry_run=dry_run,
+        lake=lake,
+        as_json=as_json,
+        quiet=quiet,
+    )
+
+
+class Order(Enum):
+    """What a list of accounts may be sorted by."""
+
+    distance = "distance"
+    leverage = "leverage"
+    equity = "equity"
+    debt = "debt"
+    health = "health"
+
+
+class Group(Enum):
+    """What accounts may be added up by."""
+
+    venue = "venue"
+    owner = "owner"
+    mode = "mode"
+
+
+@app.command()
+def margins(
+    by: Annotated[
+        Group | None, typer.Option("--by", help="Add accounts up instead of listing them.")
+    ] = None,
+    sort: Annotated[Order, typer.Option("--sort", help="Order of the list.")] = Order.distance,
+    top: Annotated[int, typer.Option("--top", min=1, help="How many rows.")] = 20,
+    venue: Annotated[str | None, typer.Option("--venue", help="Only this venue.")] = None,
+    owner: Annotated[int | None, typer.Option("--owner", help="Only this owner.")] = None,
+    lake: options.Lake = None,
+    as_of: options.AsOf = None,
+    at: options.At = None,
+    as_json: options.Json = False,
+    output: options.Output = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Equity, maintenance, leverage, health and distance to liquidation of every account."""
+    from undertow.cli.margins import run_margins
+
+    run_margins(
+        by=by.value if by else None,
+        sort=sort.value,
+        top=top,
+        venue=venue,
+        owner=owner,
+        lake=lake,
+        as_of=as_of,
+        at=at,
+        as_json=as_json,
+        output=output,
+        quiet=quiet,
+    )
+
+
+@lake_app.command("verify")
+def lake_verify(
+    lake: options.Lake = None, as_json: options.Json = False, quiet: options.Quiet = False
+) -> None:
+    """Check every file that the log names, and every run; exit 1 where something is wrong."""
+    from undertow.cli.lake import run_verify
+
+    run_verify(lake, as_json=as_json, quiet=quiet)
+
+
+@lake_app.command("history")
+def lake_history(
+    top: Annotated[int, typer.Option("--top", min=1, help="How many runs.")] = 20,
+    lake: options.Lake = None,
+    as_json: options.Json = False,
+    output: options.Output = None,
+) -> None:
+    """List the runs that wrote to the lake, newest first."""
+    from undertow.cli.lake import run_history
+
+    run_history(lake, top=top, as_json=as_json, output=output)
+
+
+@lake_app.command("compact")
+def lake_compact(
+    lake: options.Lake = None, as_json: options.Json = False, quiet: options.Quiet = False
+) -> None:
+    """Join small files; what any run stands on is kept."""
+    from undertow.cli.lake import run_compact
+
+    run_compact(lake, as_json=as_json, quiet=quiet)
+
+
+@lake_app.command("quality")
+def lake_quality(
+    lake: options.Lake = None,
+    as_of: options.AsOf = None,
+    as_json: options.Json = False,
+    output: options.Output = None,
+) -> None:
+    """Rows, age, gaps, sources and rejects of every table."""
+    from undertow.cli.lake import run_quality
+
+    run_quality(lake, as_of=as_of, as_json=as_json, output=output)
+
+
+app.add_typer(ingest_app, name="ingest")
+app.add_typer(lake_app, name="lake")

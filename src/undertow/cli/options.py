@@ -1,0 +1,94 @@
+"""The options that many commands share, spelled once."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from undertow.errors import UndertowError
+
+Lake = Annotated[
+    str | None,
+    typer.Option(
+        "--lake", metavar="FOLDER|URL", help="The lake to use.", show_default="undertow-lake"
+    ),
+]
+AsOf = Annotated[
+    str | None,
+    typer.Option(
+        "--as-of",
+        metavar="INSTANT",
+        help="Use only what the lake knew then: 2026-01-31, 2026-01-31T12:00Z, now-7d.",
+    ),
+]
+At = Annotated[
+    str | None,
+    typer.Option(
+        "--at", metavar="INSTANT", help="The instant that is looked at; as INSTANT above."
+    ),
+]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Write the rows to a .csv, .json, .ndjson, .parquet or .arrow file.",
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no talk.")]
+
+_SPAN = re.compile(r"now(?:-(\d+)(s|m|h|d|w))?")
+_EPOCH = re.compile(r"(-?\d+)(s|ms|us|ns)")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+class UnusableOption(UndertowError, ValueError):
+    """An option has a value that it cannot have."""
+
+
+def now_us() -> int:
+    """The present, in microseconds; only the faces look at a clock."""
+    return int(datetime.now(UTC).timestamp() * 1_000_000)
+
+
+def instant(option: str, text: str | None, now: int) -> int | None:
+    """Microseconds of an instant as a user writes it, or None where none is given.
+
+    Raises
+    ------
+    UnusableOption
+        When it is no instant; the message shows the three ways to write one.
+    """
+    if text is None:
+        return None
+    span = _SPAN.fullmatch(text)
+    if span:
+        back = int(span[1]) * _SECONDS[span[2]] if span[1] else 0
+        return now - back * 1_000_000
+    epoch = _EPOCH.fullmatch(text)
+    if epoch:
+        value, unit = int(epoch[1]), epoch[2]
+        scale = {"s": 1_000_000, "ms": 1_000, "us": 1}.get(unit)
+        return value * scale if scale else value // 1_000
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise UnusableOption(
+            f"{option} was {text!r}, which is no instant",
+            hint="write 2026-01-31, 2026-01-31T12:00:00Z, now-7d or 1769860800s",
+        ) from None
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def iso(ts: int) -> str:
+    """Microseconds as ISO-8601 with a Z."""
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=ts)
+    return moment.isoformat().replace("+00:00", "Z")

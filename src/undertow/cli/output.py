@@ -1,0 +1,179 @@
+"""How an answer leaves: a table for a person, JSON for a program, a file for later."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from undertow.cli.options import UnusableOption
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_WRITERS = {
+    ".csv": "write_csv",
+    ".parquet": "write_parquet",
+    ".arrow": "write_ipc",
+    ".ndjson": "write_ndjson",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Where and in which form a command answers."""
+
+    as_json: bool = False
+    file: Path | None = None
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a file that cannot be written before any work is done."""
+        if self.file is None:
+            return
+        known = (*_WRITERS, ".json")
+        if self.file.suffix.lower() not in known:
+            raise UnusableOption(
+                f"--output was {str(self.file)!r}", hint=f"the ending may be {', '.join(known)}"
+            )
+        if not self.file.parent.is_dir():
+            raise UnusableOption(
+                f"--output was {str(self.file)!r}, in a folder that is not there",
+                hint="make the folder first",
+            )
+
+    def say(self, words: str) -> None:
+        """Talk, on stderr."""
+        if not self.quiet:
+            print(words, file=sys.stderr)
+
+    def give(self, title: str, rows: pl.DataFrame, facts: Mapping[str, Any] | None = None) -> None:
+        """Answer with rows, and with facts about the whole of them."""
+        if self.file is not None:
+            self._write(rows, facts or {})
+            self.say(f"{rows.height} rows in {self.file}")
+        elif self.as_json:
+            self.give_facts({**(facts or {}), "rows": rows.to_dicts()})
+        else:
+            print(title)
+            print(render(rows))
+            for name, value in (facts or {}).items():
+                print(f"{name.replace('_', ' ')}: {cell(value)}")
+
+    def give_facts(self, facts: Mapping[str, Any]) -> None:
+        """Answer with one object."""
+        if self.as_json:
+            print(json.dumps(plain(facts), indent=2, ensure_ascii=False, allow_nan=False))
+        else:
+            for name, value in facts.items():
+                print(f"{name.replace('_', ' ')}: {cell(value)}")
+
+    def _write(self, rows: pl.DataFrame, facts: Mapping[str, Any]) -> None:
+        """All or nothing: a file of this name is replaced only by a whole new one."""
+        assert self.file is not None
+        part = self.file.with_name(f".{self.file.name}.{os.getpid()}")
+        try:
+            if self.file.suffix.lower() == ".json":
+                whole = plain({**facts, "rows": rows.to_dicts()})
+                part.write_text(json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False))
+            else:
+                getattr(rows, _WRITERS[self.file.suffix.lower()])(part)
+            part.replace(self.file)
+        except OSError as error:
+            raise UnusableOption(f"--output could not be written: {error.strerror}") from error
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON can hold it: instants as text, what is no number as null."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if hasattr(value, "isoformat"):
+        return value.isoformat().replace("+00:00", "Z")
+    if hasattr(value, "item"):
+        return plain(value.item())
+    return value
+
+
+def cell(value: Any) -> str:
+    """A value as a person reads it in a table."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return number(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    if hasattr(value, "isoformat"):
+        return str(value.isoformat()).replace("+00:00", "Z")
+    return str(value)
+
+
+def number(value: float) -> str:
+    """Four significant digits, with thousands as k, M, B."""
+    if not math.isfinite(value):
+        return "-"
+    size = abs(value)
+    for bound, letter in ((1e9, "B"), (1e6, "M"), (1e4, "k")):
+        if size >= bound:
+            return f"{value / (bound if letter != 'k' else 1e3):,.2f} {letter}"
+    if size >= 100:
+        return f"{value:,.1f}"
+    return f"{value:.4g}" if size >= 1e-3 or size == 0 else f"{value:.2e}"
+
+
+def render(rows: pl.DataFrame) -> str:
+    """Rows as an aligned table; numbers to the right."""
+    if not rows.height:
+        return "  (no rows)"
+    heads = [name.replace("_", " ") for name in rows.columns]
+    body = [[cell(value) for value in row] for row in rows.iter_rows()]
+    right = [dtype.is_numeric() for dtype in rows.dtypes]
+    widths = [max(len(h), *(len(r[i]) for r in body)) for i, h in enumerate(heads)]
+
+    def line(cells: list[str]) -> str:
+        placed = (
+            text.rjust(width) if flush else text.ljust(width)
+            for text, width, flush in zip(cells, widths, right, strict=True)
+        )
+        return ("  " + "  ".join(placed)).rstrip()
+
+    rule = "  " + "  ".join("─" * width for width in widths)
+    return "\n".join([line(heads), rule, *map(line, body)])
+
+
+class Progress:
+    """A bar on stderr with the time left; silent where nobody looks (no terminal, or --quiet)."""
+
+    def __init__(self, what: str, *, quiet: bool) -> None:
+        self._what = what
+        self._shown = not quiet and sys.stderr.isatty()
+        self._began = time.monotonic()
+        self._drawn = 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        """Draw `done` of `total`, at most ten times a second."""
+        now = time.monotonic()
+        finished = done >= total
+        if not self._shown or (now - self._drawn < 0.1 and not finished):
+            return
+        self._drawn = now
+        share = done / total if total else 1.0
+        left = (now - self._began) * (1 - share) / share if share else math.inf
+        bar = "█" * round(24 * share) + "·" * (24 - round(24 * share))
+        tail = "" if finished else f" {left:,.0f} s left" if math.isfinite(left) else ""
+        sys.stderr.write(f"\r{self._what} {bar} {share:4.0%}{tail}\x1b[K")
+        sys.stderr.write("\n" if finished else "")
+        sys.stderr.flush()

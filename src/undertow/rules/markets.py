@@ -1,0 +1,185 @@
+"""Lenders with one collateral against one debt: Morpho Blue's markets and Liquity's troves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from undertow.errors import RuleError
+from undertow.rules import lending
+from undertow.rules.rounding import ceil_to, floor_to
+
+
+def assets_from_shares(
+    shares: float,
+    total_assets: float,
+    total_shares: float,
+    *,
+    virtual_assets: float = 1.0,
+    virtual_shares: float = 1e6,
+    quantum: float | None = None,
+    up: bool = True,
+) -> float:
+    """Assets behind shares of a pool; debt rounds up, deposits down.
+
+    shares * (total_assets + virtual_assets) / (total_shares + virtual_shares). The virtual
+    amounts, in raw units, keep the first depositor from setting the price of a share.
+
+    References
+    ----------
+    Morpho Blue, `SharesMathLib`.
+    """
+    assets = shares * ((total_assets + virtual_assets) / (total_shares + virtual_shares))
+    return float(ceil_to(assets, quantum) if up else floor_to(assets, quantum))
+
+
+def incentive_factor(lltv: float, *, cursor: float = 0.3, cap: float = 1.15) -> float:
+    """What a liquidator takes per unit repaid: min(cap, 1 / (1 - cursor * (1 - lltv))).
+
+    References
+    ----------
+    Morpho Blue, "Liquidation": liquidation incentive factor.
+    """
+    if not 0.0 < lltv < 1.0:
+        raise RuleError(f"lltv was {lltv}; it must lie between 0 and 1")
+    return min(cap, 1.0 / (1.0 - cursor * (1.0 - lltv)))
+
+
+@dataclass(frozen=True, slots=True)
+class MarketAccount:
+    """One borrower in one isolated market; amounts in loan assets unless said otherwise."""
+
+    collateral_value: float
+    borrow_assets: float
+    max_borrow: float
+    ltv: float | None  # None: debt and nothing behind it
+    health: float | None  # max_borrow / borrow_assets, None without debt
+    is_healthy: bool
+    liquidation_price: float | None  # loan assets per unit of collateral
+    price_variation: float | None  # liquidation price over price, less 1: a fall is negative
+    withdrawable_collateral: float  # units of collateral
+    incentive_factor: float
+    seizable_collateral: float  # units of collateral; 0 while healthy
+
+
+def seized_for_shares(
+    shares: float,
+    price: float,
+    lltv: float,
+    total_assets: float,
+    total_shares: float,
+    *,
+    quantum: float | None = None,
+) -> float:
+    """Collateral that a liquidator takes for the debt shares it repays."""
+    repaid = assets_from_shares(shares, total_assets, total_shares, quantum=quantum, up=False)
+    worth = float(floor_to(repaid * incentive_factor(lltv), quantum))
+    return float(floor_to(worth / price, quantum))
+
+
+def market_account(
+    collateral: float,
+    borrow_shares: float,
+    *,
+    price: float,
+    lltv: float,
+    total_borrow_assets: float,
+    total_borrow_shares: float,
+    quantum: float | None = None,
+) -> MarketAccount:
+    """Judge one borrower of a Morpho Blue market.
+
+    `price` is loan units per unit of collateral, units being those of the amounts: a raw oracle
+    price of scale 1e36 is divided by 1e36. With `quantum` 1.0 raw integers round as the contract
+    rounds them. The whole position can be closed as soon as it is unhealthy.
+    """
+    if price <= 0.0:
+        raise RuleError(f"the oracle price was {price}; it must be above 0")
+    debt = assets_from_shares(
+        borrow_shares, total_borrow_assets, total_borrow_shares, quantum=quantum
+    )
+    judged = lending.account(
+        collateral,
+        debt,
+        collateral_price=price,
+        threshold=lltv,
+        rounding=lending.Rounding(value=quantum),
+    )
+    max_borrow = float(floor_to(judged.cover, quantum))
+    closing = None
+    if debt > 0.0:
+        closing = lending.liquidation_price(
+            collateral, price, weight=lltv, cover=collateral * price * lltv, asked=debt
+        )
+    needed = float(ceil_to(float(ceil_to(debt / price, quantum)) / lltv, quantum))
+    healthy = max_borrow >= debt
+    seizable = 0.0
+    if not healthy:
+        whole = seized_for_shares(
+            borrow_shares, price, lltv, total_borrow_assets, total_borrow_shares, quantum=quantum
+        )
+        seizable = min(whole, collateral)
+    return MarketAccount(
+        collateral_value=judged.collateral,
+        borrow_assets=debt,
+        max_borrow=max_borrow,
+        ltv=0.0 if debt == 0.0 else judged.debt_to_collateral,
+        health=judged.health,
+        is_healthy=healthy,
+        liquidation_price=closing,
+        price_variation=None if closing is None else closing / price - 1.0,
+        withdrawable_collateral=max(collateral - needed, 0.0),
+        incentive_factor=incentive_factor(lltv),
+        seizable_collateral=seizable,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Trove:
+    """One borrower against one collateral, judged by ratio."""
+
+    collateral_ratio: float | None  # None without debt
+    nominal_ratio: float | None  # collateral per 100 of debt, whatever the price: ranks troves
+    below_minimum: bool
+    below_critical: bool
+    net_debt: float
+    liquidation_price: float | None
+
+
+def trove(
+    collateral: float,
+    debt: float,
+    price: float,
+    *,
+    minimum_ratio: float = 1.1,
+    critical_ratio: float = 1.5,
+    reserve: float = 200.0,
+) -> Trove:
+    """Judge one trove; `debt` includes the liquidation reserve.
+
+    Below the minimum it can be closed; below the critical ratio it can be closed while the
+    system as a whole is below it too.
+
+    References
+    ----------
+    Liquity v1, `LiquityBase` (individual, nominal and total collateral ratio, recovery mode).
+    """
+    judged = lending.account(
+        collateral, debt, collateral_price=price, threshold=1.0 / minimum_ratio
+    )
+    ratio = judged.collateral / debt if debt > 0.0 else None
+    return Trove(
+        collateral_ratio=ratio,
+        nominal_ratio=100.0 * collateral / debt if debt > 0.0 else None,
+        below_minimum=ratio is not None and ratio < minimum_ratio,
+        below_critical=ratio is not None and ratio < critical_ratio,
+        net_debt=debt - reserve,
+        liquidation_price=None
+        if debt == 0.0
+        else lending.liquidation_price(
+            collateral,
+            price,
+            weight=1.0 / minimum_ratio,
+            cover=judged.cover,
+            asked=judged.asked,
+        ),
+    )
