@@ -31,8 +31,8 @@ by instrument, says at which price maintenance is asked: TESTED, the price under
 entry price; CURRENT, the present mark. `max_leverage` is only looked up.
 
 Every float is finite and every price positive: the caller has checked. Along a path a price may
-pass through zero; lines are then extended, not floored, since a floor would not be concave. The three line
-kernels are inlined because a call that passes `Legs` and `Terms` costs more than its work.
+pass through zero; lines are then extended, not floored, since a floor would not be concave. The
+line kernels are inlined because a call that passes `Legs` and `Terms` costs more than its work.
 
 References
 ----------
@@ -47,6 +47,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+# what is held or owed comes before LINEAR, derivatives from there on: kernels compare by order
 COLLATERAL, DEBT, SUPPLY, CASH, LINEAR, INVERSE, OPTION = range(7)
 TESTED, ENTRY, CURRENT = range(3)
 FOUND, NONE, BREACHED = range(3)
@@ -161,7 +162,7 @@ def leg_lines(i, legs, terms, base, step, t, mark):
         return 0.0, 0.0, weight * size * base, weight * size * step
     if role == CASH and qty < 0.0:
         return 0.0, 0.0, size * base, size * step
-    if role == COLLATERAL or role == CASH:
+    if role < LINEAR:
         a, b = cover_line(k, qty, base, step, t, terms)
         return weight * a, weight * b, 0.0, 0.0
 
@@ -206,7 +207,7 @@ def account_sums(lo, hi, offsets, legs, price, mark, option_notional, terms, out
             value = legs.qty[i] * p
             if role == DEBT or (role == CASH and value < 0.0):
                 debt += abs(value)
-            elif role == COLLATERAL or role == SUPPLY or role == CASH:
+            elif role < LINEAR:
                 assets += value
             else:
                 profit += w

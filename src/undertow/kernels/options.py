@@ -138,16 +138,14 @@ def portfolio_requirement(first, last, legs, price, chain, grid):
     asked, least = 0.0, 0.0
     for i in range(first, last):
         role = legs.role[i]
-        if role != LINEAR and role != INVERSE and role != OPTION:
+        if role < LINEAR:
             continue
         k = legs.inst[i]
         fresh = True
         for j in range(first, i):
-            other = legs.role[j]
-            if other == LINEAR or other == INVERSE or other == OPTION:
-                if chain.asset[legs.inst[j]] == chain.asset[k]:
-                    fresh = False
-                    break
+            if legs.role[j] >= LINEAR and chain.asset[legs.inst[j]] == chain.asset[k]:
+                fresh = False
+                break
         if fresh:
             asked += worst_loss(i, last, chain.asset[k], legs, price, chain, grid)
         qty = legs.qty[i]

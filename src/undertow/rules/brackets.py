@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from undertow.errors import RuleError
 from undertow.kernels import margin as kernel
-from undertow.rules.rounding import FloatColumn
+from undertow.state import FloatColumn
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from undertow.errors import RuleError
 from undertow.kernels.margin import COLLATERAL, DEBT
-from undertow.rules.rounding import FloatColumn, ceil_to, floor_to
+from undertow.rules.rounding import ceil_to, floor_to
 from undertow.rules.single import SingleAccount, Totals
+from undertow.state import FloatColumn
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-FloatColumn = npt.NDArray[np.float64]
+from undertow.state import FloatColumn
 
 _SLACK = 1e-9  # of a unit
 _LAST_BITS = 4.0 * float(np.finfo(np.float64).eps)

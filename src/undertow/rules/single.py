@@ -12,7 +12,7 @@ import numpy.typing as npt
 from undertow.errors import RuleError
 from undertow.kernels import margin as kernel
 from undertow.rules.brackets import Brackets, terms_of
-from undertow.rules.rounding import FloatColumn
+from undertow.state import FloatColumn
 
 
 class Basis(Enum):

@@ -38,7 +38,7 @@ class Market:
 
     universe: Universe
     mark: FloatColumn
-    index: FloatColumn
+    index: FloatColumn  # of an option, the forward that it is written on; 0 where nobody knows
     spot: FloatColumn
     oracle: FloatColumn
     priced: BoolColumn
@@ -69,7 +69,7 @@ class Market:
         return cls(
             universe=universe,
             mark=frozen(mark),
-            index=frozen(_first_given(given, _FIRST["index"])),
+            index=frozen(_index(universe, given)),
             spot=frozen(_first_given(given, _FIRST["spot"])),
             oracle=frozen(_first_given(given, _FIRST["oracle"])),
             priced=frozen(priced),
@@ -132,6 +132,29 @@ def _first_given(
         value, has = given[kind]
         first = np.where(has, value, first)
     return first
+
+
+def _index(universe: Universe, given: dict[str, tuple[FloatColumn, BoolColumn]]) -> FloatColumn:
+    """The basket under each instrument; of an option the forward it is written on, or 0.
+
+    An option without an index of its own takes the price of the first perp, future or spot
+    instrument on its asset, at its own venue before others.
+    """
+    index = _first_given(given, _FIRST["index"])
+    straight = np.isin(
+        universe.kind, [schema.INSTRUMENT_KINDS.index(k) for k in ("perp", "future", "spot")]
+    )
+    own, has = given["index"]
+    for k in np.flatnonzero(universe.kind == schema.INSTRUMENT_KINDS.index("option")):
+        index[k] = own[k]
+        if not has[k]:
+            same = np.flatnonzero(
+                straight & (universe.asset_of == universe.asset_of[k]) & (index > 0)
+            )
+            elsewhere = universe.venue_of[same] != universe.venue_of[k]
+            order = np.argsort(elsewhere, kind="stable")
+            index[k] = index[same[order[0]]] if len(same) else 0.0
+    return index
 
 
 def _e_fold_depth(universe: Universe, depth: Any) -> FloatColumn:

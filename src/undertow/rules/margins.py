@@ -1,0 +1,170 @@
+"""Every account of a snapshot, judged: equity, maintenance, leverage, health and distance.
+
+Rows are the accounts of the book, in its order. A number that does not exist is infinite here
+(no debt: infinite health; nothing left: infinite leverage; no fall that does it: infinite fall)
+and empty in the tables that leave the engine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from undertow import schema
+from undertow.kernels import margin as kernel
+from undertow.rules import portfolio
+from undertow.rules.snapshot import Snapshot
+from undertow.state import BoolColumn, FloatColumn, Universe
+from undertow.state.arrays import frozen
+from undertow.state.book import COLLATERAL, DEBT, SUPPLY
+from undertow.state.universe import NONE
+
+
+@dataclass(frozen=True, eq=False)
+class Margins:
+    """What the venues would say of every account at one instant, in USD.
+
+    `leverage` is assets over equity where something is lent or borrowed, gross derivative notional
+    over equity where only derivatives are held, and (assets held outright + gross notional) over
+    equity where both are. `fall` is the smallest common fall of all prices but those of money
+    that leaves no cover over what is asked, `rise` the smallest rise; options in groups that
+    are not portfolio margined move along their present delta.
+    """
+
+    snapshot: Snapshot
+    assets: FloatColumn  # held outright, marked, without haircuts
+    debt: FloatColumn
+    equity: FloatColumn
+    cover: FloatColumn  # what counts, after thresholds and haircuts
+    asked: FloatColumn  # debt to be covered, and maintenance
+    notional: FloatColumn  # gross, of derivatives
+    leverage: FloatColumn
+    health: FloatColumn
+    fall: FloatColumn
+    rise: FloatColumn
+
+    @property
+    def breached(self) -> BoolColumn:
+        """Which accounts their venue may close now."""
+        return self.cover < self.asked
+
+    def to_polars(self) -> pl.DataFrame:
+        """One row per account, with names."""
+        book = self.snapshot.book
+        numbers = (
+            "assets",
+            "debt",
+            "equity",
+            "notional",
+            "cover",
+            "asked",
+            "leverage",
+            "health",
+            "fall",
+            "rise",
+        )
+        owner = pl.Series("owner", book.owners[book.owner])
+        columns = [
+            pl.Series("account", book.account),
+            pl.Series("venue", pl.Series(self.snapshot.universe.venues).gather(book.venue)),
+            pl.Series("mode", pl.Series(schema.MARGIN_MODES).gather(book.mode)),
+            owner.set(owner < 0, None),
+            *(pl.Series(name, getattr(self, name)) for name in numbers),
+            pl.Series("breached", self.breached),
+        ]
+        infinite = pl.col(pl.Float64).is_infinite()
+        frame = pl.DataFrame(columns)
+        return frame.with_columns(pl.when(~infinite).then(pl.col(pl.Float64)).name.keep())
+
+
+def margins(snapshot: Snapshot) -> Margins:
+    """Judge every account of `snapshot` by the rules of its venue.
+
+    Raises
+    ------
+    RuleError
+        When something is held of which the venue's rules say nothing.
+    MissingPrice
+        When an option has no underlying price or volatility.
+    """
+    book, price = snapshot.book, snapshot.market.mark
+    legs, terms = snapshot.rules.leg_columns(book), snapshot.rules.terms
+    chain = portfolio.chain_of(snapshot)
+    delta = option_deltas(snapshot)
+    sums = kernel.Sums(*(np.empty(book.accounts) for _ in kernel.Sums._fields))
+    option_notional = np.abs(delta) * chain.forward
+    kernel.account_sums(
+        0, book.accounts, book.offset, legs, price, price, option_notional, terms, sums
+    )
+    portfolio.add_requirements(snapshot, legs, sums.asked)
+    exposure = market_exposure(snapshot.universe)
+    priced = np.where(price > 0.0, price, 1.0)
+    slope = np.where(chain.kind == 0, exposure, exposure * delta * chain.forward / priced)
+    fall, rise = (_distances(snapshot, legs, slope, exposure, sign) for sign in (-1.0, 1.0))
+    return Margins(
+        snapshot,
+        **{name: frozen(column) for name, column in sums._asdict().items()},
+        leverage=frozen(_leverage(snapshot, sums)),
+        health=frozen(_ratio(sums.cover, sums.asked)),
+        fall=frozen(fall),
+        rise=frozen(rise),
+    )
+
+
+def market_exposure(universe: Universe) -> FloatColumn:
+    """By instrument: 1, or 0 where its asset is money or stands for money all the way down."""
+    root = np.arange(len(universe.assets))
+    for _ in range(len(universe.assets)):
+        further = np.where(universe.reference[root] == NONE, root, universe.reference[root])
+        if (further == root).all():
+            break
+        root = further
+    moves: FloatColumn = np.where(universe.stable[root], 0.0, 1.0)[universe.asset_of]
+    return moves
+
+
+def option_deltas(snapshot: Snapshot) -> FloatColumn:
+    """Change of each option per unit of its forward (Black 1976); 0 for everything else."""
+    from undertow.kernels.options import black76_delta
+
+    chain = portfolio.chain_of(snapshot)
+    delta = np.zeros(len(chain.kind))
+    for k in np.flatnonzero((chain.kind != 0) & (chain.forward > 0.0)):
+        delta[k] = black76_delta(
+            chain.kind[k], chain.forward[k], chain.strike[k], chain.vol[k], chain.tau[k], 1.0
+        )
+    return delta
+
+
+def _distances(
+    snapshot: Snapshot,
+    legs: kernel.Legs,
+    slope: FloatColumn,
+    exposure: FloatColumn,
+    sign: float,
+) -> FloatColumn:
+    """Common move (fall where `sign` is negative) at which each account is breached, or inf."""
+    book = snapshot.book
+    value = np.empty(book.accounts)
+    status = np.empty(book.accounts, dtype=np.int8)
+    kernel.distances(
+        0, book.accounts, book.offset, legs, snapshot.market.mark, slope, sign,
+        snapshot.rules.terms, value, status,
+    )  # fmt: skip
+    portfolio.add_distances(snapshot, legs, exposure, sign, value, status)
+    return value
+
+
+def _leverage(snapshot: Snapshot, sums: kernel.Sums) -> FloatColumn:
+    book = snapshot.book
+    lends = np.isin(book.kind, (COLLATERAL, DEBT, SUPPLY))
+    lenders = np.zeros(book.accounts, dtype=np.bool_)
+    lenders[book.leg_account[lends]] = True
+    outright = np.where(lenders, sums.assets, 0.0)
+    return np.where(sums.equity > 0.0, _ratio(outright + sums.notional, sums.equity), np.inf)
+
+
+def _ratio(above: FloatColumn, below: FloatColumn) -> FloatColumn:
+    return np.divide(above, below, out=np.full_like(above, np.inf), where=below > 0.0)

@@ -1,0 +1,193 @@
+"""The dated numbers of all venues' rules, and which of them holds for a leg.
+
+A row of `risk_params` speaks of an account, of a category (eMode, Spoke), of an instrument or of a
+whole venue. The narrowest that speaks of a leg wins: account and instrument, account, category and
+instrument, category, instrument, venue; then what the rule profile takes for granted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from undertow import schema
+from undertow.errors import RuleError
+from undertow.state import Book, BoolColumn, FloatColumn, FloatMatrix, Universe, as_frame
+from undertow.state.conform import empty, require
+from undertow.state.universe import NONE, encode
+
+# Where a number of each name may lie; outside, it is a wrong unit more often than a strange rule.
+_FRACTIONS = (
+    "ltv",
+    "liquidation_threshold",
+    "protocol_fee",
+    "close_factor",
+    "reserve_factor",
+    "initial_margin_rate",
+    "maintenance_margin_rate",
+    "haircut",
+    "optimal_utilisation",
+    "minimum_margin_rate",
+)
+_RANGES = dict.fromkeys(_FRACTIONS, (0.0, 1.0))
+_RANGES |= dict.fromkeys(("liquidation_bonus", "debt_weight", "base_rate"), (0.0, 10.0))
+_RANGES |= dict.fromkeys(("slope1", "slope2", "target_health", "imf_factor"), (0.0, 100.0))
+_RANGES |= {"max_leverage": (1.0, 1000.0), "taker_fee": (-0.01, 0.1)}
+
+
+@dataclass(frozen=True, eq=False)
+class Params:
+    """Every dated number that holds at one instant."""
+
+    universe: Universe
+    rows: pl.DataFrame  # code of venue and instrument, category, account, name, value
+
+    @classmethod
+    def from_frame(cls, universe: Universe, risk_params: Any = None) -> Params:
+        """Read the table and check every name, range and pair of numbers.
+
+        Raises
+        ------
+        SchemaError
+            When the table does not fit its declared columns.
+        StateError
+            When a venue or an instrument is unknown.
+        RuleError
+            When a number is outside what its name allows, or two contradict each other.
+        """
+        table = schema.table("risk_params")
+        rows = require(table, empty(table) if risk_params is None else as_frame(risk_params))
+        venue = encode(rows["venue"], pl.Series(universe.venues), what="venue", source=table.name)
+        inst = encode(
+            rows["instrument"], universe.instrument_keys, what="instrument", source=table.name
+        )
+        coded = rows.select(
+            pl.Series("venue", venue),
+            pl.Series("inst", inst),
+            pl.col("category"),
+            pl.col("account"),
+            pl.col("name"),
+            pl.col("value"),
+        )
+        _check_ranges(coded)
+        _check_venues(universe, coded)
+        params = cls(universe, coded)
+        params._check_pairs()
+        return params
+
+    def by_instrument(self, name: str, default: FloatColumn | float = 0.0) -> FloatColumn:
+        """The number called `name` of each instrument, apart from categories and accounts."""
+        rows = self._named(name).filter(pl.col("category").is_null() & pl.col("account").is_null())
+        value = np.broadcast_to(default, (len(self.universe.instruments),)).astype(np.float64)
+        for venue, inst, given in rows.select("venue", "inst", "value").sort("inst").iter_rows():
+            where = self.universe.venue_of == venue if inst == NONE else inst
+            value[where] = given
+        return value
+
+    def given(self, name: str) -> BoolColumn:
+        """Of each instrument, whether anybody gave it the number called `name`."""
+        return ~np.isnan(self.by_instrument(name, np.nan))
+
+    def by_leg(self, book: Book, name: str, default: FloatColumn | float = 0.0) -> FloatColumn:
+        """The number called `name` that holds for each leg of `book`."""
+        value = self.by_instrument(name, default)[book.inst]
+        rows = self._named(name)
+        categories = rows.filter(pl.col("category").is_not_null() & pl.col("account").is_null())
+        if categories.height and book.categories:
+            table = self._by_category(book, categories)
+            leg = np.flatnonzero(book.category[book.leg_account] != NONE)
+            own = table[book.category[book.leg_account[leg]], book.inst[leg]]
+            value[leg] = np.where(np.isnan(own), value[leg], own)
+        overrides = rows.filter(pl.col("account").is_not_null()).sort("inst", "account")
+        if overrides.height:
+            self._override(book, overrides, value)
+        return value
+
+    def _by_category(self, book: Book, rows: pl.DataFrame) -> FloatMatrix:
+        """(categories, instruments): the number that a category gives, NaN where it gives none."""
+        universe = self.universe
+        table = np.full((len(book.categories), len(universe.instruments)), np.nan)
+        codes = {name: code for code, name in enumerate(book.categories)}
+        picked = rows.select("venue", "inst", "category", "value").sort("inst", "venue", "category")
+        for venue, inst, category, given in picked.iter_rows():
+            if category in codes:
+                where = universe.venue_of == venue if inst == NONE else inst
+                table[codes[category], where] = given
+        return table
+
+    def _override(self, book: Book, rows: pl.DataFrame, value: FloatColumn) -> None:
+        """Write what single accounts were given over `value`, the widest first."""
+        order = np.argsort(book.account, kind="stable")
+        wanted = rows["account"].to_numpy()
+        place = np.searchsorted(book.account[order], wanted)
+        for k, (account, inst, given) in enumerate(
+            rows.select("account", "inst", "value").iter_rows()
+        ):
+            if place[k] == len(order) or book.account[order[place[k]]] != account:
+                continue  # of an account that holds nothing now
+            first, last = book.offset[order[place[k]]], book.offset[order[place[k]] + 1]
+            legs = np.arange(first, last)
+            value[legs if inst == NONE else legs[book.inst[first:last] == inst]] = given
+
+    def _named(self, name: str) -> pl.DataFrame:
+        return self.rows.filter(pl.col("name") == name)
+
+    def _check_pairs(self) -> None:
+        """Borrowing power may not pass the threshold, nor a seizure take more than there is."""
+        ltv, threshold = (
+            self.by_instrument("ltv", 0.0),
+            self.by_instrument("liquidation_threshold", 1.0),
+        )
+        bonus = self.by_instrument("liquidation_bonus", 0.0)
+        both = self.given("ltv") & self.given("liquidation_threshold")
+        faults = (
+            (both & (ltv > threshold), "ltv {} is above the liquidation threshold {}", ltv),
+            (
+                self.given("liquidation_bonus") & (threshold * (1.0 + bonus) >= 1.0)
+                & self.given("liquidation_threshold") & (threshold > 0),
+                "bonus {} with threshold {} seizes more than the debt is covered by",
+                bonus,
+            ),
+        )  # fmt: skip
+        for fault, words, number in faults:
+            if fault.any():
+                at = int(np.flatnonzero(fault)[0])
+                raise RuleError(
+                    words.format(number[at], threshold[at]),
+                    source="risk_params",
+                    column=self.universe.instruments[at],
+                    hint="threshold x (1 + bonus) must stay below 1, and ltv below the threshold",
+                )
+
+
+def _check_ranges(rows: pl.DataFrame) -> None:
+    for name, (low, high) in _RANGES.items():
+        wrong = rows.with_row_index("row", offset=1).filter(
+            (pl.col("name") == name) & ~pl.col("value").is_between(low, high)
+        )
+        if wrong.height:
+            raise RuleError(
+                f"{name} is {wrong['value'][0]:g}; it lies between {low:g} and {high:g}",
+                source="risk_params",
+                row=int(wrong["row"][0]),
+                column="value",
+                hint="rates and shares are fractions: 0.05, not 5 or 500",
+            )
+
+
+def _check_venues(universe: Universe, rows: pl.DataFrame) -> None:
+    """An instrument's number must come from the instrument's own venue."""
+    inst = rows["inst"].to_numpy()
+    wrong = (inst != NONE) & (universe.venue_of[inst] != rows["venue"].to_numpy())
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise RuleError(
+            f"{universe.instruments[inst[row]]} is not an instrument of "
+            f"{universe.venues[rows['venue'][row]]}",
+            source="risk_params",
+            row=row + 1,
+            column="instrument",
+        )

@@ -1,0 +1,279 @@
+"""The mechanisms of real venues, dated, as data.
+
+A profile says how a venue judges an account: which price maintenance is asked at, what rounds
+where, which constants the protocol itself fixes. Numbers that governance or a risk desk moves
+(thresholds, bonuses, brackets, caps) are not here but in the risk parameters of a date; a number
+that stands here is the default under them. One TOML file a venue, one `[[version]]` a change of
+rules. Each version says which of its results are exact and which are approximated, and why.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from enum import Enum
+from importlib.resources import files
+from typing import Any, TypeVar
+
+from undertow.errors import RuleError
+from undertow.rules.single import Basis
+
+
+T = TypeVar("T")
+
+
+class Shape(Enum):
+    """What kind of rules a venue has."""
+
+    LENDING = "lending"
+    PERP = "perp"
+
+
+class Compounding(Enum):
+    """How a debt index grows between two touches; see `rules.interest`."""
+
+    LINEAR = "linear"
+    TAYLOR = "taylor"
+    BINOMIAL = "binomial"
+    EXACT = "exact"
+    NONE = "none"  # no interest, or none that the venue accrues itself
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LendingRules:
+    """How a lender judges."""
+
+    rounds: bool = True  # collateral down, debt up, in the least unit of the base currency
+    share_quantum: float | None = None  # averages are rounded down to this share
+    average_first: bool = False  # health from the rounded average threshold
+    categories: bool = False  # accounts may choose an asset category with terms of its own
+    isolated_markets: bool = False  # one collateral against one debt, each market apart
+    compounding: Compounding = Compounding.TAYLOR
+    supply_counts_deficit: bool = False  # bad debt carried as a deficit dilutes the supply rate
+    virtual_assets: float = 0.0  # raw units
+    virtual_shares: float = 0.0
+    incentive_cursor: float | None = None
+    incentive_cap: float | None = None
+    minimum_ratio: float | None = None  # collateral over debt, where a venue judges by it
+    critical_ratio: float | None = None
+    liquidation_reserve: float = 0.0  # part of each debt that pays for closing it
+    minimum_net_debt: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PerpRules:
+    """How a perp venue judges."""
+
+    maintenance_basis: Basis = Basis.TESTED
+    closing_fee: bool = False  # the taker fee of the exit is asked for on top
+    coin_margined: bool = False  # faces in USD, margin in coin
+    cross: bool = True
+    isolated: bool = True
+    borrows: bool = False  # a negative balance is a loan and accrues interest
+    maintenance_of_initial: float | None = None  # maintenance over initial, where that is the rule
+    initial_at_max_leverage: bool = False  # and that initial is the one at the highest leverage
+    books_in_full: bool = False  # trades are booked against the quote balance: raw_usd
+    open_interest_scaling: bool = False
+    fraction_quantum: float | None = None  # margin fractions are rounded down to this
+    margin_quantum: float | None = None  # margins are rounded up to this, in USD
+    size_premium: bool = False  # weights move with the square root of size
+    asset_scaling: bool = False  # asset weights fall as venue-wide deposits grow
+    bankruptcy_adjustment: float | None = None
+    spread_to_maintenance: float | None = None
+    funding_interval_us: int = 28_800_000_000
+    haircuts: bool = False  # collateral other than the quote counts for less
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridRules:
+    """How a portfolio margin group is repriced."""
+
+    price_moves: tuple[float, ...]
+    vol_moves: tuple[float, ...]  # each is paired with each price move
+    tail_moves: tuple[float, ...] = ()  # far moves, at the highest volatility move
+    tail_counted: float = 1.0  # share of a tail loss that is asked for
+    vol_reference_days: float = 30.0
+    vol_near_power: float = 0.0  # for expiries nearer than the reference
+    vol_far_power: float = 0.0
+    add_on: float = 0.0  # share of notional of straight legs and short options
+    initial_over_maintenance: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse an empty grid, and a price or a volatility that would fall below nothing."""
+        if not self.price_moves or not self.vol_moves:
+            raise RuleError("a grid needs at least one price move and one volatility move")
+        if min(*self.price_moves, *self.vol_moves, *self.tail_moves, 0.0) <= -1.0:
+            raise RuleError("a grid move must lie above -1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """The rules of one venue from one date on."""
+
+    name: str
+    shape: Shape
+    since: dt.date
+    exact: tuple[str, ...]
+    approximated: tuple[str, ...]
+    sources: tuple[str, ...]
+    lending: LendingRules | None = None
+    perp: PerpRules | None = None
+    grid: GridRules | None = None
+
+
+# name -> (least, most), ends included, of every number that could be impossible
+_BOUNDS: Mapping[str, tuple[float, float]] = {
+    "share_quantum": (1e-18, 0.01),
+    "virtual_assets": (0.0, math.inf),
+    "virtual_shares": (0.0, math.inf),
+    "incentive_cursor": (0.0, 1.0),
+    "incentive_cap": (1.0, 2.0),
+    "minimum_ratio": (1.0, 100.0),
+    "critical_ratio": (1.0, 100.0),
+    "liquidation_reserve": (0.0, math.inf),
+    "minimum_net_debt": (0.0, math.inf),
+    "maintenance_of_initial": (1e-6, 1.0),
+    "fraction_quantum": (1e-18, 0.01),
+    "margin_quantum": (1e-18, 1.0),
+    "bankruptcy_adjustment": (1.0, math.inf),
+    "spread_to_maintenance": (0.0, 1.0),
+    "funding_interval_us": (1, 86_400_000_000),
+    "tail_counted": (0.0, 1.0),
+    "vol_reference_days": (1e-6, math.inf),
+    "vol_near_power": (0.0, 1.0),
+    "vol_far_power": (0.0, 1.0),
+    "add_on": (0.0, 1.0),
+    "initial_over_maintenance": (1.0, 10.0),
+}
+
+
+def profile_names() -> tuple[str, ...]:
+    """Every venue with a packaged profile, and the generic ones, in order."""
+    folder = files("undertow.rules") / "profiles"
+    return tuple(
+        sorted(entry.name[: -len(".toml")] for entry in folder.iterdir()
+               if entry.name.endswith(".toml"))
+    )  # fmt: skip
+
+
+def load_profile(name: str, as_of: dt.date | dt.datetime | None = None) -> Profile:
+    """Rules of a venue as they stood on a day; the newest without one.
+
+    Raises
+    ------
+    RuleError
+        No profile of that name, or no version of it that early.
+    """
+    if name not in profile_names():
+        raise RuleError(
+            f"no profile is called {name!r}", hint=f"there are {', '.join(profile_names())}"
+        )
+    text = (files("undertow.rules") / "profiles" / f"{name}.toml").read_text(encoding="utf-8")
+    versions = read_profiles(text, source=f"{name}.toml")
+    day = as_of.date() if isinstance(as_of, dt.datetime) else as_of
+    valid = [version for version in versions if day is None or version.since <= day]
+    if not valid:
+        raise RuleError(f"profile {name} starts on {versions[0].since}, after {day}")
+    return valid[-1]
+
+
+def read_profiles(text: str, *, source: str = "profile") -> tuple[Profile, ...]:
+    """All versions in a profile's TOML, oldest first.
+
+    Raises
+    ------
+    RuleError
+        Not TOML, an unknown or missing key, a value of the wrong type or an impossible one.
+    """
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        raise RuleError(f"not valid TOML: {exc}", source=source) from exc
+    _only(data, {"name", "shape", "version"}, source)
+    versions = data.get("version")
+    if not isinstance(versions, list) or not versions:
+        raise RuleError("a profile needs at least one [[version]]", source=source)
+    head: dict[str, Any] = {key: data[key] for key in ("name", "shape") if key in data}
+    profiles = tuple(_built(Profile, {**head, **version}, source) for version in versions)
+    days = [profile.since for profile in profiles]
+    if days != sorted(set(days)):
+        raise RuleError(f"versions must stand oldest first, one a day, not {days}", source=source)
+    for profile in profiles:
+        _check(profile, source)
+    return profiles
+
+
+def _check(profile: Profile, source: str) -> None:
+    rules = profile.lending if profile.shape is Shape.LENDING else profile.perp
+    other = profile.perp if profile.shape is Shape.LENDING else profile.lending
+    if rules is None or other is not None:
+        table = profile.shape.value
+        raise RuleError(f"shape {table} needs the table version.{table} and no other", source=source)
+    if not profile.sources or not (profile.exact or profile.approximated):
+        raise RuleError(
+            "a version cites its sources and says what is exact or approximated", source=source
+        )
+    for group in (profile.lending, profile.perp, profile.grid):
+        if group is None:
+            continue
+        for field in fields(group):
+            value = getattr(group, field.name)
+            least, most = _BOUNDS.get(field.name, (-math.inf, math.inf))
+            if isinstance(value, int | float) and not least <= value <= most:
+                raise RuleError(
+                    f"{field.name} was {value}; it lies in {least:g} to {most:g}", source=source
+                )
+    lending = profile.lending
+    if lending and lending.critical_ratio is not None:
+        if lending.minimum_ratio is None or lending.critical_ratio < lending.minimum_ratio:
+            raise RuleError("critical_ratio needs a minimum_ratio that is not above it",
+                            source=source)  # fmt: skip
+
+
+def _only(table: Mapping[str, Any], known: set[str], source: str) -> None:
+    unknown = sorted(set(table) - known)
+    if unknown:
+        raise RuleError(
+            f"unknown {'keys' if len(unknown) > 1 else 'key'} {', '.join(unknown)}",
+            source=source,
+            hint=f"known are {', '.join(sorted(known))}",
+        )
+
+
+def _built(kind: type[T], table: Mapping[str, Any], source: str) -> T:
+    """A dataclass from a TOML table: every key known, every value of its field's type."""
+    hints = typing.get_type_hints(kind)
+    _only(table, set(hints), source)
+    values: dict[str, Any] = {}
+    for field in fields(kind):  # type: ignore[arg-type]  # every kind here is a dataclass
+        if field.name in table:
+            values[field.name] = _typed(hints[field.name], table[field.name], field.name, source)
+        elif field.default is MISSING:
+            raise RuleError(f"key {field.name} is missing", source=source)
+    try:
+        return kind(**values)
+    except RuleError as exc:
+        raise RuleError(exc.message, source=source) from exc
+
+
+def _typed(hint: Any, value: Any, key: str, source: str) -> Any:
+    if isinstance(hint, types.UnionType):  # X | None: TOML has no null, so it is X
+        hint = next(option for option in typing.get_args(hint) if option is not types.NoneType)
+    if typing.get_origin(hint) is tuple and isinstance(value, list):
+        return tuple(_typed(typing.get_args(hint)[0], item, key, source) for item in value)
+    if isinstance(hint, type):
+        if issubclass(hint, Enum) and value in {choice.value for choice in hint}:
+            return hint(value)
+        if isinstance(value, dict) and hint in (LendingRules, PerpRules, GridRules):
+            return _built(hint, value, source)
+        if hint is float and type(value) in (int, float) and math.isfinite(value):
+            return float(value)
+        if type(value) is hint:
+            return value
+    wanted = [c.value for c in hint] if isinstance(hint, type) and issubclass(hint, Enum) else hint
+    raise RuleError(f"{key} was {value!r}; it may be {wanted}", source=source)
