@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from undertow.errors import RuleError
 
 SECONDS_PER_YEAR = 31_536_000
+_RAY = 1e-27  # least unit of a rate or an index on chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +98,18 @@ def taylor_factor(rate: float, seconds: float) -> float:
 def binomial_factor(rate: float, seconds: float) -> float:
     """Growth of a debt index as earlier Aave versions and the SDK compute it.
 
-    The first three terms of (1 + rate / year) ** seconds; a little below `taylor_factor`.
+    The first three terms of (1 + rate / year) ** seconds; a little below `taylor_factor`. The
+    rate of a second and its powers are cut to 27 decimals as the contract cuts them: over a
+    month at 100 % that is worth a billionth.
     """
     if seconds <= 0:
         return 1.0
-    x = rate / SECONDS_PER_YEAR
-    second = seconds * (seconds - 1.0) / 2.0 * x * x
-    # on chain the exponent less two is not let below nought
-    third = seconds * (seconds - 1.0) * max(seconds - 2.0, 0.0) / 6.0 * x * x * x
-    return 1.0 + seconds * x + second + third
+    x = math.floor(rate / SECONDS_PER_YEAR / _RAY) * _RAY
+    square = math.floor(x * x / _RAY + 0.5) * _RAY
+    cube = math.floor(square * x / _RAY + 0.5) * _RAY
+    pairs = seconds * (seconds - 1.0) / 2.0
+    triples = pairs * max(seconds - 2.0, 0.0) / 3.0
+    return 1.0 + seconds * x + pairs * square + triples * cube
 
 
 def compounded_rate(rate: float, seconds: float) -> float:

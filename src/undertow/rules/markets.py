@@ -107,8 +107,9 @@ def market_account(
     max_borrow = float(floor_to(judged.cover, quantum))
     closing = None
     if debt > 0.0:
+        power = float(floor_to(collateral * lltv, quantum))  # the contract rounds here, not later
         closing = lending.liquidation_price(
-            collateral, price, weight=lltv, cover=collateral * price * lltv, asked=debt
+            power, price, weight=1.0, cover=power * price, asked=debt
         )
     needed = float(ceil_to(float(ceil_to(debt / price, quantum)) / lltv, quantum))
     healthy = max_borrow >= debt
@@ -123,7 +124,7 @@ def market_account(
         borrow_assets=debt,
         max_borrow=max_borrow,
         ltv=0.0 if debt == 0.0 else judged.debt_to_collateral,
-        health=judged.health,
+        health=max_borrow / debt if debt > 0.0 else None,
         is_healthy=healthy,
         liquidation_price=closing,
         price_variation=None if closing is None else closing / price - 1.0,

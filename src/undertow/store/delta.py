@@ -53,8 +53,8 @@ _FOREVER = {
     "delta.deletedFileRetentionDuration": "interval 36500 days",
 }
 _TRIES = 60
-_KEEP_LOG = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
-_WRITER = WriterProperties(compression="ZSTD", compression_level=1)
+KEEP_LOG = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
+WRITER = WriterProperties(compression="ZSTD", compression_level=1)
 
 
 def stored_schema(table: Table) -> dict[str, pl.DataType]:
@@ -99,11 +99,14 @@ class Root:
         """The table called `name` at a version that a run names."""
         handle = self.open(name, version)
         if handle is None:
-            raise DamagedLake(
-                f"version {version} is named by a run, and the table is gone",
-                source=name,
-                hint="restore the folder from a copy",
-            )
+            raise _gone(name)
+        return handle
+
+    def at_least(self, name: str) -> DeltaTable:
+        """The newest version of a table that a run names, which therefore exists."""
+        handle = self.open(name)
+        if handle is None:
+            raise _gone(name)
         return handle
 
     def ensure(self, name: str) -> DeltaTable:
@@ -146,6 +149,14 @@ def damage(name: str) -> Iterator[None]:
         if type(error).__name__ != "PanicException":
             raise
         raise _damaged(name, error) from error
+
+
+def _gone(name: str) -> DamagedLake:
+    return DamagedLake(
+        "the table is named by a run, and it is gone",
+        source=name,
+        hint="restore the folder from a copy",
+    )
 
 
 def _damaged(name: str, error: BaseException) -> DamagedLake:
@@ -227,10 +238,10 @@ def commit(
         rows,
         mode="append",
         schema_mode=None if known.issuperset(rows.columns) else "merge",
-        writer_properties=_WRITER,
+        writer_properties=WRITER,
         target_file_size=1 << 31,
         commit_properties=properties(lineage, transactions),
-        post_commithook_properties=_KEEP_LOG,
+        post_commithook_properties=KEEP_LOG,
     )
     return handle.version()
 

@@ -111,7 +111,9 @@ def _newest_files(files: pl.DataFrame, at: int | datetime | None) -> pl.DataFram
         return files
     newest = pl.col("max.ts")
     if at is not None:  # a file that reaches past the bound says only when it begins
-        newest = pl.when(newest + _MILLISECOND <= moment(at)).then(newest).otherwise(pl.col("min.ts"))
+        newest = (
+            pl.when(newest + _MILLISECOND <= moment(at)).then(newest).otherwise(pl.col("min.ts"))
+        )
     bound = newest.max().over("partition.source")
     return files.filter((pl.col("max.ts") + _MILLISECOND >= bound).fill_null(value=True))
 
@@ -163,4 +165,3 @@ def _hold(
     elif ordered:
         rows = rows.sort(*order, nulls_last=True)
     return rows
-

@@ -181,7 +181,9 @@ def _no_run(root: Root, as_of: int | datetime | None) -> NoRun:
         )
     first = completed(root)["committed"].min()
     when = pl.select(moment(as_of).dt.to_string("iso:strict")).item()
-    known = f"the first was committed at {first:%Y-%m-%dT%H:%M:%S.%fZ}" if first else "there is none"
+    known = (
+        f"the first was committed at {first:%Y-%m-%dT%H:%M:%S.%fZ}" if first else "there is none"
+    )
     return NoRun(
         f"no run was complete at {when}",
         source=root.uri,
@@ -289,4 +291,3 @@ def _row(
         }
     ).with_columns(pl.col("committed").cast(pl.Datetime("us", "UTC")))
     return require(table, row)
-

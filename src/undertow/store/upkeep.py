@@ -9,19 +9,25 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 from deltalake import DeltaTable
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError
 
-from undertow.errors import DamagedLake, StoreError, UndertowError
+from undertow import __version__
 from undertow.schema import TABLES
-from undertow.store.checksum import checksum
-from undertow.store.delta import RUN, Root, damage, data_files, first_line, properties, unwritable
-from undertow.store.reading import scan
-from undertow.store.runs import RUNS, Now, Standing, all_runs, conclude, reading, standing
+from undertow.store.checksum import content_hash
+from undertow.store.delta import (
+    KEEP_LOG,
+    RUN,
+    WRITER,
+    Root,
+    damage,
+    properties,
+    unwritable,
+)
+from undertow.store.runs import RUNS, Now, Standing, all_runs, conclude, standing
 
 _LINEAGE = ("source", "rows", "rejects", "code", "kind")
 
@@ -34,34 +40,6 @@ class History:
     commits: pl.DataFrame  # table, version, committed, operation, run, and where it came from
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that an inspection found, and what to do about it."""
-
-    kind: str  # damage: something is broken; incomplete: a run stopped half-way
-    table: str
-    what: str
-    hint: str
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.table}: {self.what}; {self.hint}"
-
-
-@dataclass(frozen=True, slots=True)
-class Inspection:
-    """What `verify` looked at and found; empty findings mean that all is well."""
-
-    rows: Mapping[str, int]  # rows stored, by table
-    files: int
-    runs: int
-    findings: tuple[Finding, ...]
-
-    @property
-    def sound(self) -> bool:
-        """Whether nothing is damaged; a run that stopped half-way is no damage."""
-        return all(finding.kind != "damage" for finding in self.findings)
-
-
 def history(root: Root) -> History:
     """Every run and every commit, newest first, with where its rows came from."""
     commits: list[dict[str, Any]] = []
@@ -70,7 +48,7 @@ def history(root: Root) -> History:
         handle = root.open(name)
         if handle is None:
             continue
-        commits.extend(_commit_record(name, entry) for entry in _entries(name, handle))
+        commits.extend(_commit_record(name, entry) for entry in commits_of(name, handle))
     schema = {
         "table": pl.String(),
         "version": pl.Int64(),
@@ -85,7 +63,7 @@ def history(root: Root) -> History:
     return History(runs, frame.sort("committed", "table", "version", descending=True))
 
 
-def _entries(name: str, handle: DeltaTable) -> list[dict[str, Any]]:
+def commits_of(name: str, handle: DeltaTable) -> list[dict[str, Any]]:
     with damage(name):
         return handle.history()
 
@@ -107,27 +85,32 @@ def _commit_record(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
 def compact(root: Root, *, now: Now) -> Standing:
     """Merge the small files of every table, and remove what no run names.
 
-    What is read stays the same, at every run and every version that a run names.
+    What is read stays the same, at every run and every version that a run names. A lake that has
+    nothing to merge is left as it is.
     """
     before = standing(root)
-    instant = reading(now)
-    run = f"compact-{before.run}"[:60]
     touched, merged = {}, {}
     for name in (*before.versions, RUNS):
-        handle = root.open(name)
-        if handle is None:
-            raise DamagedLake("named by a run, and gone", source=name)
-        merged[name] = _merge_files(name, handle, run)
+        handle = root.at_least(name)
+        merged[name] = _merge_files(name, handle)
         if name != RUNS:
             touched[name] = handle.version()
-    after = conclude(root, run, "compact", touched, now=instant, detail={"files_merged": merged})
+    fresh = {n: v for n, v in touched.items() if _merged_since(root, n, before.versions[n])}
+    if not fresh:
+        return before
+    run = f"compact-{content_hash([before.run, json.dumps(touched, sort_keys=True)])}"
+    after = conclude(root, run, "compact", fresh, now=now, detail={"files_merged": merged})
     _remove_unnamed(root)
     return after
 
 
-def _merge_files(name: str, handle: DeltaTable, run: str) -> int:
+def _merge_files(name: str, handle: DeltaTable) -> int:
     try:
-        metrics = handle.optimize.compact(commit_properties=properties({RUN: run}))
+        metrics = handle.optimize.compact(
+            writer_properties=WRITER,
+            commit_properties=properties({"kind": "compact", "code": __version__}),
+            post_commithook_properties=KEEP_LOG,
+        )
     except CommitFailedError:  # a writer was quicker; the next compaction will see these files
         return 0
     except (DeltaError, OSError) as error:
@@ -135,27 +118,53 @@ def _merge_files(name: str, handle: DeltaTable, run: str) -> int:
     return int(metrics.get("numFilesRemoved", 0))
 
 
+def _merged_since(root: Root, name: str, version: int) -> bool:
+    return any(v > version for v in merges_in(commits_of(name, root.at_least(name))))
+
+
+def merges_in(entries: list[dict[str, Any]]) -> list[int]:
+    """The versions that merged files, oldest first; all other commits only add."""
+    return sorted(int(e["version"]) for e in entries if e.get("operation") == "OPTIMIZE")
+
+
+def last_named(named: set[int], merges: list[int]) -> list[int]:
+    """The newest named version of each stretch between merges: it has all files of the others."""
+    bounds = [0, *merges]
+    ends = [*merges, None]
+    stretches = [
+        {v for v in named if v >= begin and (end is None or v < end)}
+        for begin, end in zip(bounds, ends, strict=True)
+    ]
+    return [max(stretch) for stretch in stretches if stretch]
+
+
 def _remove_unnamed(root: Root) -> None:
-    """Remove files that a merge replaced and that no run can reach."""
-    named = _named_versions(all_runs(root))
-    for name, versions in named.items():
-        handle = root.open(name)
-        if handle is None or name == RUNS:
-            continue
+    """Remove files that a merge replaced and that no run can reach.
+
+    A run that is not complete yet will name this version or a later one, never an earlier one: it
+    takes up what the run before it names, and that is by now the merge.
+    """
+    for name, versions in named_versions(all_runs(root)).items():
+        handle = root.at_least(name)
+        keep = last_named(versions, merges_in(commits_of(name, handle)))
         try:
-            handle.vacuum(
-                retention_hours=0,
-                dry_run=False,
-                enforce_retention_duration=False,
-                keep_versions=sorted(versions),
-            )
+            for dry in (True, False):
+                gone = handle.vacuum(
+                    retention_hours=0,
+                    dry_run=dry,
+                    enforce_retention_duration=False,
+                    keep_versions=keep,
+                    post_commithook_properties=KEEP_LOG,
+                )
+                if not gone:
+                    break
         except CommitFailedError:
             continue
         except (DeltaError, OSError) as error:
             raise unwritable(name, error) from error
 
 
-def _named_versions(runs: pl.DataFrame) -> dict[str, set[int]]:
+def named_versions(runs: pl.DataFrame) -> dict[str, set[int]]:
     named: dict[str, set[int]] = {}
     for text in runs["versions"]:
         for name, version in json.loads(text).items():
