@@ -48,7 +48,9 @@ def machine() -> dict[str, Any]:
     import polars
 
     return {
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "processor": platform.processor() or platform.machine(),
         "system": platform.system(),
         "python": platform.python_version(),

@@ -151,7 +151,7 @@ def scale(w: World, account: int, price: Any) -> float:
 
 
 def moved(w: World, u: float) -> Any:
-    return w.price * (1.0 + u * w.exposure)
+    return w.price * np.maximum(1.0 + u * w.exposure, 1e-13)  # coin needs a price to count in
 
 
 def judge(w: World) -> m.Sums:

@@ -213,7 +213,9 @@ def _check(profile: Profile, source: str) -> None:
     other = profile.perp if profile.shape is Shape.LENDING else profile.lending
     if rules is None or other is not None:
         table = profile.shape.value
-        raise RuleError(f"shape {table} needs the table version.{table} and no other", source=source)
+        raise RuleError(
+            f"shape {table} needs the table version.{table} and no other", source=source
+        )
     if not profile.sources or not (profile.exact or profile.approximated):
         raise RuleError(
             "a version cites its sources and says what is exact or approximated", source=source

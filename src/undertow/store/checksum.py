@@ -1,7 +1,7 @@
 """Hashes of content: of the rows in a data file, and of what a run is made of.
 
 A checksum of rows does not depend on their order, on how they lie in memory or on the version of
-any library: rows are put in the order of all their columns, and each column's plain bytes are hashed.
+any library: rows are put in the order of what names them, and each column's plain bytes are hashed.
 Checksums of several files add up (modulo 2^64), so a run needs to remember one number per table.
 """
 
@@ -20,17 +20,17 @@ WRAP = 1 << 64
 _CHUNK = 1 << 20
 
 
-def checksum(table: Table, rows: pl.DataFrame) -> int:
-    """A 64-bit number that changes with any stored value of `rows`; partition columns apart."""
-    columns = [c for c in table.columns if c.name not in table.partitions]
-    names = [c.name for c in columns]
+def checksum(table: Table, rows: pl.DataFrame, *, ordered: bool = False) -> int:
+    """A 64-bit number that changes with any stored value of `rows`.
+
+    No two of the rows have the same key, instant and source; `ordered` rows stand in that order.
+    """
     digest = hashlib.blake2b(digest_size=8)
-    ordered = rows.select(names)
-    if ordered.height > 1:
-        keys = [n for n in (*table.key, "ts", "source") if n in names]
-        ordered = ordered.sort(list(dict.fromkeys(keys + names)), nulls_last=True)
-    for column in columns:
-        series = ordered[column.name]
+    names = [n for n in (*table.key, "ts", "source") if n in table.column_names]
+    if not ordered and rows.height > 1:
+        rows = rows.sort(list(dict.fromkeys(names)), nulls_last=True)
+    for column in table.columns:
+        series = rows[column.name]
         digest.update(column.name.encode())
         digest.update(np.packbits(series.is_null().to_numpy()).tobytes())
         if column.kind is Kind.TEXT:

@@ -115,9 +115,11 @@ class Root:
         if handle is not None:
             return handle
         table = declared(name)
-        fields = [Field(c.name, PrimitiveType(_KINDS[c.kind]), True) for c in table.columns]
+        fields = [
+            Field(c.name, PrimitiveType(_KINDS[c.kind]), nullable=True) for c in table.columns
+        ]
         if RUN not in table.column_names:
-            fields.append(Field(RUN, PrimitiveType("string"), True))
+            fields.append(Field(RUN, PrimitiveType("string"), nullable=True))
         try:
             return DeltaTable.create(
                 self.table_uri(name),

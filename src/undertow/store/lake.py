@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 
 from undertow import __version__
-from undertow.errors import NoLake, NoRun, SchemaError, StoreError
+from undertow.errors import NoLake, SchemaError, StoreError
 from undertow.schema import AsOf, Table
 from undertow.schema import table as declared
 from undertow.state.conform import require
@@ -124,20 +124,14 @@ class Lake:
     ) -> pl.DataFrame:
         """Rows of `table` that held at `at`, as they were known at `as_of`.
 
-        Parameters
-        ----------
-        as_of
-            What was known then: the newest run committed by that instant; default is now.
-        at
-            What held then, by the table's own rule (`schema.AsOf`); default has no bound.
-        run, version
-            Know what a run knew; read one version of the table instead of the one a run names.
-        columns
-            Some columns; `run`, the run that brought a row, may be among them.
-        ordered
-            Rows come in the order of the table's key, whatever the files look like. False leaves
-            them as they lie, which saves a third of the time on millions of positions and is
-            right where the reader puts them in order anyway.
+        `as_of` bounds what was known (the newest run committed by then), `at` what held, by the
+        table's own rule (`schema.AsOf`); without them there is no bound. `run` knows what that run
+        knew; `version` reads one version of the table instead of the one that the run names.
+        `run`, the run that brought a row, may be among `columns`.
+
+        Rows come in the order of the table's key, whatever the files look like. Not `ordered`,
+        they come as they lie, which saves most of the time on millions of positions and is right
+        where the reader puts them in order anyway.
 
         Raises
         ------
@@ -150,6 +144,23 @@ class Lake:
         return reading.read_rows(
             self.root, table, stands, at=at, version=version, columns=columns, ordered=ordered
         )
+
+    def read_tables(
+        self,
+        names: Iterable[str],
+        *,
+        as_of: int | datetime | None = None,
+        at: int | datetime | None = None,
+        run: str | None = None,
+        standing: Standing | None = None,
+        ordered: bool = True,
+    ) -> dict[str, pl.DataFrame]:
+        """Several tables that stand on one and the same run."""
+        stands = standing or self.standing(as_of=as_of, run=run)
+        return {
+            name: reading.read_rows(self.root, name, stands, at=at, ordered=ordered)
+            for name in names
+        }
 
     def write(
         self,
@@ -174,9 +185,9 @@ class Lake:
         StoreError
             When the disk refuses.
         """
-        checked = {name: require(declared(name), frame) for name, frame in tables.items()}
+        checked = {name: in_order(declared(name), frame) for name, frame in tables.items()}
         sums = {name: _sums(declared(name), frame, batch_rows) for name, frame in checked.items()}
-        words = [f"{n}:{s['rows']}:{s['checksum']}:{_names(checked[n])}" for n, s in sums.items()]
+        words = [f"{name}:{each['rows']}:{each['checksum']}" for name, each in sums.items()]
         run = _run_name(run or content_hash([kind, *sorted(words)]))
         self.make()
         if runs.is_complete(self.root, run):
@@ -184,7 +195,7 @@ class Lake:
         total = sum(frame.height for frame in checked.values())
         touched, done = {}, 0
         for name in sorted(checked):
-            for batch, rows in enumerate(batches(declared(name), checked[name], batch_rows)):
+            for batch, rows in enumerate(checked[name].iter_slices(batch_rows)):
                 lineage = {"kind": kind, "code": __version__, "rows": rows.height}
                 touched[name] = append(
                     self.root, name, stamped(rows, run), run=run, batch=batch, lineage=lineage
@@ -212,16 +223,12 @@ class Lake:
         because a snapshot is a whole view.
         """
         kept = require(declared(table), rows)
-        try:
-            kept = _differing(declared(table), kept, self.read(table, ordered=False))
-        except (NoLake, NoRun):
-            pass
-        if kept.is_empty() and self.exists():
-            try:
-                stands = self.standing()
+        stands = runs.newest(self.root) if self.exists() else None
+        if stands is not None:
+            held = reading.read_rows(self.root, table, stands, ordered=False)
+            kept = _differing(declared(table), kept, held)
+            if kept.is_empty():
                 return Written(stands.run, {table: 0}, stands)
-            except NoRun:
-                pass
         return self.write({table: kept}, kind=kind, now=now, detail=detail)
 
     def history(self) -> History:
@@ -239,31 +246,9 @@ class Lake:
         return upkeep.compact(self.root, now=now)
 
 
-def read_tables(
-    lake: Lake,
-    names: Iterable[str],
-    *,
-    as_of: int | datetime | None = None,
-    at: int | datetime | None = None,
-    run: str | None = None,
-    standing: Standing | None = None,
-    unordered: Iterable[str] = (),
-) -> dict[str, pl.DataFrame]:
-    """Several tables that stand on one and the same run; those in `unordered` as they lie on disk."""
-    stands = standing or lake.standing(as_of=as_of, run=run)
-    loose = set(unordered)
-    return {
-        name: reading.read_rows(lake.root, name, stands, at=at, ordered=name not in loose)
-        for name in names
-    }
-
-
-def batches(table: Table, rows: pl.DataFrame, size: int) -> Iterable[pl.DataFrame]:
-    """`rows` in commits of at most `size`, each in the order of the table's key."""
-    names = [c for c in (*table.key, "ts", "source") if c in table.column_names]
-    order = list(dict.fromkeys(names))
-    for offset in range(0, rows.height, size):
-        yield rows.slice(offset, size).sort(order, nulls_last=True)
+def in_order(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
+    """`rows` checked against `table` and put in the order of what names them."""
+    return require(table, rows).sort(reading.identity(table), nulls_last=True)
 
 
 def stamped(rows: pl.DataFrame, run: str) -> pl.DataFrame:
@@ -272,14 +257,13 @@ def stamped(rows: pl.DataFrame, run: str) -> pl.DataFrame:
 
 
 def _sums(table: Table, rows: pl.DataFrame, size: int) -> dict[str, Any]:
-    parts = [p for batch in batches(table, rows, size) for p in pieces(table, batch)]
-    total = sum(checksum(table, part) for part in parts) % WRAP
-    return {"rows": rows.height, "files": len(parts), "checksum": str(total)}
+    parts = [part for batch in rows.iter_slices(size) for part in pieces(table, batch)]
+    return record_sums(rows.height, [checksum(table, part, ordered=True) for part in parts])
 
 
-def _names(rows: pl.DataFrame) -> str:
-    """Partition values are not in the checksum of a file, so they name the run apart."""
-    return ",".join(sorted(set(rows["source"].drop_nulls()))) if "source" in rows.columns else ""
+def record_sums(rows: int, sums: Sequence[int]) -> dict[str, Any]:
+    """What a run remembers of one table: rows, files, and the sum of the files' checksums."""
+    return {"rows": rows, "files": len(sums), "checksum": str(sum(sums) % WRAP)}
 
 
 def _run_name(run: str) -> str:

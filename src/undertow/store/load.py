@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from undertow.errors import StateError
 from undertow.rules.snapshot import TABLES, Snapshot
-from undertow.store.lake import Lake
+from undertow.store.lake import Lake, read_tables
 
 
 def load_snapshot(lake: Lake, *, as_of: int | None = None, at: int | None = None) -> Snapshot:
@@ -19,7 +19,10 @@ def load_snapshot(lake: Lake, *, as_of: int | None = None, at: int | None = None
     StateError
         When the lake lacks what a snapshot cannot do without, or its tables contradict each other.
     """
-    tables = lake.read_tables(tuple(TABLES), as_of=as_of, at=at)
+    # The book puts accounts and legs in order itself, whatever order they come in.
+    tables = read_tables(
+        lake, tuple(TABLES), as_of=as_of, at=at, unordered=("accounts", "positions")
+    )
     for name, needed in TABLES.items():
         if needed and tables[name].is_empty():
             raise StateError(

@@ -2,8 +2,8 @@
 
 A run is complete when its row stands in the table `runs`, which is written last. Rows of `runs`
 are committed one after the other, never side by side, so each has a place in one sequence and a
-`committed` instant, in whole milliseconds, later than the one before; the versions that it names hold all rows of every
-run up to it.
+`committed` instant, in whole milliseconds, later than the one before. The versions that it names
+hold all rows of every run up to it.
 """
 
 from __future__ import annotations

@@ -64,6 +64,7 @@ def history(root: Root) -> History:
 
 
 def commits_of(name: str, handle: DeltaTable) -> list[dict[str, Any]]:
+    """Every commit of a table, as its log describes it."""
     with damage(name):
         return handle.history()
 
@@ -165,6 +166,7 @@ def _remove_unnamed(root: Root) -> None:
 
 
 def named_versions(runs: pl.DataFrame) -> dict[str, set[int]]:
+    """Of each table, the versions that some run names."""
     named: dict[str, set[int]] = {}
     for text in runs["versions"]:
         for name, version in json.loads(text).items():

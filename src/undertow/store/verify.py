@@ -162,9 +162,8 @@ class _Look:
                 return
         try:
             with damage(self.name):
-                wanted = [c for c in self.table.column_names if c not in self.table.partitions]
                 files = pl.DataFrame([row])
-                frame = scan(self.root, self.table, files, wanted).collect()
+                frame = scan(self.root, self.table, files, self.table.column_names).collect()
         except DamagedLake as error:
             self.report(f"the file {short} does not open: {error.message}")
             return
