@@ -61,7 +61,7 @@ def machine() -> dict[str, Any]:
 
 
 def run(benchmarks: Mapping[str, Benchmark], wanted: list[str], *, as_json: bool) -> int:
-    """Run the benchmarks called `wanted` (all without any), print one object each; 1 if one misses."""
+    """Run the benchmarks called `wanted`, or all, and print each; 1 if one misses its goal."""
     unknown = [name for name in wanted if name not in benchmarks]
     if unknown:
         print(f"bench: no benchmark is called {unknown[0]!r}; there are {', '.join(benchmarks)}",

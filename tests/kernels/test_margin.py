@@ -180,9 +180,7 @@ def test_a_liquidation_price_is_where_cover_meets_what_is_asked(seed: int) -> No
     for a in range(w.offsets.size - 1):
         for i in range(w.offsets[a], w.offsets[a + 1]):
             k = w.legs.inst[i]
-            p, status = m.liquidation_price(
-                i, w.legs, w.price, w.terms, out.cover[a], out.asked[a]
-            )
+            p, status = m.liquidation_price(i, w.legs, w.price, w.terms, out.cover[a], out.asked[a])
             at = w.price.copy()
             long = w.legs.qty[i] > 0.0 and w.legs.role[i] != m.DEBT
             if status == m.FOUND:
@@ -216,9 +214,7 @@ def exact_root(w: World, account: int, lo: float, hi: float) -> float:
 
 
 @given(SEEDS, st.sampled_from([-1.0, 1.0]))
-def test_a_distance_is_the_first_common_move_that_breaks_an_account(
-    seed: int, sign: float
-) -> None:
+def test_a_distance_is_the_first_common_move_that_breaks_an_account(seed: int, sign: float) -> None:
     w = make_world(seed)
     n = w.offsets.size - 1
     value, status = np.full(n, np.nan), np.full(n, 9, dtype=np.int8)
@@ -290,7 +286,9 @@ def test_a_bracket_holds_its_upper_edge_and_not_its_lower() -> None:
 
 
 def test_an_account_without_debt_has_no_distance_and_one_under_water_has_none_left() -> None:
-    terms = m.Terms(np.zeros(3, dtype=np.int64), *(np.zeros(0),) * 4, np.zeros(2), np.zeros(2, "i1"))
+    terms = m.Terms(
+        np.zeros(3, dtype=np.int64), *(np.zeros(0),) * 4, np.zeros(2), np.zeros(2, "i1")
+    )
     legs = m.Legs(
         np.array([0, 0, 1], dtype=np.int32),
         np.array([1.0, 1.0, -2.0]),
@@ -307,7 +305,9 @@ def test_an_account_without_debt_has_no_distance_and_one_under_water_has_none_le
 
 
 def test_one_collateral_against_one_debt_falls_by_one_less_the_inverse_of_health() -> None:
-    terms = m.Terms(np.zeros(3, dtype=np.int64), *(np.zeros(0),) * 4, np.zeros(2), np.zeros(2, "i1"))
+    terms = m.Terms(
+        np.zeros(3, dtype=np.int64), *(np.zeros(0),) * 4, np.zeros(2), np.zeros(2, "i1")
+    )
     legs = m.Legs(
         np.array([0, 1], dtype=np.int32),
         np.array([10.0, -12_000.0]),
@@ -345,15 +345,11 @@ def answers(w: World, *, plain: bool) -> list[Any]:
     n = w.offsets.size - 1
     out = m.Sums(*(np.full(n, np.nan) for _ in m.Sums._fields))
     shocked = moved(w, -0.3)
-    f(m.account_sums)(
-        0, n, w.offsets, w.legs, shocked, w.price, w.option_notional, w.terms, out
-    )
+    f(m.account_sums)(0, n, w.offsets, w.legs, shocked, w.price, w.option_notional, w.terms, out)
     got: list[Any] = [column.tobytes() for column in out]
     for sign in (-1.0, 1.0):
         value, status = np.full(n, np.nan), np.full(n, 9, dtype=np.int8)
-        f(m.distances)(
-            0, n, w.offsets, w.legs, w.price, w.exposure, sign, w.terms, value, status
-        )
+        f(m.distances)(0, n, w.offsets, w.legs, w.price, w.exposure, sign, w.terms, value, status)
         got += [value.tobytes(), status.tobytes()]
         got.append(
             [

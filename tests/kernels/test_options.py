@@ -40,7 +40,10 @@ def test_black_76_is_the_mean_of_the_payoff(
 
     corner = (math.log(strike / forward) + 0.5 * s * s) / s
     parts = [-12.0, min(max(corner, -12.0), 12.0), 12.0 + s]
-    mean = sum(quad(payoff, lo, hi, limit=200, epsabs=1e-9)[0] for lo, hi in zip(parts, parts[1:], strict=False))
+    mean = sum(
+        quad(payoff, lo, hi, limit=200, epsabs=1e-9)[0]
+        for lo, hi in zip(parts, parts[1:], strict=False)
+    )
     got = o.black76(kind, forward, strike, vol, tau, 0.97)
     assert got == pytest.approx(0.97 * mean, rel=1e-6, abs=1e-6)
 
@@ -208,7 +211,9 @@ def test_compiled_and_plain_agree_to_the_bit(seed: int) -> None:
         (o.vol_scale, (chain.tau[2], 0.08, 0.3, 0.13)),
     ):
         kernel, given_ = args
-        assert np.float64(kernel(*given_)).tobytes() == np.float64(kernel.py_func(*given_)).tobytes()
+        assert (
+            np.float64(kernel(*given_)).tobytes() == np.float64(kernel.py_func(*given_)).tobytes()
+        )
 
 
 def test_read_only_columns_give_the_same_bits() -> None:

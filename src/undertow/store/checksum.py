@@ -34,7 +34,7 @@ def checksum(table: Table, rows: pl.DataFrame, *, ordered: bool = False) -> int:
         digest.update(column.name.encode())
         digest.update(np.packbits(series.is_null().to_numpy()).tobytes())
         if column.kind is Kind.TEXT:
-            digest.update("\x1f".join(series.fill_null("")).encode())
+            digest.update(series.fill_null("").str.join("\x1f").item().encode())
         elif column.kind is Kind.FLOAT:
             digest.update(series.fill_null(0.0).to_numpy().astype("<f8").tobytes())
         elif column.kind is Kind.FLAG:

@@ -145,23 +145,6 @@ class Lake:
             self.root, table, stands, at=at, version=version, columns=columns, ordered=ordered
         )
 
-    def read_tables(
-        self,
-        names: Iterable[str],
-        *,
-        as_of: int | datetime | None = None,
-        at: int | datetime | None = None,
-        run: str | None = None,
-        standing: Standing | None = None,
-        ordered: bool = True,
-    ) -> dict[str, pl.DataFrame]:
-        """Several tables that stand on one and the same run."""
-        stands = standing or self.standing(as_of=as_of, run=run)
-        return {
-            name: reading.read_rows(self.root, name, stands, at=at, ordered=ordered)
-            for name in names
-        }
-
     def write(
         self,
         tables: Mapping[str, pl.DataFrame],
@@ -244,6 +227,24 @@ class Lake:
         """Merge small files; every run and every version that a run names reads as before."""
         runs.registry(self.root)
         return upkeep.compact(self.root, now=now)
+
+
+def read_tables(
+    lake: Lake,
+    names: Iterable[str],
+    *,
+    as_of: int | datetime | None = None,
+    at: int | datetime | None = None,
+    run: str | None = None,
+    standing: Standing | None = None,
+    unordered: Iterable[str] = (),
+) -> dict[str, pl.DataFrame]:
+    """Several tables that stand on one and the same run; those `unordered` as they lie on disk."""
+    stands, loose = standing or lake.standing(as_of=as_of, run=run), set(unordered)
+    return {
+        name: reading.read_rows(lake.root, name, stands, at=at, ordered=name not in loose)
+        for name in names
+    }
 
 
 def in_order(table: Table, rows: pl.DataFrame) -> pl.DataFrame:

@@ -55,10 +55,10 @@ def read_rows(
     if files.is_empty():
         return _nothing(table).select(wanted)
     several = mixed or files["from_run"].n_unique() > 1
-    needed = set(wanted) | (set(identity(table)) | {RUN} if several or ordered else set())
+    needed = set(wanted) | (set(identity(table)) if several or ordered else set())
     needed |= {"ts", "source"} if table.as_of is AsOf.SNAPSHOT else {"ts"}
     needed |= set(table.key) if table.as_of is AsOf.LATEST else set()
-    needed |= {RUN} if mixed else set()
+    needed |= {RUN} if several else set()
     rows = scan(root, table, files, [n for n in (*table.column_names, RUN) if n in needed])
     if at is not None:
         rows = rows.filter(pl.col("ts") <= moment(at))
@@ -163,5 +163,6 @@ def _hold(
     if table.as_of is AsOf.LATEST:  # one run, two sources at one instant
         rows = rows.sort(*order, nulls_last=True).unique(same, keep="last", maintain_order=True)
     elif ordered:
-        rows = rows.sort(*order, nulls_last=True)
+        alike = {n for n in ("ts", "source") if n in order and rows[n].n_unique() <= 1}
+        rows = rows.sort([n for n in order if n not in alike], nulls_last=True)
     return rows
