@@ -6,6 +6,7 @@ Only the two faces read this.
 
 from __future__ import annotations
 
+import difflib
 import os
 import tomllib
 from pathlib import Path
@@ -32,8 +33,8 @@ class Settings(BaseSettings):
 
     lake: str = "undertow-lake"
     seed: int = 7
-    largest_file_mib: int = 8192
-    longest_line_mib: int = 64
+    largest_file_mib: int = 20480
+    longest_line_mib: int = 1
 
     @classmethod
     def settings_customise_sources(
@@ -57,17 +58,7 @@ def load_settings() -> Settings:
         When the file is no TOML, or holds an unknown key or a value of the wrong type.
     """
     try:
-        unknown = sorted(
-            name
-            for name in os.environ
-            if name.startswith("UNDERTOW_")
-            and name.removeprefix("UNDERTOW_").lower() not in Settings.model_fields
-        )
-        if unknown:
-            raise SettingsError(
-                f"the environment sets {unknown[0]}, which is no setting",
-                hint=f"known are {', '.join(_names())}",
-            )
+        _refuse_misspelled(_names())
         return Settings()
     except ValidationError as error:
         first = error.errors()[0]
@@ -77,6 +68,16 @@ def load_settings() -> Settings:
         ) from None
     except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as error:
         raise SettingsError(str(error), source=str(Path(FILE)), hint="mend or remove it") from error
+
+
+def _refuse_misspelled(known: list[str]) -> None:
+    """A variable that is nearly a setting is one, misspelled; others may be somebody else's."""
+    for name in sorted(os.environ):
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.9)
+        if name.startswith("UNDERTOW_") and name not in known and near:
+            raise SettingsError(
+                f"the environment sets {name}, which is no setting", hint=f"is it {near[0]}?"
+            )
 
 
 def _names() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -40,10 +41,7 @@ def test_black_76_is_the_mean_of_the_payoff(
 
     corner = (math.log(strike / forward) + 0.5 * s * s) / s
     parts = [-12.0, min(max(corner, -12.0), 12.0), 12.0 + s]
-    mean = sum(
-        quad(payoff, lo, hi, limit=200, epsabs=1e-9)[0]
-        for lo, hi in zip(parts, parts[1:], strict=False)
-    )
+    mean = sum(quad(payoff, lo, hi, limit=200, epsabs=1e-9)[0] for lo, hi in pairwise(parts))
     got = o.black76(kind, forward, strike, vol, tau, 0.97)
     assert got == pytest.approx(0.97 * mean, rel=1e-6, abs=1e-6)
 

@@ -57,9 +57,7 @@ def test_averages_weigh_each_asset_by_its_value_and_v2_takes_health_from_the_rou
     assert older.health == pytest.approx(3.0 * 0.8125)
 
 
-def test_an_account_without_debt_has_no_health_and_one_without_collateral_has_none_to_speak_of() -> (
-    None
-):
+def test_without_debt_there_is_no_health_and_without_collateral_health_is_nought() -> None:
     free = lending.account(5.0, threshold=0.8)
     assert free.health is None
     assert not free.liquidatable

@@ -60,6 +60,7 @@ def test_a_good_profile_is_read_with_its_defaults() -> None:
     assert profile.perp is None
 
 
+RULES = "[version.lending]\nminimum_ratio = 1.2"
 BAD = {
     "not TOML": "name = ",
     "no version": 'name = "x"\nshape = "perp"',
@@ -77,11 +78,11 @@ BAD = {
     "critical below": GOOD + "critical_ratio = 1.1\n",
     "no sources": GOOD.replace('sources = ["b"]', "sources = []"),
     "nothing said": GOOD.replace('exact = ["a"]', "exact = []"),
-    "rules of another shape": GOOD.replace("[version.lending]\nminimum_ratio = 1.2", "[version.perp]"),
+    "rules of another shape": GOOD.replace(RULES, "[version.perp]"),
     "both rules": GOOD + "[version.perp]\n",
     "twice a day": GOOD + GOOD[GOOD.index("[[version]]") :],
     "unknown basis": GOOD.replace('"lending"\n[[', '"perp"\n[[').replace(
-        "[version.lending]\nminimum_ratio = 1.2", '[version.perp]\nmaintenance_basis = "mood"'
+        RULES, '[version.perp]\nmaintenance_basis = "mood"'
     ),
     "empty grid": GOOD + "[version.grid]\nprice_moves = []\nvol_moves = [0.1]\n",
     "a fall of everything": GOOD + "[version.grid]\nprice_moves = [-1.0]\nvol_moves = [0.1]\n",
@@ -90,5 +91,5 @@ BAD = {
 
 @pytest.mark.parametrize("text", BAD.values(), ids=BAD)
 def test_what_cannot_be_is_refused_with_its_place(text: str) -> None:
-    with pytest.raises(RuleError, match="x.toml"):
+    with pytest.raises(RuleError, match=r"x\.toml"):
         read_profiles(text, source="x.toml")

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from shared import Case, check_all, near, whole
 
+from shared import Case, check_all, near, whole
 from undertow.rules import interest, lending, markets
 from undertow.rules.profile import load_profile
 

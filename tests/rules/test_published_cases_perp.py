@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any
 
 from shared import Case, check_all, near, oracle
-
 from undertow.rules import perp, scaled
 from undertow.rules.brackets import Brackets
 from undertow.rules.profile import PerpRules, load_profile

@@ -23,7 +23,6 @@ from typing import Any, TypeVar
 from undertow.errors import RuleError
 from undertow.rules.single import Basis
 
-
 T = TypeVar("T")
 
 
@@ -232,9 +231,11 @@ def _check(profile: Profile, source: str) -> None:
                 )
     lending = profile.lending
     if lending and lending.critical_ratio is not None:
-        if lending.minimum_ratio is None or lending.critical_ratio < lending.minimum_ratio:
-            raise RuleError("critical_ratio needs a minimum_ratio that is not above it",
-                            source=source)  # fmt: skip
+        minimum = math.inf if lending.minimum_ratio is None else lending.minimum_ratio
+        if lending.critical_ratio < minimum:
+            raise RuleError(
+                "critical_ratio needs a minimum_ratio that is not above it", source=source
+            )
 
 
 def _only(table: Mapping[str, Any], known: set[str], source: str) -> None:

@@ -69,6 +69,40 @@ def read_rows(
     return _hold(table, frame, stands, several=several, ordered=ordered).select(wanted)
 
 
+def rows_between(
+    root: Root,
+    name: str,
+    stands: Standing,
+    first: datetime | None = None,
+    last: datetime | None = None,
+) -> pl.DataFrame:
+    """Every row of complete runs whose `ts` lies from `first` to `last`; copies once."""
+    table = declared(name)
+    files, mixed = trusted_files(root, name, stands)
+    span = pl.lit(value=True)
+    if first is not None and last is not None and files.height:
+        span = pl.col("ts").is_between(first, last)
+        outside = (pl.col("min.ts") > last) | (pl.col("max.ts") + _MILLISECOND < first)
+        files = files.filter(~outside.fill_null(value=False))
+    if files.is_empty():
+        return _nothing(table)
+    rows = scan(root, table, files, [*table.column_names, RUN]).filter(span)
+    with damage(name):
+        frame = rows.filter(pl.col(RUN).is_in(list(stands.order))).collect()
+    if mixed or files["from_run"].n_unique() > 1:
+        frame = _believed(frame, identity(table), stands)
+    return frame
+
+
+def _believed(rows: pl.DataFrame, same: list[str], stands: Standing) -> pl.DataFrame:
+    """Of rows that agree in `same`, the one that the newest run brought; in the order of `same`."""
+    place = pl.DataFrame({RUN: list(stands.order), _ORDER: list(stands.order.values())})
+    rows = rows.join(place, on=RUN, how="left", maintain_order="left")
+    rest = [name for name in ("ts", "source") if name in rows.columns and name not in same]
+    rows = rows.sort(*same, _ORDER, *rest, nulls_last=True)
+    return rows.unique(same, keep="last", maintain_order=True).drop(_ORDER)
+
+
 def _wanted(table: Table, columns: Sequence[str] | None) -> list[str]:
     if columns is None:
         return list(table.column_names)
@@ -156,10 +190,7 @@ def _hold(
     same = list(table.key) if table.as_of is AsOf.LATEST else identity(table)
     order = same + [name for name in identity(table) if name not in same]
     if several:
-        place = pl.DataFrame({RUN: list(stands.order), _ORDER: list(stands.order.values())})
-        rows = rows.join(place, on=RUN, how="left", maintain_order="left")
-        rows = rows.sort(*same, _ORDER, *[n for n in order if n not in same], nulls_last=True)
-        return rows.unique(same, keep="last", maintain_order=True).drop(_ORDER)
+        return _believed(rows, same, stands)
     if table.as_of is AsOf.LATEST:  # one run, two sources at one instant
         rows = rows.sort(*order, nulls_last=True).unique(same, keep="last", maintain_order=True)
     elif ordered:

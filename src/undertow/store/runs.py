@@ -179,11 +179,9 @@ def _no_run(root: Root, as_of: int | datetime | None) -> NoRun:
         return NoRun(
             "the lake holds no complete run yet", source=root.uri, hint="ingest tables first"
         )
-    first = completed(root)["committed"].min()
-    when = pl.select(moment(as_of).dt.to_string("iso:strict")).item()
-    known = (
-        f"the first was committed at {first:%Y-%m-%dT%H:%M:%S.%fZ}" if first else "there is none"
-    )
+    instants = [microseconds(as_of), *completed(root)["committed"].head(1).to_physical()]
+    when, *first = pl.Series(instants).cast(pl.Datetime("us", "UTC")).dt.to_string("iso").to_list()
+    known = f"the first was committed at {first[0]}" if first else "there is none yet"
     return NoRun(
         f"no run was complete at {when}",
         source=root.uri,

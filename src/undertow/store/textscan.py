@@ -11,7 +11,7 @@ import csv
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -152,7 +152,8 @@ class _Walk:
             return np.zeros(data.size, dtype=np.bool_)
         parity = (np.cumsum(quotes) + self.parity) & 1
         self.parity = int(parity[-1])
-        return parity == 0
+        outside: npt.NDArray[np.bool_] = parity == 0
+        return outside
 
     def _measure(
         self,
@@ -208,9 +209,7 @@ class _Walk:
                 )
         uneven = np.flatnonzero((counts != self.width) & ~blank)
         if len(self.scan.uneven) + uneven.size > self.limits.rejects:
-            self._refuse(
-                "most rows do not have as many fields as the header", "check the separator"
-            )
+            self._refuse("too many rows lack or exceed the header's fields", "check the separator")
         for i in uneven.tolist():
             place = (int(counts[i]) + 1, int(begins[i]), int(ends[i]))
             self.scan.uneven[self.scan.records + i] = place
@@ -219,12 +218,12 @@ class _Walk:
         if self.scan.records > self.limits.rows + 1:
             self._refuse(f"has more than {self.limits.rows} rows", "split the file")
 
-    def _too_long(self) -> None:
+    def _too_long(self) -> NoReturn:
         self._refuse(
             f"a line is longer than {self.limits.line_bytes} bytes",
             "it may be binary, or lack line ends; export it again",
         )
 
-    def _refuse(self, what: str, hint: str) -> None:
+    def _refuse(self, what: str, hint: str) -> NoReturn:
         row = self.scan.records if self.scan.records else None
         raise UnreadableFile(what, source=self.name, row=row, hint=hint)

@@ -226,7 +226,8 @@ def oracle_rows(names: Names) -> pl.DataFrame:
         key = universe.instruments[inst]
         venue = universe.venues[universe.venue_of[inst]]
         if facts.sector in ("staked", "planted"):
-            rows.append((venue, key, "exchange_rate", f"{SPOT}:ETH/USD", 0.005, 0))
+            feed = f"{SPOT}:{root_of(names, facts)}/USD"
+            rows.append((venue, key, "exchange_rate", feed, 0.005, 0))
         elif facts.kind == "stable":
             rows.append((venue, key, "lagged", f"{SPOT}:{facts.key}/USD", 0.0025, 60_000_000))
         else:
@@ -235,6 +236,13 @@ def oracle_rows(names: Names) -> pl.DataFrame:
     return from_tuples(
         "oracles", columns, rows, heartbeat_us=3_600_000_000, ts=names.ts - SINCE_US
     )
+
+
+def root_of(names: Names, facts: AssetFacts) -> str:
+    """The asset that another follows in the end, short of fiat money."""
+    while facts.reference is not None and names.assets[facts.reference].kind != "fiat":
+        facts = names.assets[facts.reference]
+    return facts.key
 
 
 def require_venue(names: Names, key: str, kind: str) -> VenueFacts:

@@ -1,0 +1,337 @@
+"""Tables from files into the lake: all checked before any is written, each file one run.
+
+A file's run is named by its content, its mapping and its table, so the same file again adds
+nothing, and one that was cut short goes on where it stopped. A row that cannot be taken goes to
+`rejects` with the reason; a file that cannot be taken changes nothing, nor do its companions.
+
+What decides about rows (which names are known, which rows stand already) is the lake as it stood
+when the run was first opened. That instant is recorded with the run, so that whoever takes the
+run up again, now or beside, cuts the same batches out of the same file.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from undertow import __version__
+from undertow.schema import TABLES
+from undertow.schema import table as declared
+from undertow.state.conform import empty
+from undertow.store import runs
+from undertow.store.checks import Names, Standings, no_faults
+from undertow.store.checksum import checksum, pieces
+from undertow.store.delta import append
+from undertow.store.files import ROW
+from undertow.store.lake import BATCH_ROWS, Lake, Progress, record_sums, stamped
+from undertow.store.mapping import ColumnMap
+from undertow.store.prepare import (
+    Prepared,
+    all_rejects,
+    late_rejects,
+    prepare,
+    reject_rows,
+    table_for,
+)
+from undertow.store.reading import identity
+from undertow.store.runs import REJECTS, Now, Standing
+from undertow.store.unpack import Limits, sources
+
+_SAMPLE = 20
+
+
+@dataclass(frozen=True, slots=True)
+class FileReport:
+    """What became of one file."""
+
+    file: str
+    table: str
+    run: str
+    rows: int  # read
+    added: int
+    known: int  # stood already with the same values
+    rejected: int
+    filtered: int  # left out because the mapping says so
+    sample: tuple[str, ...]  # the first rejects, one line each
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as plain values."""
+        return {name: getattr(self, name) for name in self.__slots__} | {
+            "sample": list(self.sample)
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What became of every file of one call."""
+
+    files: tuple[FileReport, ...]
+    dry_run: bool
+
+    @property
+    def exit_code(self) -> int:
+        """0 where every row was taken, 4 where some were refused."""
+        return 4 if any(each.rejected for each in self.files) else 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as plain values."""
+        return {
+            "dry_run": self.dry_run,
+            "exit_code": self.exit_code,
+            "files": [each.as_json() for each in self.files],
+        }
+
+
+def ingest_tables(
+    lake: Lake,
+    paths: Iterable[str | Path],
+    *,
+    now: Now,
+    table: str | None = None,
+    mapping: ColumnMap | str | Path | None = None,
+    dry_run: bool = False,
+    limits: Limits | None = None,
+    progress: Progress | None = None,
+    batch_rows: int = BATCH_ROWS,
+) -> IngestReport:
+    """Bring the files at `paths` into the lake, which is made if need be.
+
+    A folder stands for the files in it. Which table a file is meant for is said by `table`, by the
+    mapping, or by the file's name (`positions.parquet`). `now` becomes the instant at which the
+    rows were known; a clock is asked when each run is complete. With `dry_run` everything is
+    checked and reported, and nothing is written.
+
+    Raises
+    ------
+    UnreadableFile
+        When a file is damaged, too large or not what it claims to be.
+    SchemaError
+        When a file's columns are not those of its table.
+    UnusableMapping
+        When the mapping does not fit the files.
+    """
+    chosen = mapping if isinstance(mapping, ColumnMap) else ColumnMap()
+    if isinstance(mapping, str | Path):
+        chosen = ColumnMap.read(mapping)
+    bounds = limits or Limits()
+    with tempfile.TemporaryDirectory(prefix="undertow-") as name:
+        folder = Path(name)
+        found = sources(paths, bounds, folder / "plain")
+        pairs = [(source, table_for(source, table, chosen)) for source in found]
+        sizes = [source.path.stat().st_size for source in found]
+        steps = _Steps(2 * sum(sizes), progress)
+        waiting = []
+        for place, (source, target) in enumerate(pairs):
+            made = prepare(
+                source,
+                target,
+                chosen,
+                folder=folder / "rows" / str(place),
+                limits=bounds,
+                batch_rows=batch_rows,
+            )
+            steps.walk(sizes[place])
+            waiting.append((made, sizes[place]))
+        order = list(TABLES)
+        waiting.sort(key=lambda pair: order.index(pair[0].table.name))
+        taker = _Rehearsal(lake) if dry_run else _Taker(lake, now)
+        reports = []
+        for made, size in waiting:
+            reports.append(taker.take(made))
+            steps.walk(size)
+    return IngestReport(tuple(reports), dry_run)
+
+
+class _Steps:
+    """Progress, counted in bytes read and bytes written."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self.total, self.done, self.progress = total, 0, progress
+
+    def walk(self, size: int) -> None:
+        self.done += size
+        if self.progress:
+            self.progress(self.done, self.total)
+
+
+@dataclass(slots=True)
+class _Tally:
+    added: int = 0
+    known: int = 0
+    faults: list[pl.DataFrame] = field(default_factory=list)
+
+
+def _judged(
+    made: Prepared, frame: pl.DataFrame, names: Names, standings: Standings, tally: _Tally
+) -> pl.DataFrame:
+    """The rows of a batch that are to be added; what happens to the others is tallied."""
+    rows = frame.filter(~pl.col(ROW).is_in(made.repeated.implode()))
+    faults = names.faults(made.table, rows)
+    rows = rows.filter(~pl.col(ROW).is_in(faults["row"].implode()))
+    known, contradicting = standings.split(rows)
+    gone = pl.concat([known, contradicting["row"]])
+    rows = rows.filter(~pl.col(ROW).is_in(gone.implode()))
+    tally.faults += [faults, contradicting]
+    tally.known += known.len()
+    tally.added += rows.height
+    return rows.drop(ROW)
+
+
+def _report(made: Prepared, tally: _Tally) -> FileReport:
+    rejects = all_rejects(made)
+    sample = tuple(
+        _line(made, row, column, reason)
+        for row, column, reason, _ in rejects.head(_SAMPLE).iter_rows()
+    )
+    return FileReport(
+        file=made.source.name,
+        table=made.table.name,
+        run=made.run,
+        rows=made.rows,
+        added=tally.added,
+        known=tally.known,
+        rejected=rejects.height,
+        filtered=made.filtered,
+        sample=sample,
+    )
+
+
+def _line(made: Prepared, row: int, column: str | None, reason: str) -> str:
+    where = f"{made.source.name}, row {row}" + (f", column {column}" if column else "")
+    line = f"{where}: {reason}; `undertow schema {made.table.name}` says what the table takes"
+    return " ".join(line.split())
+
+
+class _Rehearsal:
+    """Takes files for show: the lake stays as it is, or stays absent."""
+
+    def __init__(self, lake: Lake) -> None:
+        stands = runs.newest(lake.root) if lake.exists() else None
+        self.lake, self.stands = lake, stands
+        self.names = Names(lake.root, stands)
+        self.before: dict[str, list[pl.DataFrame]] = {}
+
+    def take(self, made: Prepared) -> FileReport:
+        """What would become of the file."""
+        root, table = self.lake.root, made.table
+        stamps = [frame["ts"] for frame in made.frames()]
+        standings = Standings.around(root, table, self.stands, stamps)
+        earlier = self.before.setdefault(table.name, [])
+        held = [standings.rows] if standings.rows.height else []
+        together = pl.concat([*held, *earlier]) if held or earlier else standings.rows
+        standings = Standings(table, together)
+        tally = _Tally()
+        for frame in made.frames():
+            fresh = _judged(made, frame, self.names, standings, tally)
+            earlier.append(fresh)
+            self.names.add(table, fresh)
+        late_rejects(made, pl.concat([no_faults(), *tally.faults]))
+        return _report(made, tally)
+
+
+class _Taker:
+    """Takes files into the lake, one run each."""
+
+    def __init__(self, lake: Lake, now: Now) -> None:
+        self.lake, self.now = lake, now
+        lake.make()
+
+    def take(self, made: Prepared) -> FileReport:
+        """Write the file's rows and rejects, then its run."""
+        root, run = self.lake.root, made.run
+        if runs.is_complete(root, run):
+            return self._again(made)
+        stands, opened = self._basis(made)
+        names = Names(root, stands)
+        stamps = [frame["ts"] for frame in made.frames()]
+        standings = Standings.around(root, made.table, stands, stamps)
+        tally, sums, touched = _Tally(), list[int](), dict[str, int]()
+        for batch, frame in enumerate(made.frames()):
+            fresh = _judged(made, frame, names, standings, tally)
+            fresh = fresh.sort(identity(made.table), nulls_last=True)
+            sums += [checksum(made.table, p, ordered=True) for p in pieces(made.table, fresh)]
+            if fresh.height:
+                touched[made.table.name] = self._append(made, made.table.name, fresh, batch)
+        late_rejects(made, pl.concat([no_faults(), *tally.faults]))
+        rejects = reject_rows(made, opened)
+        reject_sums = []
+        for batch, part in enumerate(rejects.iter_slices(BATCH_ROWS), start=1):
+            reject_sums.append(checksum(declared(REJECTS), part))
+            touched[REJECTS] = self._append(made, REJECTS, part, batch)
+        tables = {made.table.name: record_sums(tally.added, sums)}
+        if reject_sums:
+            tables[REJECTS] = record_sums(rejects.height, reject_sums)
+        detail = {
+            "file": made.source.name,
+            "table": made.table.name,
+            "mapping": made.mapping.name or None,
+            "rows": made.rows,
+            "known": tally.known,
+            "filtered": made.filtered,
+            "rejected": rejects.height,
+            "code": __version__,
+            "tables": tables,
+        }
+        runs.conclude(root, run, "ingest", touched, now=self.now, detail=detail)
+        return _report(made, tally)
+
+    def _basis(self, made: Prepared) -> tuple[Standing | None, int]:
+        """Open the run, or find it open: the lake as it stood then, and the instant."""
+        root, run = self.lake.root, made.run
+        before = runs.newest(root)
+        marks = {
+            f"{run}:basis": before.committed if before else -1,
+            f"{run}:opened": runs.reading(self.now),
+        }
+        nothing = stamped(empty(declared(REJECTS)), run)
+        append(
+            root, REJECTS, nothing, run=run, batch=0, lineage=self._lineage(made, 0), marks=marks
+        )
+        handle = root.at_least(REJECTS)
+        basis = handle.transaction_version(f"{run}:basis")
+        opened = handle.transaction_version(f"{run}:opened") or 0
+        stands = runs.standing(root, as_of=basis) if basis is not None and basis >= 0 else None
+        return stands, opened
+
+    def _append(self, made: Prepared, name: str, rows: pl.DataFrame, batch: int) -> int:
+        return append(
+            self.lake.root,
+            name,
+            stamped(rows, made.run),
+            run=made.run,
+            batch=batch,
+            lineage=self._lineage(made, rows.height),
+        )
+
+    def _lineage(self, made: Prepared, rows: int) -> dict[str, Any]:
+        rejects = sum(each.height for each in made.rejects)
+        return {
+            "kind": "ingest",
+            "source": made.source.name,
+            "code": __version__,
+            "rows": rows,
+            "rejects": rejects,
+        }
+
+    def _again(self, made: Prepared) -> FileReport:
+        """The report of a file that was taken before: all that it brought is known."""
+        detail = runs.standing(self.lake.root, run=made.run).detail
+        rejected = int(detail["rejected"])
+        known = int(detail["rows"]) - rejected - int(detail["filtered"])
+        first = _report(made, _Tally(0, known))
+        return FileReport(
+            file=first.file,
+            table=first.table,
+            run=first.run,
+            rows=first.rows,
+            added=0,
+            known=known,
+            rejected=rejected,
+            filtered=first.filtered,
+            sample=first.sample,
+        )
