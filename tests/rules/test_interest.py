@@ -59,7 +59,7 @@ def test_growth_is_that_of_the_contract_and_of_the_library_of_aave() -> None:
 def test_the_approximations_stand_in_order(rate: float, seconds: int) -> None:
     exact = 1.0 + interest.compounded_rate(rate, seconds)
     linear = interest.linear_factor(rate, seconds)
-    slack = 1e-9 * exact
+    slack = 1e-9 * exact + 1e-27 * seconds**3 / 6.0  # the older series cuts its cube to a ray
     assert linear <= interest.binomial_factor(rate, seconds) + slack
     assert interest.binomial_factor(rate, seconds) <= exact + slack
     assert linear <= interest.taylor_factor(rate, seconds) + slack

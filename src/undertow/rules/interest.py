@@ -99,8 +99,8 @@ def binomial_factor(rate: float, seconds: float) -> float:
     """Growth of a debt index as earlier Aave versions and the SDK compute it.
 
     The first three terms of (1 + rate / year) ** seconds; a little below `taylor_factor`. The
-    rate of a second and its powers are cut to 27 decimals as the contract cuts them: over a
-    month at 100 % that is worth a billionth.
+    rate of a second and its powers are cut to 27 decimals as the contract cuts them, which is
+    worth a billionth over a month at 100 %, and up to 1e-4 over years at rates near nought.
     """
     if seconds <= 0:
         return 1.0

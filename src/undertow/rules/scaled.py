@@ -10,9 +10,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+import numpy.typing as npt
+
 from undertow.errors import RuleError
 from undertow.rules.perp import Position, account
-from undertow.rules.rounding import ceil_to, floor_to
+from undertow.rules.rounding import FloatColumn, ceil_to, floor_to
 
 PPM = 1e-6
 
@@ -144,18 +147,23 @@ def fillable_price(
 
 
 def size_premium(
-    size: float, imf_factor: float, weight: float, *, quantum: float | None = None
-) -> float:
-    """Weight of a liability of a size: max(weight, 0.8 * weight + imf_factor * sqrt(size)).
+    size: npt.ArrayLike,
+    imf_factor: npt.ArrayLike,
+    weight: npt.ArrayLike,
+    *,
+    quantum: float | None = None,
+) -> FloatColumn:
+    """Weight of liabilities of a size: max(weight, 0.8 * weight + imf_factor * sqrt(size)).
+
+    A factor of 0 switches it off.
 
     References
     ----------
     Drift v2, `calculate_size_premium_liability_weight`.
     """
-    if imf_factor == 0.0:
-        return weight
-    scaled = 0.8 * weight + imf_factor * math.sqrt(abs(size))
-    return max(weight, float(floor_to(scaled, quantum)))
+    plain = np.asarray(weight, dtype=np.float64)
+    scaled = 0.8 * plain + np.asarray(imf_factor) * np.sqrt(np.abs(size))
+    return np.maximum(plain, floor_to(scaled, quantum))
 
 
 def size_discount(

@@ -160,9 +160,7 @@ class Rules:
             return
         imf = self.params.by_instrument("imf_factor")[book.inst[legs]]
         rate = self._maintenance_rates()[book.inst[legs]]
-        charged = np.array(
-            [size_premium(abs(q), f, r) for q, f, r in zip(book.qty[legs], imf, rate, strict=True)]
-        )
+        charged = size_premium(book.qty[legs], imf, rate)
         usable = (imf > 0.0) & (rate > 0.0)
         weight[legs[usable]] = charged[usable] / rate[usable]
 

@@ -70,7 +70,7 @@ class Names:
             if unknown.is_empty():
                 continue
             thing = owner.removesuffix("s")
-            words = pl.format(f"unknown {thing} '{{}}': no row of {owner} names it", pl.col(column))
+            words = pl.format(f"unknown {thing} '{{}}'; ingest it into {owner} first", pl.col(column))
             bad = rows.filter(pl.col(column).is_in(unknown.implode()))
             found.append(
                 bad.select(
@@ -111,7 +111,7 @@ class Standings:
         equal = pl.all_horizontal(
             [pl.lit(value=True), *(pl.col(n).eq_missing(pl.col(n + _KNOWN)) for n in rest)]
         )
-        words = "already known with other values; a correction needs a newer ts"
+        words = "already known with other values; give a correction a newer ts"
         faults = both.filter(~equal).select(
             pl.col(ROW).alias("row"),
             pl.lit(self.table.key[0]).alias("column"),

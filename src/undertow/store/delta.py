@@ -49,6 +49,7 @@ _KINDS = {
 # Every version stays readable: a run names versions, and a run may be asked for years later.
 _FOREVER = {
     "delta.enableExpiredLogCleanup": "false",
+    "delta.checkpointInterval": "20",
     "delta.logRetentionDuration": "interval 36500 days",
     "delta.deletedFileRetentionDuration": "interval 36500 days",
 }

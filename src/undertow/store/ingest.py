@@ -184,10 +184,6 @@ def _judged(
 
 def _report(made: Prepared, tally: _Tally) -> FileReport:
     rejects = all_rejects(made)
-    sample = tuple(
-        _line(made, row, column, reason)
-        for row, column, reason, _ in rejects.head(_SAMPLE).iter_rows()
-    )
     return FileReport(
         file=made.source.name,
         table=made.table.name,
@@ -197,14 +193,19 @@ def _report(made: Prepared, tally: _Tally) -> FileReport:
         known=tally.known,
         rejected=rejects.height,
         filtered=made.filtered,
-        sample=sample,
+        sample=_sample(made, rejects),
     )
 
 
-def _line(made: Prepared, row: int, column: str | None, reason: str) -> str:
-    where = f"{made.source.name}, row {row}" + (f", column {column}" if column else "")
-    line = f"{where}: {reason}; `undertow schema {made.table.name}` says what the table takes"
-    return " ".join(line.split())
+def _sample(made: Prepared, rejects: pl.DataFrame) -> tuple[str, ...]:
+    """The first rejects, one line each: where, what was wrong, what to do next."""
+    lines = []
+    for row, column, reason in rejects.head(_SAMPLE).select("row", "column", "reason").iter_rows():
+        where = f"{made.source.name}, row {row}" + (f", column {column}" if column else "")
+        look = f"`undertow schema {made.table.name}` says what the table takes"
+        line = f"{where}: {reason}" + ("" if ";" in reason else f"; {look}")
+        lines.append(" ".join(line.split()))
+    return tuple(lines)
 
 
 class _Rehearsal:
@@ -321,17 +322,17 @@ class _Taker:
     def _again(self, made: Prepared) -> FileReport:
         """The report of a file that was taken before: all that it brought is known."""
         detail = runs.standing(self.lake.root, run=made.run).detail
-        rejected = int(detail["rejected"])
-        known = int(detail["rows"]) - rejected - int(detail["filtered"])
-        first = _report(made, _Tally(0, known))
+        rejects = self.lake.read(REJECTS, columns=["run_of", "row", "column", "reason"])
+        rejects = rejects.filter(pl.col("run_of") == made.run).sort("row")
+        known = int(detail["rows"]) - int(detail["rejected"]) - int(detail["filtered"])
         return FileReport(
-            file=first.file,
-            table=first.table,
-            run=first.run,
-            rows=first.rows,
+            file=made.source.name,
+            table=made.table.name,
+            run=made.run,
+            rows=int(detail["rows"]),
             added=0,
             known=known,
-            rejected=rejected,
-            filtered=first.filtered,
-            sample=first.sample,
+            rejected=int(detail["rejected"]),
+            filtered=int(detail["filtered"]),
+            sample=_sample(made, rejects),
         )
