@@ -202,7 +202,6 @@ def test_compiled_and_plain_agree_to_the_bit(seed: int) -> None:
     for args in (
         (o.portfolio_requirement, (first, last, legs, price, chain, GRID)),
         (o.worst_loss, (first, last, 0, legs, price, chain, GRID)),
-        (o.option_value, (first, last, 0, legs, chain, -0.1, 0.3)),
         (o.black76, (1, chain.forward[2], chain.strike[2], chain.vol[2], chain.tau[2], 0.9)),
         (o.black76_delta, (-1, chain.forward[2], chain.strike[2], chain.vol[2], 0.1, 0.9)),
         (o.normal_cdf, ((seed % 1000) / 100.0 - 5.0,)),

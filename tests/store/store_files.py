@@ -1,4 +1,4 @@
-"""Small honest files that the tests of the store begin with, and ways to look at a lake's folder."""
+"""Small honest files that the tests of the store begin with, and a look at a lake's folder."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ def reference_lake(folder: Path) -> Lake:
 def listing(folder: Path) -> dict[str, int]:
     """Every file under `folder` with its size: two equal listings mean nothing was touched."""
     return {
-        str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()
+        str(p.relative_to(folder)): p.stat().st_size
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
     }
 
 

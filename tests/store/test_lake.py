@@ -64,7 +64,9 @@ def test_somebody_elses_delta_table_is_refused(tmp_path: Path) -> None:
             opening(tmp_path)
 
 
-def test_a_lake_of_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lake_of_another_format_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("undertow.store.delta.FORMAT", "99")
         patch.setattr("undertow.store.runs.FORMAT", "99")
@@ -371,7 +373,10 @@ def test_what_is_read_does_not_depend_on_files_batches_or_merging(
 
 def test_merging_files_keeps_every_run_and_every_version_readable(tmp_path: Path) -> None:
     lake = Lake.create(tmp_path / "lake")
-    names = [put(lake, [(T0 + i, "eth", float(i)), (T0 + i, f"x{i}", 1.0)], T0 + i * SECOND) for i in range(6)]
+    names = [
+        put(lake, [(T0 + i, "eth", float(i)), (T0 + i, f"x{i}", 1.0)], T0 + i * SECOND)
+        for i in range(6)
+    ]
     lake.write({"positions": holdings(T0, [(1, 1.0)], "a b")}, kind="ingest", now=T0 + 9 * SECOND)
     lake.write({"positions": holdings(T0, [(1, 1.0)], "c")}, kind="ingest", now=T0 + 9 * SECOND)
     before = {run: lake.read("prices", run=run) for run in names}

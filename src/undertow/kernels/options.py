@@ -93,38 +93,52 @@ def vol_scale(tau, reference, near_power, far_power):
 
 
 @njit(cache=True)
-def option_value(first, last, asset, legs, chain, price_move, vol_move):
-    """Value of the options among the legs `first:last` on one underlying, at one grid point."""
-    value = 0.0
-    for i in range(first, last):
-        k = legs.inst[i]
-        if legs.role[i] != OPTION or chain.asset[k] != asset:
-            continue
-        forward = chain.forward[k] * (1.0 + price_move)
-        vol = chain.vol[k] * max(1.0 + vol_move * chain.vol_scale[k], 0.0)
-        value += legs.qty[i] * black76(
-            chain.kind[k], forward, chain.strike[k], vol, chain.tau[k], chain.discount[k]
-        )
-    return value
+def add_option_losses(qty, k, chain, grid, log_move, losses):
+    """Add to `losses`, by grid point, what `qty` of option `k` loses from where it is now.
+
+    `log_move` is log(1 + price move). What does not change with the point stands before the loop:
+    this is the innermost loop of portfolio margin.
+    """
+    kind, strike, discount = chain.kind[k], chain.strike[k], chain.discount[k]
+    forward, tau, vol = chain.forward[k], chain.tau[k], chain.vol[k]
+    now = black76(kind, forward, strike, vol, tau, discount)
+    deviation = vol * sqrt(tau)
+    moneyness = log(forward / strike)
+    for s in range(losses.size):
+        moved = forward * (1.0 + grid.price_move[s])
+        spread = deviation * max(1.0 + grid.vol_move[s] * chain.vol_scale[k], 0.0)
+        if spread > 0.0:
+            d1 = (moneyness + log_move[s]) / spread + 0.5 * spread
+            above = normal_cdf(kind * d1)
+            below = normal_cdf(kind * (d1 - spread))
+            then = discount * kind * (moved * above - strike * below)
+        else:
+            then = discount * max(kind * (moved - strike), 0.0)
+        losses[s] += qty * (now - then)
 
 
 @njit(cache=True)
 def worst_loss(first, last, asset, legs, price, chain, grid):
     """Largest counted loss over the grid of the derivative legs `first:last` on one underlying."""
-    value = option_value(first, last, asset, legs, chain, 0.0, 0.0)
+    points = grid.price_move.size
+    losses = np.zeros(points)
+    log_move = np.empty(points)
+    for s in range(points):
+        log_move[s] = log(1.0 + grid.price_move[s])
     exposure = 0.0  # of the straight legs: they lose this times the fall
     for i in range(first, last):
         k = legs.inst[i]
-        if chain.asset[k] == asset:
-            if legs.role[i] == LINEAR:
-                exposure += legs.qty[i] * price[k]
-            elif legs.role[i] == INVERSE:
-                exposure += legs.qty[i]
+        if chain.asset[k] != asset:
+            continue
+        if legs.role[i] == OPTION:
+            add_option_losses(legs.qty[i], k, chain, grid, log_move, losses)
+        elif legs.role[i] == LINEAR:
+            exposure += legs.qty[i] * price[k]
+        elif legs.role[i] == INVERSE:
+            exposure += legs.qty[i]
     worst = 0.0
-    for s in range(grid.price_move.size):
-        move = grid.price_move[s]
-        after = option_value(first, last, asset, legs, chain, move, grid.vol_move[s])
-        worst = max(worst, grid.counted[s] * ((value - after) - exposure * move))
+    for s in range(points):
+        worst = max(worst, grid.counted[s] * (losses[s] - exposure * grid.price_move[s]))
     return worst
 
 

@@ -2,7 +2,7 @@
 
 Health of such a group is not linear in prices: options are repriced at the moved forward (Black
 1976, volatility held), and the grid asks its worst loss from there. `H(t)` is looked at on a ladder
-of moves t, so the first crossing is found up to the ladder's spacing, then halved to the last bit.
+of moves t, so the first crossing is found up to the ladder's spacing, then closed in upon.
 Columns are those of `margin` and `options`.
 """
 
@@ -13,10 +13,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from undertow.kernels.margin import BREACHED, FOUND, NONE, leg_lines
+from undertow.kernels.margin import BREACHED, FOUND, INVERSE, NONE, OPTION, leg_lines
 from undertow.kernels.options import Chain, black76, portfolio_requirement
 
-_HALVINGS = 60
+_TRIES = 100
+_CLOSE = 1e-14  # how near the two ends come, as a share of the move
 
 
 class Moved(NamedTuple):
@@ -62,28 +63,70 @@ def _health_at(t, sign, first, last, legs, price, exposure, terms, chain, moved,
 
 
 @njit(cache=True)
+def slope_bound(first, last, legs, price, exposure, chain, grid):
+    """More than H of one group can change per unit of the common move.
+
+    An option changes by its forward's change at most (|delta| <= 1), so a loss at a grid point by
+    2 + move of it; a straight leg by its own change, and its loss by that times the move.
+    """
+    bent, straight = 0.0, 0.0
+    for s in range(grid.price_move.size):
+        move = grid.price_move[s]
+        bent = max(bent, grid.counted[s] * (2.0 + move))
+        straight = max(straight, grid.counted[s] * abs(move))
+    total = 0.0
+    for i in range(first, last):
+        k = legs.inst[i]
+        size = abs(legs.qty[i]) * exposure[k]
+        asked = chain.add_on[k] + chain.minimum[k]
+        if legs.role[i] == OPTION:
+            total += size * chain.forward[k] * (1.0 + bent + asked)
+        elif legs.role[i] == INVERSE:
+            total += size * (price[k] / legs.entry[i] + straight)
+        else:
+            total += size * price[k] * (1.0 + straight + asked)
+    return total
+
+
+@njit(cache=True)
 def portfolio_distance(first, last, legs, price, exposure, sign, ladder, terms, chain, moved, grid):
     """Smallest move on the way through `ladder` that brings H of one group to zero, and a status.
 
-    NONE comes with inf where H stays positive on every step of the ladder.
+    NONE comes with inf where H stays positive on every step of the ladder. Within the step where
+    it turns, false position with the stale end's weight halved (Illinois) closes in from both
+    sides; what comes back is the breached end.
     """
-    low = 0.0
     arguments = (first, last, legs, price, exposure, terms, chain, moved, grid)
-    if _health_at(low, sign, *arguments) < 0.0:
+    low = 0.0
+    above = _health_at(low, sign, *arguments)
+    if above < 0.0:
         return 0.0, BREACHED
+    bound = slope_bound(first, last, legs, price, exposure, chain, grid)
     for step in range(ladder.size):
         high = ladder[step]
-        if _health_at(high, sign, *arguments) < 0.0:
-            for _ in range(_HALVINGS):
+        if bound * (high - low) < above:  # cannot have come down to zero yet
+            continue
+        below = _health_at(high, sign, *arguments)
+        if below >= 0.0:
+            low, above = high, below
+            continue
+        stale = 0
+        for _ in range(_TRIES):
+            if high - low <= _CLOSE * high:
+                break
+            middle = high - below * (high - low) / (below - above)
+            if middle <= low or middle >= high:
                 middle = 0.5 * (low + high)
-                if middle <= low or middle >= high:
-                    break
-                if _health_at(middle, sign, *arguments) < 0.0:
-                    high = middle
-                else:
-                    low = middle
-            return high, FOUND
-        low = high
+            level = _health_at(middle, sign, *arguments)
+            if level < 0.0:
+                high, below = middle, level
+                above = 0.5 * above if stale == 1 else above
+                stale = 1
+            else:
+                low, above = middle, level
+                below = 0.5 * below if stale == -1 else below
+                stale = -1
+        return high, FOUND
     return inf, NONE
 
 

@@ -18,9 +18,9 @@ from undertow.state.universe import NEVER
 
 YEAR_US = 365 * 86_400_000_000
 _OPTION = schema.INSTRUMENT_KINDS.index("option")
-# Falls are searched in steps of 1/48 of the price, rises up to ten times the price.
-FALLS = np.linspace(0.0, 1.0, 49)[1:] * (1 - 1e-9)
-RISES = np.concatenate([np.linspace(0.0, 1.0, 33)[1:], np.geomspace(1.1, 10.0, 16)])
+# Falls are searched in steps of 1/24 of the price, rises up to ten times the price.
+FALLS = np.linspace(0.0, 1.0, 25)[1:] * (1 - 1e-9)
+RISES = np.concatenate([np.linspace(0.0, 1.0, 13)[1:], np.geomspace(1.2, 10.0, 12)])
 
 
 def chain_of(snapshot: Snapshot, grid: GridRules | None = None) -> options.Chain:

@@ -23,6 +23,7 @@ DTYPES: dict[Kind, pl.DataType] = {
 _TRUE, _FALSE = ("true", "t", "yes", "1"), ("false", "f", "no", "0")
 _ROW, _REASON = "__row", "__reason"
 _LONGEST_NAME = 512
+_CALENDAR = (-62_135_596_800_000_000, 253_402_300_799_999_999)  # microseconds, years 1 to 9999
 # A key that walks folders or hides control characters is never a name.
 _UNSAFE_TEXT = r"(^|[/\\])\.\.([/\\]|$)|^[/\\~]|[\x00-\x1f\x7f]"
 _ZONED = r"(?i)(z|[+-]\d\d:?\d\d)$"
@@ -167,6 +168,9 @@ def _range_checks(column: Column, cast: pl.Series, value: pl.Expr) -> list[tuple
     checks: list[tuple[pl.Expr, pl.Expr]] = []
     if column.kind is Kind.FLOAT and not cast.is_finite().all():
         checks.append((~value.is_finite(), pl.format("{} is not a finite number", value)))
+    if column.kind is Kind.TIME and not cast.to_physical().is_between(*_CALENDAR).all():
+        outside = ~value.to_physical().is_between(*_CALENDAR)
+        checks.append((outside, pl.lit("not an instant of the years 1 to 9999")))
     unit = f" {column.unit}" if column.unit not in ("", "1") else ""
     low, high = column.low, column.high
     least, most = (cast.min(), cast.max()) if low is not None or high is not None else (None, None)

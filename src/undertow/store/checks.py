@@ -70,7 +70,9 @@ class Names:
             if unknown.is_empty():
                 continue
             thing = owner.removesuffix("s")
-            words = pl.format(f"unknown {thing} '{{}}'; ingest it into {owner} first", pl.col(column))
+            words = pl.format(
+                f"unknown {thing} '{{}}'; ingest it into {owner} first", pl.col(column)
+            )
             bad = rows.filter(pl.col(column).is_in(unknown.implode()))
             found.append(
                 bad.select(

@@ -31,7 +31,7 @@ from deltalake import (
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.schema import PrimitiveType
 
-from undertow.errors import DamagedLake, StoreError
+from undertow.errors import DamagedLake, StoreError, UndertowError
 from undertow.schema import Kind, Table
 from undertow.schema import table as declared
 from undertow.state.conform import DTYPES
@@ -54,6 +54,7 @@ _FOREVER = {
     "delta.deletedFileRetentionDuration": "interval 36500 days",
 }
 _TRIES = 60
+_BROKEN = (DeltaError, OSError, pl.exceptions.PolarsError)
 KEEP_LOG = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
 WRITER = WriterProperties(compression="ZSTD", compression_level=1)
 
@@ -144,9 +145,9 @@ def damage(name: str) -> Iterator[None]:
     """Whatever goes wrong inside while a table is read is damage to the lake, in one line."""
     try:
         yield
-    except TableNotFoundError:
+    except (TableNotFoundError, UndertowError):
         raise
-    except (DeltaError, OSError, pl.exceptions.PolarsError) as error:
+    except (*_BROKEN, ValueError, TypeError, LookupError) as error:
         raise _damaged(name, error) from error
     except BaseException as error:
         if type(error).__name__ != "PanicException":
@@ -263,11 +264,13 @@ def data_files(root: Root, name: str, handle: DeltaTable) -> pl.DataFrame:
     Columns: `uri`, `size`, `rows`, `from_run`, `to_run`, one `min.…` and `max.…` for each column,
     and `partition.…`. Instants in `max.…` are cut to milliseconds.
     """
-    table = declared(name)
     with damage(name):
-        found = pl.DataFrame(handle.get_add_actions(flatten=True))
-        paths = [unquote(path) for path in found["path"]]
-    base = root.table_uri(name)
+        return _data_files(root.table_uri(name), declared(name), handle)
+
+
+def _data_files(base: str, table: Table, handle: DeltaTable) -> pl.DataFrame:
+    found = pl.DataFrame(handle.get_add_actions(flatten=True))
+    paths = [unquote(path) for path in found["path"]]
     nothing = pl.lit(None)
     wanted = [
         pl.Series("uri", [f"{base}/{path}" for path in paths], dtype=pl.String),

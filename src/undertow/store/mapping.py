@@ -58,19 +58,19 @@ from undertow.schema import Kind, Table
 from undertow.schema import table as declared
 from undertow.store.checksum import content_hash
 
-# name -> (power of ten, factor); rates depend on the unit that the column is kept in
-UNITS: dict[str, tuple[int, float]] = {
-    "fraction": (0, 1.0),
-    "percent": (-2, 1.0),
-    "permille": (-3, 1.0),
-    "bps": (-4, 1.0),
-    "ppm": (-6, 1.0),
-    "cents": (-2, 1.0),
-    "thousand": (3, 1.0),
-    "million": (6, 1.0),
-    "billion": (9, 1.0),
-    "gwei": (-9, 1.0),
-    "wei": (-18, 1.0),
+# Powers of ten; then what a span is multiplied by, and a rate divided by, from the kept unit.
+UNITS = {
+    "fraction": 0,
+    "percent": -2,
+    "permille": -3,
+    "bps": -4,
+    "ppm": -6,
+    "cents": -2,
+    "thousand": 3,
+    "million": 6,
+    "billion": 9,
+    "gwei": -9,
+    "wei": -18,
 }
 _SPANS = {"us": 1.0, "ms": 1e3, "s": 1e6, "min": 6e7, "h": 3.6e9, "day": 8.64e10}
 _HOURS = {"per_hour": 1.0, "per_8h": 8.0, "per_day": 24.0, "per_year": 8760.0}
@@ -101,10 +101,11 @@ _KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What a number is multiplied by: a factor, and a power of ten, which is kept exact."""
+    """What turns a number into the table's unit: a power of ten, a factor and a divisor."""
 
     power: int = 0
-    factor: float = 1.0
+    times: float = 1.0
+    over: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +215,7 @@ class ColumnMap:
             self._refuse(f"[units] names {target!r}, which is no number", "remove it")
         if isinstance(given, Unit):
             return given
-        power, factor = 0, 1.0
+        power, times, over = 0, 1.0, 1.0
         for word in given:
             more = _meaning(word, column.unit)
             if more is None:
@@ -223,20 +224,19 @@ class ColumnMap:
                     f"{word!r} is no unit that {target!r} (kept in {column.unit or '1'}) can be in",
                     closest(word, known),
                 )
-            power, factor = power + more[0], factor * more[1]
-        return Unit(power, factor)
+            power, times, over = power + more.power, times * more.times, over * more.over
+        return Unit(power, times, over)
 
     def _refuse(self, what: str, hint: str) -> NoReturn:
         raise UnusableMapping(what, source=self.name or None, hint=hint)
 
 
-def _meaning(word: str, unit: str) -> tuple[int, float] | None:
+def _meaning(word: str, unit: str) -> Unit | None:
     if unit == "us":
-        return (0, _SPANS[word]) if word in _SPANS else None
+        return Unit(times=_SPANS[word]) if word in _SPANS else None
     if word in _HOURS and unit in ("1/hour", "1/year"):
-        kept = 1.0 if unit == "1/hour" else 8760.0
-        return (0, kept / _HOURS[word])
-    return UNITS.get(word)
+        return Unit(times=1.0 if unit == "1/hour" else 8760.0, over=_HOURS[word])
+    return Unit(UNITS[word]) if word in UNITS else None
 
 
 def closest(word: str, known: Iterable[str]) -> str:
@@ -339,7 +339,7 @@ class _Reader:
         if not math.isfinite(number) or number == 0:
             self.refuse(f"[units] {target} scale is {number!r}", "write a number other than 0")
         power = round(math.log10(abs(number)))
-        return Unit(power=power) if number == float(f"1e{power}") else Unit(factor=float(number))
+        return Unit(power=power) if number == float(f"1e{power}") else Unit(times=float(number))
 
     def when(self, target: str, value: Any) -> When:
         if not isinstance(value, dict):

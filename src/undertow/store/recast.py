@@ -160,30 +160,38 @@ def _escaped(mark: str) -> str:
 
 
 def _scaled(series: pl.Series, unit: Unit, kind: Kind) -> pl.Series:
-    """Numbers in the table's unit; a power of ten of a text is applied to its digits, exactly."""
+    """Numbers in the table's unit; a power of ten is applied to the digits of a text, exactly."""
+    x = pl.col("x")
     frame = series.alias("x").to_frame()
     if series.dtype == pl.String:
-        value = pl.col("x").str.strip_chars().cast(pl.Float64, strict=False)
-        shifted = pl.col("x").str.strip_chars() + f"e{unit.power}"
-        plain = pl.col("x").str.contains(_PLAIN_NUMBER) & (unit.factor == 1.0)
-        scaled = _times(value, unit)
-        words = scaled.cast(pl.String)
+        bare = x.str.strip_chars()
+        shifted = pl.when(x.str.contains(_PLAIN_NUMBER)).then(bare + f"e{unit.power}")
+        value = bare.cast(pl.Float64, strict=False)
+        number = pl.coalesce(shifted.cast(pl.Float64, strict=False), _powered(value, unit.power))
+        kept = _factored(number, unit)
+        words = kept.cast(pl.String)
         if kind is Kind.INT:
-            exact = (scaled == scaled.round(0)) & (scaled.abs() < 2.0**63)
-            words = pl.when(exact).then(scaled.cast(pl.Int64, strict=False).cast(pl.String))
-            words = words.otherwise(scaled.cast(pl.String))
-            plain = pl.lit(value=False)
-        known = pl.when(value.is_null() | ~value.is_finite()).then(pl.col("x"))
-        return frame.select(known.when(plain).then(shifted).otherwise(words)).to_series()
+            exact = (kept == kept.round(0)) & (kept.abs() < 2.0**63)
+            words = pl.when(exact).then(kept.cast(pl.Int64, strict=False).cast(pl.String))
+            words = words.otherwise(kept.cast(pl.String))
+        elif unit.times == unit.over:
+            words = pl.coalesce(shifted, words)
+        known = value.is_not_null() & value.is_finite()
+        return frame.select(pl.when(known).then(words).otherwise(x)).to_series()
     if not series.dtype.is_numeric():
         return series  # the check that follows says that a number was expected
-    return frame.select(_times(pl.col("x").cast(pl.Float64), unit)).to_series()
+    number = _powered(x.cast(pl.Float64), unit.power)
+    return frame.select(_factored(number, unit)).to_series()
 
 
-def _times(value: pl.Expr, unit: Unit) -> pl.Expr:
-    power = 10.0 ** abs(unit.power)
-    scaled = value * power if unit.power > 0 else value / power
-    return scaled if unit.factor == 1.0 else scaled * unit.factor
+def _factored(value: pl.Expr, unit: Unit) -> pl.Expr:
+    if unit.over > unit.times:
+        return value / (unit.over / unit.times)
+    return value * (unit.times / unit.over)
+
+
+def _powered(value: pl.Expr, power: int) -> pl.Expr:
+    return value * 10.0**power if power > 0 else value / 10.0**-power
 
 
 def _instant(series: pl.Series, when: When) -> pl.Series:

@@ -21,6 +21,7 @@ from undertow import __version__
 from undertow.errors import NoLake, NoRun, StoreError
 from undertow.schema import table as declared
 from undertow.state.conform import empty, require
+from undertow.store.checksum import checksum
 from undertow.store.delta import (
     FORMAT,
     FORMAT_KEY,
@@ -217,14 +218,15 @@ def _newest(root: Root, handle: DeltaTable, as_of: int | datetime | None) -> Sta
     rows = _rows(files.filter(holds)["uri"].to_list(), root).filter(pl.col(RUN) == last)
     with damage(RUNS):
         row = rows.row(0, named=True)
-    return Standing(
-        run=row[RUN],
-        committed=microseconds(row["committed"]),
-        kind=row["kind"],
-        versions=json.loads(row["versions"]),
-        order={name: place for place, name in enumerate(runs[RUN])},
-        detail=json.loads(row["detail"]),
-    )
+        versions = {str(n): int(v) for n, v in json.loads(row["versions"]).items()}
+        return Standing(
+            run=row[RUN],
+            committed=microseconds(row["committed"]),
+            kind=row["kind"],
+            versions=versions,
+            order={name: place for place, name in enumerate(runs[RUN])},
+            detail=dict(json.loads(row["detail"])),
+        )
 
 
 def is_complete(root: Root, run: str) -> bool:
@@ -260,7 +262,9 @@ def conclude(
         row = _row(run, committed, kind, versions, detail)
         marks = {run: 0, _SEQUENCE: 0 if place is None else place + 1}
         try:
-            commit(handle, row, marks, {RUN: run, "kind": kind, "code": __version__})
+            total = str(checksum(declared(RUNS), row))
+            lineage = {RUN: run, "kind": kind, "code": __version__, "checksum": total}
+            commit(handle, row, marks, lineage)
             order = dict(before.order) if before else {}
             order[run] = len(order)
             return Standing(run, committed, kind, versions, order, detail)

@@ -168,7 +168,8 @@ def _remove_unnamed(root: Root) -> None:
 def named_versions(runs: pl.DataFrame) -> dict[str, set[int]]:
     """Of each table, the versions that some run names."""
     named: dict[str, set[int]] = {}
-    for text in runs["versions"]:
-        for name, version in json.loads(text).items():
-            named.setdefault(name, set()).add(int(version))
+    with damage(RUNS):
+        for text in runs["versions"]:
+            for name, version in json.loads(text).items():
+                named.setdefault(str(name), set()).add(int(version))
     return named

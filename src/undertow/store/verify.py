@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,19 +56,19 @@ def verify(root: Root) -> Inspection:
     """
     try:
         runs = all_runs(root)
+        named = named_versions(runs)
     except DamagedLake as error:
         hint = error.hint or ""
         return Inspection({}, 0, 0, (Finding("damage", RUNS, error.message, hint),))
-    named = named_versions(runs)
     rows: dict[str, int] = {}
     findings: list[Finding] = []
     stopped: dict[str, set[str]] = {}
     looked_at = 0
     for name in TABLES:
-        table_runs = runs if name != RUNS else runs.clear()
-        look = _Look(root, name, named.get(name, set()), table_runs)
+        look = _Look(root, name, named.get(name, set()), runs)
         try:
-            look.whole()
+            with damage(name):
+                look.whole()
         except UndertowError as error:
             look.report(error.message)
         rows[name] = look.rows
@@ -90,13 +91,13 @@ class _Look:
     def __init__(self, root: Root, name: str, named: set[int], runs: pl.DataFrame) -> None:
         self.root, self.name, self.named = root, name, named
         self.table = TABLES[name]
-        self.expected = {
-            row[RUN]: json.loads(row["detail"]).get("tables", {}).get(name)
-            for row in runs.iter_rows(named=True)
-        }
+        self.when = "ts" if self.table.dated else "committed"
+        self.runs = runs
+        self.expected: dict[str, dict[str, Any] | None] = {}
         self.findings: list[Finding] = []
         self.unknown: set[str] = set()
         self.rows = self.files = 0
+        self.listed: Counter[str] = Counter()
         self.sums: dict[str, list[int]] = {}
 
     def report(self, what: str) -> None:
@@ -106,6 +107,9 @@ class _Look:
 
     def whole(self) -> None:
         """Inspect the log, every file that is needed, and the sums of every run."""
+        with damage(RUNS):
+            for run, detail in self.runs.select(RUN, "detail").iter_rows():
+                self.expected[run] = json.loads(detail).get("tables", {}).get(self.name)
         handle = self.root.open(self.name)
         if handle is None:
             if self.named:
@@ -119,28 +123,38 @@ class _Look:
         if self.named and max(self.named) > handle.version():
             self.report(f"version {max(self.named)} is named by a run, and the log ends before it")
         merges = merges_in(entries)
-        made = self._made_bymerges_in(merges)
+        made = self._made_by_merges(merges)
         files: dict[str, dict[str, Any]] = {}
         for version in {*last_named(self.named, merges), handle.version()}:
             found = self._files(version)
             files |= {row["uri"]: row for row in found}
             if version == handle.version():
-                self.rows = sum(row["rows"] for row in found)
+                self.rows = sum(row["rows"] or 0 for row in found)
         for row in files.values():
             self._file(row, merged=row["uri"] in made)
-        self._sums()
+        self._sums(whole=not merges)
+        if self.name == RUNS:
+            self._registry(entries)
         known = set(self.expected)
         opened = {str(e[RUN]) for e in entries if e.get(RUN)}
         self.unknown |= (opened - known) if self.name != RUNS else set()
 
     def _files(self, version: int) -> list[dict[str, Any]]:
         handle = self.root.at_version(self.name, version)
-        wanted = ["uri", "size", "rows", "from_run", "to_run"]
+        wanted = [
+            "uri",
+            "size",
+            "rows",
+            "from_run",
+            "to_run",
+            f"min.{self.when}",
+            f"max.{self.when}",
+        ]
         frame = data_files(self.root, self.name, handle)
         parts = [c for c in frame.columns if c.startswith("partition.")]
         return frame.select(wanted + parts).to_dicts()
 
-    def _made_bymerges_in(self, merges: list[int]) -> set[str]:
+    def _made_by_merges(self, merges: list[int]) -> set[str]:
         made: set[str] = set()
         for version in merges:
             after = {row["uri"] for row in self._files(version)}
@@ -149,7 +163,10 @@ class _Look:
 
     def _file(self, row: dict[str, Any], *, merged: bool) -> None:
         self.files += 1
-        uri = row["uri"]
+        uri, run = row["uri"], row["from_run"]
+        lone = not merged and run is not None and run == row["to_run"]
+        if lone:
+            self.listed[run] += 1
         short = uri.rsplit("/", 1)[-1]
         if self.root.folder is not None:
             path = Path(uri)
@@ -162,21 +179,51 @@ class _Look:
                 return
         try:
             with damage(self.name):
-                files = pl.DataFrame([row])
-                frame = scan(self.root, self.table, files, self.table.column_names).collect()
+                rows = scan(self.root, self.table, pl.DataFrame([row]), self.table.column_names)
+                frame = rows.collect()
+                self._skipping(short, rows, frame[self.when])
         except DamagedLake as error:
             self.report(f"the file {short} does not open: {error.message}")
             return
         if frame.height != row["rows"]:
             self.report(f"the file {short} holds {frame.height} rows, the log says {row['rows']}")
-        run = row["from_run"]
-        if not merged and run is not None and run == row["to_run"]:
+        for bound, value in (("min", frame[self.when].min()), ("max", frame[self.when].max())):
+            told = row[f"{bound}.{self.when}"]
+            if value is not None and (told is None or not _alike(value, told)):
+                self.report(f"the log tells of another {bound} of {self.when} in the file {short}")
+        if lone:
             self.sums.setdefault(run, []).append(checksum(self.table, frame))
 
-    def _sums(self) -> None:
-        for run, found in self.sums.items():
-            record = self.expected.get(run)
-            if not record or record["files"] != len(found):
+    def _skipping(self, short: str, rows: pl.LazyFrame, when: pl.Series) -> None:
+        """Readers skip what a file's own statistics rule out: its first and last must be found."""
+        for value in {when.min(), when.max()} - {None}:
+            found = rows.filter(pl.col(self.when) == value).select(pl.len()).collect().item()
+            if found != (when == value).sum():
+                self.report(f"the file {short} hides rows behind wrong statistics")
+                return
+
+    def _registry(self, entries: list[dict[str, Any]]) -> None:
+        """Each row of `runs` has its checksum in the commit that wrote it."""
+        written = {e[RUN]: e["checksum"] for e in entries if RUN in e and "checksum" in e}
+        for number, run in enumerate(self.runs[RUN]):
+            if str(checksum(self.table, self.runs[number])) != str(written.get(run)):
+                self.report(f"the row of run {run} is not the one that was written")
+
+    def _sums(self, *, whole: bool) -> None:
+        """Compare what the files of each run add up to; merged files stand for none of them."""
+        for run, record in self.expected.items():
+            found = self.sums.get(run, [])
+            if record is None or self.name == RUNS:
                 continue
-            if sum(found) % WRAP != int(record["checksum"]):
+            if record["files"] != len(found):
+                if whole:
+                    self.report(
+                        f"run {run} wrote {record['files']} files, the log has {len(found)}"
+                    )
+            elif sum(found) % WRAP != int(record["checksum"]):
                 self.report(f"values of run {run} are not those that were written")
+
+
+def _alike(value: Any, told: Any) -> bool:
+    """Whether an instant is the one that the log tells, which cuts to milliseconds."""
+    return bool(abs((value - told).total_seconds()) < 0.001)

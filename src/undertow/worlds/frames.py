@@ -22,16 +22,16 @@ def rows(table: str, **columns: Any) -> pl.DataFrame:
     """
     declared = schema.table(table)
     given = {"source": SOURCE, "evidence": EVIDENCE, **columns}
-    lengths = [len(c) for c in columns.values() if _is_column(c)]
+    lengths = [len(c) for c in columns.values() if isinstance(c, list | np.ndarray | pl.Series)]
     count = lengths[0] if lengths else 1
     built = []
     for column in declared.columns:
         value = given.get(column.name)
         dtype = DTYPES[column.kind]
-        if not _is_column(value):
-            series = pl.repeat(value, count, dtype=_stored(dtype), eager=True)
-        else:
+        if isinstance(value, list | np.ndarray | pl.Series):
             series = pl.Series(value, dtype=None if len(value) else _stored(dtype))
+        else:
+            series = pl.repeat(value, count, dtype=_stored(dtype), eager=True)
         if column.null and series.dtype.is_float():
             series = series.fill_nan(None)
         built.append(series.cast(dtype).alias(column.name))
@@ -44,10 +44,6 @@ def from_tuples(table: str, names: tuple[str, ...], tuples: list[Any], **rest: A
         return empty(schema.table(table))
     columns = dict(zip(names, map(list, zip(*tuples, strict=True)), strict=True))
     return rows(table, **columns, **rest)
-
-
-def _is_column(value: Any) -> bool:
-    return isinstance(value, list | np.ndarray | pl.Series)
 
 
 def _stored(dtype: pl.DataType) -> pl.DataType:

@@ -27,9 +27,14 @@ class Legs(NamedTuple):
     entry: FloatColumn
 
 
+def together(parts: list[Legs]) -> Legs:
+    """Several sets of legs as one, in the order they come."""
+    return Legs(*(np.concatenate([part[k] for part in parts]) for k in range(5)))
+
+
 def joined(parts: list[Legs]) -> Legs:
     """Several sets of legs as one, sorted by account, instrument and kind."""
-    row, inst, kind, qty, entry = (np.concatenate(column) for column in zip(*parts, strict=True))
+    row, inst, kind, qty, entry = together(parts)
     kinds = len(schema.POSITION_KINDS)
     rank = (row * (int(inst.max(initial=0)) + 1) + inst) * kinds + kind
     order = np.argsort(rank, kind="stable")
@@ -100,7 +105,8 @@ def shares(rng: np.random.Generator, taken: AnyColumn, shape: float = 2.0) -> Fl
     """Random shares that sum to 1 over the `taken` of each row, 0 elsewhere."""
     parts: FloatMatrix = (rng.standard_gamma(shape, taken.shape) + 0.05) * taken
     total = parts.sum(axis=1, keepdims=True)
-    return np.divide(parts, total, out=np.zeros_like(parts), where=total > 0.0)
+    divided: FloatMatrix = np.divide(parts, total, out=np.zeros_like(parts), where=total > 0.0)
+    return divided
 
 
 def in_lots(qty: FloatColumn, price: FloatColumn) -> FloatColumn:

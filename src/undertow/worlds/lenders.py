@@ -16,13 +16,12 @@ from undertow.worlds.catalogue import AssetFacts
 from undertow.worlds.legs import NOTHING, Legs, distinct_picks, flattened, leg_counts, shares
 from undertow.worlds.names import Names
 from undertow.worlds.population import Population, Roster, Sort
-from undertow.worlds.seeds import pareto, stream
+from undertow.worlds.seeds import stream
 from undertow.worlds.terms import ETH_CATEGORY, Param, Terms, market_name, market_threshold
 
 _SLACK_SHAPE, _SLACK_SCALE = 1.2, 0.30
 _LOOP_SCALE = 0.05
 _CATEGORY_THRESHOLD = 0.95
-_LEAST_TROVE_USD = 6_000.0
 _MOST_HEALTH = np.log(12.0)
 _COLLATERALS, _DEBTS = 6, 3
 _OVERRIDDEN, _MOST_OVERRIDES, _OVERRIDE = 0.01, 200, 0.03
@@ -46,7 +45,7 @@ def lender_legs(
         accounts = roster.of(Sort.SUPPLIER, code)
         if len(accounts):
             rng = stream(seed, f"SUPPLIER at {venue.key}")
-            parts.append(_suppliers(rng, pool, accounts, population))
+            parts.append(_suppliers(rng, pool, accounts, roster.size[accounts]))
     return parts, overrides
 
 
@@ -103,7 +102,7 @@ def _pairs(
     if pool.loops:
         looped = distinct_picks(rng, count, [pool.staked])[:, 0]
         picks[loop, 0], picks[loop, 1] = looped[loop], pool.eth
-    size = pareto(rng, count, population.tail_index, population.minimum_usd)
+    size = roster.size[accounts]
     threshold = pool.threshold[picks[:, 0]].copy()
     if pool.venue == "aave-v3":
         threshold[loop] = _CATEGORY_THRESHOLD
@@ -112,7 +111,6 @@ def _pairs(
     elif pool.venue == "morpho-blue":
         threshold = _enter_markets(pool, roster, accounts, picks)
     elif pool.venue == "liquity-v1":
-        size = np.maximum(size, _LEAST_TROVE_USD)
         roster.mode[accounts] = ISOLATED
         roster.group[accounts] = roster.label("isolated:ETH")
     scale = np.where(loop, _LOOP_SCALE, _SLACK_SCALE)
@@ -163,7 +161,8 @@ def _enter_markets(
     roster.mode[accounts] = ISOLATED
     roster.category[accounts] = category[market]
     roster.group[accounts] = group[market]
-    return threshold[market]
+    own: FloatColumn = threshold[market]
+    return own
 
 
 def _baskets(
@@ -188,7 +187,7 @@ def _baskets(
     taken = (rank < allowed) & (picks != NOTHING)
     supplied = np.zeros_like(taken)
     supplied[:, 2] = taken[:, 2] & (rng.random(count) < 0.25)
-    size = pareto(rng, count, population.tail_index, population.minimum_usd)
+    size = roster.size[accounts]
     held = shares(rng, taken & ~is_debt) * size[:, None]
     threshold = np.where(picks == NOTHING, 0.0, pool.threshold[picks])
     cover = (held * threshold * ~supplied).sum(axis=1)
@@ -201,11 +200,10 @@ def _baskets(
 
 
 def _suppliers(
-    rng: np.random.Generator, pool: _Pool, accounts: KeyColumn, population: Population
+    rng: np.random.Generator, pool: _Pool, accounts: KeyColumn, size: FloatColumn
 ) -> Legs:
     """One deposit and no debt."""
     picks = distinct_picks(rng, len(accounts), [pool.as_debt])
-    size = pareto(rng, len(accounts), population.tail_index, population.minimum_usd)
     return flattened(
         accounts, pool.inst[picks], np.array([SUPPLY]), size[:, None] / pool.price[picks]
     )

@@ -18,11 +18,13 @@ from undertow.state.book import CROSS
 from undertow.worlds.catalogue import FUNDS, MAKER
 from undertow.worlds.frames import rows
 from undertow.worlds.names import Names
-from undertow.worlds.seeds import require_within, stream
+from undertow.worlds.seeds import pareto, require_within, stream
 
 LEAST_ACCOUNTS, MOST_ACCOUNTS = 5, 10_000_000
 MAKER_OWNER = 1
 MAKER_DERIVATIVES = 7  # of one maker account in a large world, which keeps it within 8 legs
+LEAST_TROVE_USD = 6_000.0  # collateral of the smallest trove, which owes 2,000 at least
+_MOST_APPEAL = 12.0
 _LARGE = 10_000
 _NO_LABEL = 0
 
@@ -55,10 +57,10 @@ class Mix:
 class Population:
     """How many accounts, how large, how close to the edge.
 
-    `slack` scales every distance at once: a lender's log health factor is
-    log(healthy) + slack * G with G gamma distributed, a trader's equity is
-    healthy * maintenance + slack * notional / L with L a truncated Pareto leverage. `unhealthy` is
-    the share of accounts that are put under water on purpose.
+    `slack` scales every distance at once. A lender's log health factor is
+    log(healthy) + slack * G with G gamma distributed; a trader's equity is
+    healthy * maintenance + slack * notional * left / L with L a truncated Pareto leverage.
+    `unhealthy` is the share of accounts that are put under water on purpose.
     """
 
     accounts: int
@@ -92,6 +94,7 @@ class Roster:
 
     account: KeyColumn
     owner: KeyColumn  # 0 where unknown
+    size: FloatColumn  # USD: collateral of a lender, gross notional of a trader
     sort: SmallColumn
     venue: ShortColumn  # into names.venues
     mode: SmallColumn
@@ -122,12 +125,15 @@ def draw_roster(seed: int, names: Names, population: Population) -> Roster:
     makers = _maker_venues(names, trading, population.accounts)
     free = population.accounts - len(makers)
     sort = _sorts(seed, names, population, trading, free)
-    venue = _venues(seed, names, sort, trading)
+    drawn = stream(seed, "sizes")
+    size = pareto(drawn, free, population.tail_index, population.minimum_usd)
+    venue = _venues(seed, names, sort, size, trading)
     owner = _owners(seed, population, free)
     count = population.accounts
     roster = Roster(
         account=np.arange(1, count + 1, dtype=np.int64),
         owner=np.concatenate([np.full(len(makers), MAKER_OWNER, dtype=np.int64), owner]),
+        size=np.concatenate([np.zeros(len(makers)), size]),
         sort=np.concatenate([np.full(len(makers), Sort.MAKER, dtype=np.int8), sort]),
         venue=np.concatenate([np.array(makers, dtype=np.int16), venue]),
         mode=np.full(count, CROSS, dtype=np.int8),
@@ -203,7 +209,10 @@ def _sorts(
     return stream(seed, "sorts").permutation(sort)
 
 
-def _venues(seed: int, names: Names, sort: SmallColumn, trading: list[int]) -> ShortColumn:
+def _venues(
+    seed: int, names: Names, sort: SmallColumn, size: FloatColumn, trading: list[int]
+) -> ShortColumn:
+    """Venues by their weights; a trove is for the large alone, who then take it more often."""
     venue = np.zeros(len(sort), dtype=np.int16)
     for each in list(Sort)[:-1]:
         fit = [k for k, v in enumerate(names.venues) if _takes(v.kind, v.key, v.modes, each)]
@@ -213,8 +222,13 @@ def _venues(seed: int, names: Names, sort: SmallColumn, trading: list[int]) -> S
         if not fit or not len(where):
             continue
         weight = np.array([names.venues[k].weight for k in fit])
+        troves = np.array([names.venues[k].key == "liquity-v1" for k in fit])
         draw = stream(seed, f"venues of {each.name}").random(len(where))
-        venue[where] = np.array(fit)[_picked(weight, draw)]
+        large = size[where] >= LEAST_TROVE_USD
+        small = _picked(weight * ~troves, draw)
+        appeal = min(_MOST_APPEAL, len(where) / max(1, int(large.sum())))
+        big = _picked(weight * np.where(troves, appeal, 1.0), draw)
+        venue[where] = np.array(fit)[np.where(large, big, small)]
     return venue
 
 

@@ -62,14 +62,12 @@ def black76(
     deviation = vol * np.sqrt(tau)
     d1 = np.log(forward / strike) / deviation + 0.5 * deviation
     sign = np.where(is_call, 1.0, -1.0)
-    value: FloatColumn = sign * (
-        forward * ndtr(sign * d1) - strike * ndtr(sign * (d1 - deviation))
-    )
+    value: FloatColumn = sign * (forward * ndtr(sign * d1) - strike * ndtr(sign * (d1 - deviation)))
     return value
 
 
 def price_rows(names: Names, mark: FloatColumn) -> pl.DataFrame:
-    """Prices of every instrument: oracle where lent, spot where spot, mark and index where traded."""
+    """Prices of every instrument: oracle where lent, mark and index where traded, else spot."""
     universe = names.universe
     keys = universe.instrument_keys
     spot = names.price[universe.asset_of]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from undertow.state import FloatMatrix
+from undertow.state import FloatColumn
 from undertow.state.arrays import frozen
 from undertow.worlds.catalogue import AssetFacts
 from undertow.worlds.seeds import require_within, stream
@@ -71,7 +71,7 @@ def simulate_returns(
     )
 
 
-def _shocks(seed: int, part: str, steps: int, prices: Prices) -> FloatMatrix:
+def _shocks(seed: int, part: str, steps: int, prices: Prices) -> FloatColumn:
     """One clustered, fat-tailed series of unit variance."""
     rng = stream(seed, part)
     scale = np.sqrt((prices.degrees - 2.0) / prices.degrees)

@@ -21,16 +21,12 @@ from undertow.errors import StateError
 from undertow.state import FloatColumn, FloatMatrix, KeyColumn, Panel
 from undertow.state.arrays import frozen
 from undertow.worlds.seeds import require_known, require_step, require_within, stream
+from undertow.worlds.sharing import Attribution, correlated, correlation_of
 from undertow.worlds.truths import (
-    AttributionTruth,
     LeverageTruth,
     TurningPoint,
     UnwindingTruth,
 )
-
-_DRIVERS = ("collateral", "venue", "owner")
-_DRIVER_DIMENSIONS, _DRIVER_SHAPE = 12, 0.25
-_PSD_SLACK = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,25 +46,6 @@ class Response:
     def crooked(cls) -> Response:
         """Lagged, kinked at zero and noisier after large moves: the response of null worlds."""
         return cls(up=-0.3, down=-1.1, lags=(-0.35, 0.2), vol_slope=0.5)
-
-
-@dataclass(frozen=True, slots=True)
-class Attribution:
-    """Correlation that comes from what nodes share: collateral, venue and owner."""
-
-    coefficients: tuple[float, float, float] = (0.35, 0.2, 0.1)
-    base: float = 0.0
-    driver_correlation: float | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse coefficients that add up to more than a whole correlation."""
-        for name, value in zip(_DRIVERS, self.coefficients, strict=True):
-            require_within(f"attribution coefficient of {name}", value, 0.0, 1.0)
-        require_within("attribution.base", self.base, 0.0, 1.0)
-        total = self.base + sum(self.coefficients)
-        require_within("base plus coefficients of attribution", total, 0.0, 1.0)
-        if self.driver_correlation is not None:
-            require_within("driver_correlation", self.driver_correlation, 0.0, 0.99)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +132,12 @@ def leverage_panel(
             f"drivers are {drivers.shape}; {steps} instants and {len(labels)} nodes need "
             f"{(steps, len(labels))}"
         )
-    correlation, attribution = _correlation(seed, name, tandem.correlation, len(labels))
+    correlation, attribution = correlation_of(seed, name, tandem.correlation, len(labels))
     cycle, points = _cycle(seed, name, tandem.cycle, labels, ts)
     noise = _noise(tandem)
     draws = stream(seed, f"residuals of {name}").standard_normal((steps, len(labels)))
     common = stream(seed, f"common factor of {name}").standard_normal((steps, 1))
-    residual = noise * _volatility(drivers, tandem.response) * _correlated(
+    residual = noise * _volatility(drivers, tandem.response) * correlated(
         draws, common, tandem.correlation, correlation
     )  # fmt: skip
     response = _answer(drivers, tandem.response)
@@ -198,119 +175,6 @@ def _noise(tandem: Tandem) -> float:
     return cycle.noise_ratio * cycle.amplitude / sqrt(0.5 * (cycle.build_up + cycle.unwind))
 
 
-def _correlation(
-    seed: int, name: str, wanted: float | FloatMatrix | Attribution, size: int
-) -> tuple[FloatMatrix, AttributionTruth | None]:
-    if isinstance(wanted, Attribution):
-        truth = _attribution(seed, name, wanted, size)
-        shared = sum(
-            c * driver for c, driver in zip(truth.coefficients, truth.drivers, strict=True)
-        )
-        matrix = wanted.base + np.asarray(shared)
-        np.fill_diagonal(matrix, 1.0)
-        return matrix, truth
-    if isinstance(wanted, np.ndarray):
-        return _require_correlation(np.asarray(wanted, dtype=np.float64), size), None
-    lowest = -1.0 / (size - 1) if size > 1 else -1.0
-    require_within("correlation", wanted, lowest, 1.0)
-    matrix = np.full((size, size), float(wanted))
-    np.fill_diagonal(matrix, 1.0)
-    return matrix, None
-
-
-def _require_correlation(matrix: FloatMatrix, size: int) -> FloatMatrix:
-    if matrix.shape != (size, size):
-        raise StateError(f"correlation is {matrix.shape}; {size} nodes need {(size, size)}")
-    if not np.isfinite(matrix).all() or (matrix != matrix.T).any() or (np.diag(matrix) != 1).any():
-        raise StateError("correlation must be finite and symmetric with ones on its diagonal")
-    least = float(np.linalg.eigvalsh(matrix).min())
-    if least < -_PSD_SLACK * size:
-        raise StateError(
-            f"the least eigenvalue of correlation was {least:.3g}; it must be at least 0",
-            hint="a correlation matrix has to be positive semidefinite",
-        )
-    return matrix
-
-
-def _attribution(seed: int, name: str, plan: Attribution, size: int) -> AttributionTruth:
-    """Similarities of random holdings: one matrix a driver, mixed with a shared one.
-
-    driver_m = w * shared + (1 - w) * own_m; w is such that over all pairs the drivers' mean
-    correlation is the one asked for. All are cosines of vectors, so every mix is a correlation.
-    """
-    own = [_cosines(seed, f"{driver} shared in {name}", size) for driver in _DRIVERS]
-    shared = _cosines(seed, f"all shared in {name}", size)
-    weight = 0.0
-    if plan.driver_correlation is not None:
-        low, high = 0.0, 1.0
-        for _ in range(50):
-            weight = 0.5 * (low + high)
-            mean = _mean_off_diagonal(_pair_correlation(_mixed(own, shared, weight)))
-            low, high = (weight, high) if mean < plan.driver_correlation else (low, weight)
-    drivers = _mixed(own, shared, weight)
-    return AttributionTruth(
-        names=_DRIVERS,
-        coefficients=plan.coefficients,
-        base=plan.base,
-        drivers=frozen(drivers),
-        driver_correlation=frozen(_pair_correlation(drivers)),
-    )
-
-
-def _mixed(own: list[FloatMatrix], shared: FloatMatrix, weight: float) -> FloatMatrix:
-    return np.stack([weight * shared + (1.0 - weight) * each for each in own])
-
-
-def _cosines(seed: int, part: str, size: int) -> FloatMatrix:
-    held = stream(seed, part).standard_gamma(_DRIVER_SHAPE, (size, _DRIVER_DIMENSIONS)) + 1e-6
-    unit = held / np.sqrt((held * held).sum(axis=1, keepdims=True))
-    cosines: FloatMatrix = np.einsum("ik,jk->ij", unit, unit)
-    np.fill_diagonal(cosines, 1.0)
-    return cosines
-
-
-def _pair_correlation(drivers: FloatMatrix) -> FloatMatrix:
-    """Correlation of the drivers over all pairs of nodes."""
-    upper = np.triu_indices(drivers.shape[1], 1)
-    flat = np.stack([each[upper] for each in drivers])
-    flat = flat - flat.mean(axis=1, keepdims=True)
-    unit = flat / np.maximum(np.sqrt((flat * flat).sum(axis=1, keepdims=True)), 1e-300)
-    correlation: FloatMatrix = np.einsum("ik,jk->ij", unit, unit)
-    return correlation
-
-
-def _mean_off_diagonal(matrix: FloatMatrix) -> float:
-    size = len(matrix)
-    return float((matrix.sum() - np.trace(matrix)) / (size * (size - 1)))
-
-
-def _correlated(
-    draws: FloatMatrix, common: FloatMatrix, wanted: object, correlation: FloatMatrix
-) -> FloatMatrix:
-    """Standard normals with a correlation: by one factor where it is equal, else by its root."""
-    if isinstance(wanted, float | int) and wanted >= 0.0:
-        mixed: FloatMatrix = sqrt(wanted) * common + sqrt(1.0 - wanted) * draws
-        return mixed
-    root = _lower_root(correlation)
-    mixed = np.zeros_like(draws)
-    for j in range(len(root)):  # column by column: no sum depends on threads
-        mixed[:, j:] += draws[:, j : j + 1] * root[j:, j]
-    return mixed
-
-
-def _lower_root(matrix: FloatMatrix) -> FloatMatrix:
-    """L with L @ L.T = matrix, also where the matrix is singular."""
-    root = np.zeros_like(matrix)
-    for j in range(len(matrix)):
-        pivot = matrix[j, j] - (root[j, :j] ** 2).sum()
-        if pivot <= 1e-12:
-            continue
-        root[j, j] = sqrt(pivot)
-        below = matrix[j + 1 :, j] - (root[j + 1 :, :j] * root[j, :j]).sum(axis=1)
-        root[j + 1 :, j] = below / root[j, j]
-    return root
-
-
 def _volatility(drivers: FloatMatrix, response: Response) -> FloatMatrix:
     before = np.concatenate([np.zeros_like(drivers[:1]), drivers[:-1]])
     spread = np.maximum(np.sqrt((drivers**2).mean(axis=0)), 1e-300)
@@ -344,10 +208,10 @@ def _cycle(
         rising = phase < cycle.build_up
         angle = np.where(rising, phase / cycle.build_up, (phase - cycle.build_up) / cycle.unwind)
         path[:, k] = 0.5 * cycle.amplitude * np.where(rising, -1.0, 1.0) * np.cos(np.pi * angle)
-        for step in range(1, steps - 1):
-            if phase[step] in (0, cycle.build_up):
+        for step in np.flatnonzero((phase == 0) | (phase == cycle.build_up)):
+            if 0 < step < steps - 1:
                 kind = "trough" if phase[step] == 0 else "peak"
-                points.append(TurningPoint(label, kind, step, int(ts[step])))
+                points.append(TurningPoint(label, kind, int(step), int(ts[step])))
     return path, tuple(points)
 
 

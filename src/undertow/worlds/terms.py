@@ -5,7 +5,7 @@ The columns are what positions are laid out by, so that an account stands where 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
@@ -79,8 +79,7 @@ def set_terms(names: Names, planted: dict[str, float]) -> Terms:
             ("liquidation_bonus", bonus),
         ):
             terms.params.append((venue_key, key, None, None, name, value))
-    object.__setattr__(terms, "brackets", _bracket_rows(names, terms))
-    return terms
+    return replace(terms, brackets=_bracket_rows(names, terms))
 
 
 def market_name(collateral: str, loan: str) -> str:
@@ -204,11 +203,12 @@ def _bracket_rows(names: Names, terms: Terms) -> pl.DataFrame:
     rows = []
     for inst in perps:
         rates, amounts = terms.rate[inst], terms.amount[inst]
+        tiers: list[tuple[float, float | None, float, float]]
         if names.universe.inverse[inst]:
             tiers = [(0.0, None, rates[0], 0.0)]
         else:
-            tops = [*_TIER_FLOORS[1:], None]
-            tiers = list(zip(_TIER_FLOORS, tops, rates, amounts, strict=True))
+            tops: list[float | None] = [*_TIER_FLOORS[1:], None]
+            tiers = [(*tier,) for tier in zip(_TIER_FLOORS, tops, rates, amounts, strict=True)]
         rows += [
             (names.universe.instruments[inst], j, low, high, float(r), float(c), 0.5 / float(r))
             for j, (low, high, r, c) in enumerate(tiers)
@@ -222,7 +222,7 @@ def oracle_rows(names: Names) -> pl.DataFrame:
     universe = names.universe
     lent = [schema.INSTRUMENT_KINDS.index(kind) for kind in ("reserve", "share")]
     for inst in np.flatnonzero(np.isin(universe.kind, lent)):
-        facts = names.facts(inst)
+        facts = names.facts(int(inst))
         key = universe.instruments[inst]
         venue = universe.venues[universe.venue_of[inst]]
         if facts.sector in ("staked", "planted"):
@@ -233,9 +233,7 @@ def oracle_rows(names: Names) -> pl.DataFrame:
         else:
             rows.append((venue, key, "market", f"{SPOT}:{facts.key}/USD", 0.005, 12_000_000))
     columns = ("venue", "instrument", "mode", "feed", "deviation", "lag_us")
-    return from_tuples(
-        "oracles", columns, rows, heartbeat_us=3_600_000_000, ts=names.ts - SINCE_US
-    )
+    return from_tuples("oracles", columns, rows, heartbeat_us=3_600_000_000, ts=names.ts - SINCE_US)
 
 
 def root_of(names: Names, facts: AssetFacts) -> str:

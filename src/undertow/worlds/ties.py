@@ -3,10 +3,11 @@
 The log basis b of a tied price over what it follows (a perp over spot, a wrapped coin over its
 reference) is an Ornstein-Uhlenbeck process seen step by step:
 
-    b_t = mean + phi * (b_(t-1) - mean) + noise * z_t + jump_t - (1 - beta_t) * r_t
+    b_t = mean + phi * (b_(t-1) - mean) + noise_t * z_t + jump_t - (1 - beta_t) * r_t
 
 with phi = 2 ** (-1 / half_life). An episode adds a jump at its date, after which b reverts with the
-same half-life, and while it lasts the tied price answers a return r of its reference with beta.
+same half-life. While it lasts the tied price answers a return r of its reference with beta, and
+noise_t may be larger: both loosen the correlation of the two returns.
 """
 
 from __future__ import annotations
@@ -21,24 +22,31 @@ from undertow.worlds.seeds import require_known, require_step, require_within, s
 from undertow.worlds.truths import BasisTruth, EpisodeTruth
 
 FUNDING_CLAMP, FUNDING_CAP = 5e-4, 0.02
-FUNDING_INTERVAL_US = 8 * 3_600_000_000
+FUNDING_INTERVAL_US = 8 * 3_600_000_000  # the interval that clamp and cap speak of
 
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """A spell of decoupling: the basis jumps by `size` at `step`; for `length` steps beta holds."""
+    """A spell of decoupling: the basis jumps by `size` at `step`.
+
+    For `length` steps `beta` holds, and shocks have the standard deviation `noise` where one is
+    given.
+    """
 
     series: str
     step: int
     size: float = 0.03
     length: int = 24
     beta: float = 1.0
+    noise: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse a spell without length or a jump without bounds."""
         require_within("episode.size", self.size, -0.9, 0.9)
         require_within("episode.length", self.length, 1)
         require_within("episode.beta", self.beta, -2.0, 2.0)
+        if self.noise is not None:
+            require_within("episode.noise", self.noise, 0.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,7 @@ def simulate_basis(
     steps = len(ts)
     jump = np.zeros((steps, len(series)))
     beta = np.ones((steps, len(series)))
+    noise = np.full((steps, len(series)), ties.noise)
     episodes = []
     for each in ties.episodes:
         require_known("tied series", each.series, series)
@@ -76,14 +85,15 @@ def simulate_basis(
         k, end = series.index(each.series), each.step + each.length
         jump[each.step, k] += each.size
         beta[each.step : end, k] = each.beta
-        episodes.append(
-            EpisodeTruth(each.series, each.step, int(ts[each.step]), end, each.size, each.beta)
-        )
+        loose = ties.noise if each.noise is None else each.noise
+        noise[each.step : end, k] = loose
+        at = int(ts[each.step])
+        episodes.append(EpisodeTruth(each.series, each.step, at, end, each.size, each.beta, loose))
     phi = 2.0 ** (-1.0 / ties.half_life)
     draws = np.stack(
         [stream(seed, f"basis path of {key}").standard_normal(steps) for key in series], axis=1
     )
-    push = ties.noise * draws + jump - (1.0 - beta) * reference_returns
+    push = noise * draws + jump - (1.0 - beta) * reference_returns
     basis = np.empty_like(push)
     apart = np.zeros(len(series))
     for t in range(steps):

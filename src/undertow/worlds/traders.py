@@ -1,16 +1,19 @@
-"""What perp and option accounts hold, and the market makers who take the other side.
+"""What perp and option accounts hold, but for the market makers.
 
-A trader's gross notional is its `size` (Pareto). Equity is healthy * maintenance + slack * notional
-/ L, with L from a Pareto between 1 and 50: many at 2 to 5, some at 50. Cash is what remains of
-equity after unrealised profit, grossed up for haircuts.
+A trader's gross notional is its `size` (Pareto). Equity is
+
+    healthy * maintenance + slack * notional * left / L
+
+with L from a Pareto between 1 and 50 (many at 2 to 5, some at 50) and `left`, the root of a
+uniform, the part of it that has not been lost since. Cash is what remains of equity after
+unrealised profit, grossed up for haircuts.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from undertow import schema
-from undertow.state import BoolColumn, CodeColumn, FloatColumn, FloatMatrix, KeyColumn
+from undertow.state import BoolColumn, FloatColumn, FloatMatrix, KeyColumn
 from undertow.state.arrays import AnyColumn
 from undertow.state.book import CASH, ISOLATED, OPTION, PERP
 from undertow.state.book import PORTFOLIO as PORTFOLIO_MODE
@@ -23,14 +26,13 @@ from undertow.worlds.legs import (
     in_lots,
     leg_counts,
     shares,
+    together,
 )
 from undertow.worlds.names import Names
 from undertow.worlds.population import (
-    MAKER_DERIVATIVES,
     Population,
     Roster,
     Sort,
-    derivatives,
 )
 from undertow.worlds.seeds import pareto, stream
 from undertow.worlds.terms import Terms
@@ -42,8 +44,7 @@ _PERPS = 7
 _PROFIT_SPREAD, _MOST_PROFIT = 0.15, 0.4
 # What a portfolio margin grid can ask at most: a share of notional of straight legs and short
 # options (its far tails move prices sixfold, a tenth counted), all of a bought option's value.
-_WORST_SHARE = 0.55
-_MAKER_CUSHION = 0.2
+WORST_SHARE = 0.55
 
 
 def trader_legs(
@@ -66,7 +67,7 @@ def trader_legs(
             if sort is Sort.SINGLE:
                 parts.append(desk.singles(rng, roster, accounts))
             elif sort is Sort.CROSS:
-                parts.append(desk.crosses(rng, accounts))
+                parts.append(desk.crosses(rng, roster, accounts))
             else:
                 parts.append(desk.optionists(rng, roster, accounts))
     return parts
@@ -117,9 +118,9 @@ class _Desk:
             cash[by_coin] = place[perp[by_coin]]
         self._isolate(rng, roster, accounts, perp)
         taken = np.ones((count, 1), dtype=np.bool_)
-        return self._on_margin(rng, accounts, perp[:, None], taken, cash[:, None], taken)
+        return self._on_margin(rng, roster, accounts, perp[:, None], taken, cash[:, None], taken)
 
-    def crosses(self, rng: np.random.Generator, accounts: KeyColumn) -> Legs:
+    def crosses(self, rng: np.random.Generator, roster: Roster, accounts: KeyColumn) -> Legs:
         """Several perps on one or two kinds of cash."""
         count = len(accounts)
         weight = self.linear_weight + 0.3 * self.inverse_weight
@@ -131,13 +132,13 @@ class _Desk:
         on_cash = np.stack([np.ones(count, dtype=np.bool_), two], axis=1)
         allowed = (wanted - on_cash.sum(axis=1))[:, None]
         taken = (np.arange(perps.shape[1]) < allowed) & (perps != NOTHING)
-        return self._on_margin(rng, accounts, perps, taken, cash, on_cash)
+        return self._on_margin(rng, roster, accounts, perps, taken, cash, on_cash)
 
     def optionists(self, rng: np.random.Generator, roster: Roster, accounts: KeyColumn) -> Legs:
         """Several options, now and then a perp beside them, margined as a portfolio."""
         count = len(accounts)
         roster.mode[accounts] = PORTFOLIO_MODE
-        size = pareto(rng, count, self.population.tail_index, self.population.minimum_usd)
+        size = roster.size[accounts]
         listed = np.ones(len(self.options))
         picks = distinct_picks(rng, count, [listed] * 5)
         perp = distinct_picks(rng, count, [self.linear_weight])
@@ -153,7 +154,7 @@ class _Desk:
         notional = np.abs(qty) * spot
         is_option = np.arange(6) < 5
         bought = is_option & (qty > 0.0)
-        asked = np.where(bought, value, _WORST_SHARE * notional).sum(axis=1)
+        asked = np.where(bought, value, WORST_SHARE * notional).sum(axis=1)
         equity = self._equity(rng, asked, notional.sum(axis=1))
         cash = distinct_picks(rng, count, [self.stable_weight + self.coin_weight])
         needed = equity - (value * is_option).sum(axis=1)
@@ -178,6 +179,7 @@ class _Desk:
     def _on_margin(
         self,
         rng: np.random.Generator,
+        roster: Roster,
         accounts: KeyColumn,
         perps: AnyColumn,
         taken: BoolColumn,
@@ -185,8 +187,7 @@ class _Desk:
         on_cash: BoolColumn,
     ) -> Legs:
         """Sizes, sides, entries and cash of perp accounts."""
-        count = len(accounts)
-        size = pareto(rng, count, self.population.tail_index, self.population.minimum_usd)
+        size = roster.size[accounts]
         inst = np.where(taken, self.perps[perps], NOTHING)
         price, faces = self.quotes[inst], self.inverse[inst]
         side = np.where(rng.random(inst.shape) < _LONG_SHARE, 1.0, -1.0)
@@ -196,7 +197,9 @@ class _Desk:
         notional = np.where(faces, np.abs(qty), np.abs(qty) * price)
         asked = self._asked(inst, notional)
         equity = self._equity(rng, asked, notional.sum(axis=1))
-        draw = np.clip(_PROFIT_SPREAD * rng.standard_normal(inst.shape), -_MOST_PROFIT, _MOST_PROFIT)
+        draw = np.clip(
+            _PROFIT_SPREAD * rng.standard_normal(inst.shape), -_MOST_PROFIT, _MOST_PROFIT
+        )
         total = np.maximum(notional.sum(axis=1), 1e-9)[:, None]
         profit = draw * np.minimum(equity[:, None] * notional / total, notional)
         if self.venue.profile == "bybit-isolated-legacy":  # it asks at the entry price
@@ -214,9 +217,10 @@ class _Desk:
     def _equity(
         self, rng: np.random.Generator, asked: FloatColumn, notional: FloatColumn
     ) -> FloatColumn:
-        """healthy * asked + slack * notional / L, or below what is asked for the unhealthy."""
+        """What an account is worth: what is asked and some room, or less for the unhealthy."""
         leverage = pareto(rng, len(asked), _LEVERAGE_INDEX, 1.0)
-        room = self.population.slack * notional / np.minimum(leverage, _MOST_LEVERAGE)
+        left = np.sqrt(rng.random(len(asked)))
+        room = self.population.slack * left * notional / np.minimum(leverage, _MOST_LEVERAGE)
         under = rng.random(len(asked)) < self.population.unhealthy
         sunk = rng.uniform(0.85, 0.995, len(asked))
         equity: FloatColumn = np.where(under, sunk * asked, self.population.healthy * asked + room)
@@ -240,7 +244,7 @@ class _Desk:
             np.array([CASH]),
             held / self.underlying[inst],
         )
-        return Legs(*(np.concatenate(pair) for pair in zip(legs, money, strict=True)))
+        return together([legs, money])
 
 
 def _entry(
@@ -250,63 +254,3 @@ def _entry(
     held = np.where(qty == 0.0, 1.0, qty)
     entry: FloatMatrix = np.where(faces, price / (1.0 + profit / held), price - profit / held)
     return entry
-
-
-def maker_legs(
-    names: Names, terms: Terms, quotes: FloatColumn, roster: Roster, legs: list[Legs]
-) -> list[Legs]:
-    """The other side of every derivative, and cash enough never to matter: no venue is one-sided.
-
-    The quantity is minus the exact sum of everybody else's, so longs equal shorts to the bit.
-    """
-    universe = names.universe
-    net = np.zeros(len(universe.instruments))
-    for part in legs:
-        held = np.isin(part.kind, (PERP, OPTION))
-        np.add.at(net, part.inst[held], part.qty[held])
-    built = []
-    for code, venue in enumerate(names.venues):
-        makers = roster.of(Sort.MAKER, code)
-        if not len(makers):
-            continue
-        if venue.kind == "options":
-            roster.mode[makers] = PORTFOLIO_MODE
-        listed = derivatives(names, venue.key)
-        each = MAKER_DERIVATIVES if len(makers) > 1 else len(listed)
-        for k, maker in enumerate(makers):
-            built.append(
-                _maker(names, terms, quotes, venue, int(maker), listed[k * each : k * each + each],
-                       net)
-            )  # fmt: skip
-    return built
-
-
-def _maker(
-    names: Names,
-    terms: Terms,
-    quotes: FloatColumn,
-    venue: VenueFacts,
-    row: int,
-    listed: CodeColumn,
-    net: FloatColumn,
-) -> Legs:
-    universe = names.universe
-    held = listed[net[listed] != 0.0]
-    qty = -net[held]
-    option = universe.kind[held] == schema.INSTRUMENT_KINDS.index("option")
-    spot = names.price[universe.asset_of[held]]
-    notional = np.where(universe.inverse[held], np.abs(qty), np.abs(qty) * spot)
-    asked = 2.0 * float(terms.maintenance(held, notional).sum())
-    owed = float((np.abs(qty) * quotes[held] * option).sum())
-    if venue.kind == "options":
-        asked += float(_WORST_SHARE * notional.sum())
-    cash = 1e6 + asked + owed + _MAKER_CUSHION * float(notional.sum())
-    cash_inst = names.code(venue.key, venue.quote)
-    price = names.price_of(venue.quote)
-    return Legs(
-        np.full(len(held) + 1, row, dtype=np.int64),
-        np.append(held, cash_inst).astype(np.int32),
-        np.append(np.where(option, OPTION, PERP), CASH).astype(np.int8),
-        np.append(qty, cash / price),
-        np.append(quotes[held], np.nan),
-    )

@@ -73,7 +73,7 @@ class CrowdTruth:
 
 @dataclass(frozen=True, slots=True)
 class PriceTruth:
-    """How prices were made: r = loadings @ factors + own, each with clustered, fat-tailed shocks."""
+    """How prices were made: r = loadings @ factors + own, all clustered and fat-tailed."""
 
     assets: tuple[str, ...]
     factor_names: tuple[str, ...]
@@ -155,14 +155,15 @@ class EpisodeTruth:
     end: int  # first step after it
     size: float  # jump of the log basis at `step`
     beta: float  # of the tied return to that of what it follows, while it lasts
+    noise: float  # standard deviation of a step's shock to the log basis, while it lasts
 
 
 @dataclass(frozen=True, slots=True)
 class BasisTruth:
     """How log(tied) - log(reference) was made.
 
-    b_t = mean + phi * (b_(t-1) - mean) + noise * z_t + jumps - (1 - beta_t) * r_t, with
-    phi = 2 ** (-1 / half_life).
+    b_t = mean + phi * (b_(t-1) - mean) + noise_t * z_t + jump_t - (1 - beta_t) * r_t, with
+    phi = 2 ** (-1 / half_life); noise_t is `noise` outside episodes.
     """
 
     series: tuple[str, ...]
@@ -194,8 +195,8 @@ class Truth:
     """What was planted in a world; None or empty where nothing was."""
 
     seed: int
-    tail_index: float
-    minimum_usd: float
+    tail_index: float | None  # Pareto index of account sizes
+    minimum_usd: float | None  # smallest account size
     hub: HubTruth | None = None
     loop: LoopTruth | None = None
     chain: ChainTruth | None = None

@@ -13,26 +13,26 @@ import polars as pl
 from undertow import schema
 from undertow.rules.snapshot import Snapshot
 from undertow.schema import AsOf
-from undertow.state import Book, Claims, FloatColumn, KeyColumn, Market, Panel, Universe
-from undertow.state.conform import empty
-from undertow.worlds import backdrop
-from undertow.worlds.history import History, Series, simulate
-from undertow.worlds.legs import Legs, joined, position_rows
-from undertow.worlds.lenders import lender_legs
-from undertow.worlds.names import TS, Names, name_world
+from undertow.state import Book, Claims, FloatColumn, Market, Panel, Universe
+from undertow.state.arrays import frozen
+from undertow.worlds import backdrop, markets
 from undertow.worlds.catalogue import catalogue
-from undertow.worlds.plants import (
+from undertow.worlds.history import History, publish, simulate
+from undertow.worlds.legs import Legs, joined, position_rows, together
+from undertow.worlds.lenders import lender_legs
+from undertow.worlds.makers import maker_legs
+from undertow.worlds.names import TS, Names, name_world
+from undertow.worlds.planting import (
     Claim,
     Planted,
-    Plants,
     claim_rows,
     plant_chain,
     plant_crowd,
     plant_hub,
     plant_loop,
 )
+from undertow.worlds.plants import Plants
 from undertow.worlds.population import (
-    Mix,
     Population,
     Roster,
     Sort,
@@ -43,7 +43,7 @@ from undertow.worlds.population import (
 from undertow.worlds.quotes import implied_vol_rows, mark_prices, price_rows
 from undertow.worlds.seeds import require_within
 from undertow.worlds.terms import Param, Terms, oracle_rows, set_terms
-from undertow.worlds.traders import maker_legs, trader_legs
+from undertow.worlds.traders import trader_legs
 from undertow.worlds.truths import Truth
 
 WORLD_TABLES = tuple(
@@ -134,8 +134,11 @@ def build_world(
     require_within("depth_ratio", depth_ratio, 0.0, open_low=True)
     names = _named(seed, assets, venues, what, ts)
     terms = set_terms(names, what.thresholds)
-    series = None if history is None else simulate(seed, names, history)
-    mark = mark_prices(seed, names, None if series is None else series.last_basis)
+    paths = None if history is None else simulate(seed, names, history)
+    if paths is not None:
+        names = replace(names, price=frozen(paths.last_prices(names)))
+        terms = replace(terms, names=names)
+    mark = mark_prices(seed, names, None if paths is None else paths.last_basis(names))
     settled = _settle(seed, names, terms, mark, who, what)
     holdings = backdrop.Holdings(names, settled.legs)
     reserves, deposits = backdrop.reserve_rows(names, holdings)
@@ -158,24 +161,27 @@ def build_world(
         "positions": settled.positions,
         "claims": claim_rows(names, claims),
         "free_assets": backdrop.free_rows(seed, names, settled.roster),
-        "pools": backdrop.pool_rows(names, holdings, depth_ratio),
+        "pools": markets.pool_rows(names, holdings, depth_ratio),
         "prices": price_rows(names, mark),
-        "funding": backdrop.funding_rows(names, mark),
-        "open_interest": backdrop.open_interest_rows(names, holdings, mark),
-        "depth": backdrop.depth_rows(names, depth),
-        "volumes": backdrop.volume_rows(seed, names, depth),
-        "liquidations": backdrop.liquidation_rows(
+        "funding": markets.funding_rows(names, mark),
+        "open_interest": markets.open_interest_rows(names, holdings, mark),
+        "depth": markets.depth_rows(names, depth),
+        "volumes": markets.volume_rows(seed, names, depth),
+        "liquidations": markets.liquidation_rows(
             seed, names, settled.roster, settled.own_legs, mark
         ),
         "implied_vols": implied_vol_rows(names),
         "reserves": reserves,
     }
     panels: Mapping[str, Panel] = {}
-    if series is not None:
+    if history is not None and paths is not None:
+        open_base = np.where(names.universe.inverse, holdings.long / mark, holdings.long)
+        series = publish(seed, names, history, paths, open_interest=open_base, depth=depth)
         panels = series.panels
         truth = replace(truth, series=series.truth)
         for name, frame in series.tables.items():
-            tables[name] = pl.concat([frame, tables[name]])
+            # Volumes of the day before are those of the series, step by step.
+            tables[name] = frame if name == "volumes" else pl.concat([frame, tables[name]])
     ordered = {name: tables[name] for name in WORLD_TABLES}
     return World(seed, ts, MappingProxyType(ordered), truth, panels)
 
@@ -234,13 +240,13 @@ def _settle(
     accounts = account_rows(names, roster)
     positions = position_rows(names.universe, own, roster.account, names.ts)
     planted = [
-        position_rows(names.universe, _in_order(p.legs), p.accounts["account"].to_numpy(), names.ts)
+        position_rows(names.universe, joined([p.legs]), p.accounts["account"].to_numpy(), names.ts)
         for p in added
     ]
     return _Settled(
         roster=roster,
         own_legs=own,
-        legs=Legs(*(np.concatenate(c) for c in zip(own, *(p.legs for p in added), strict=True))),
+        legs=together([own, *(p.legs for p in added)]),
         accounts=pl.concat([accounts[:known], *(p.accounts for p in added), accounts[known:]]),
         entities=pl.concat([entity_rows(seed, names, roster), *(p.entities for p in added)]),
         positions=pl.concat([positions[:first], *planted, positions[first:]]),
@@ -283,10 +289,6 @@ def _plant(
     return added, truth
 
 
-def _in_order(legs: Legs) -> Legs:
-    return joined([legs])
-
-
 def _newest(name: str, frame: pl.DataFrame, ts: int) -> pl.DataFrame:
     table = schema.table(name)
     if table.as_of is not AsOf.LATEST or frame.is_empty():
@@ -296,16 +298,3 @@ def _newest(name: str, frame: pl.DataFrame, ts: int) -> pl.DataFrame:
     key = [*table.key, *(["source"] if "source" in table.column_names else [])]
     held = frame.filter(pl.col("ts") <= pl.lit(ts).cast(pl.Datetime("us", "UTC")))
     return held.sort("ts", maintain_order=True).unique(key, keep="last", maintain_order=True)
-
-
-def bench_book(seed: int = 1, *, accounts: int = 1_000_000, slack: float = 1.0) -> World:
-    """The world that speed is measured on: 64 assets, 3.3 legs an account, every owner known.
-
-    60 % of the accounts hold one collateral against one debt, the rest 3 to 8 legs. With `slack` as
-    it is, scenarios that move each asset by about 12 % breach 2 to 3 % of the accounts at once.
-    """
-    mix = Mix(pair=0.6, basket=0.18, supplier=0.0, single=0.0, cross=0.2, options=0.02)
-    population = Population(
-        accounts, mix=mix, slack=slack, loops=0.02, unknown_owners=0.0, shared_owners=0.15
-    )
-    return build_world(seed, assets=64, venues=14, population=population)

@@ -1,0 +1,315 @@
+"""What is planted in the series can be read off them by plain statistics."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+
+from undertow import schema
+from undertow.errors import StateError
+from undertow.state.conform import require
+from undertow.worlds import (
+    Attribution,
+    Cycle,
+    Episode,
+    History,
+    Prices,
+    Response,
+    Tandem,
+    Ties,
+    Unwinding,
+    build_panels,
+    build_world,
+    leverage_panel,
+)
+
+ETH = "hyperliquid:ETH/USDC:USDC"
+
+
+def growth(values: np.ndarray) -> np.ndarray:
+    return np.diff(np.log(values), axis=0)
+
+
+def panel_of(tandem: Tandem, *, nodes: int = 12, steps: int = 4_000, seed: int = 1):
+    """Leverage of some nodes that answer to unrelated, moving returns."""
+    rng = np.random.default_rng(seed)
+    drivers = 0.01 * rng.standard_normal((steps, nodes))
+    ts = 1_000_000 * np.arange(steps)
+    names = [f"node {k}" for k in range(nodes)]
+    return leverage_panel(seed, "test", nodes=names, drivers=drivers, ts=ts, tandem=tandem)
+
+
+def without_prices(panel, truth, keep: int = 5) -> np.ndarray:
+    """Residuals of growth on what a node's own price explains, by least squares, node by node."""
+    grown, drivers = growth(panel.values), truth.drivers
+    left = []
+    for k in range(grown.shape[1]):
+        r = drivers[:, k]
+        lags = [np.concatenate([np.zeros(lag), r[: len(r) - lag]]) for lag in range(keep)]
+        columns = [np.ones(len(r)), *lags, np.minimum(r, 0.0)]
+        x = np.stack(columns, axis=1)[1:]
+        left.append(grown[:, k] - x @ np.linalg.lstsq(x, grown[:, k], rcond=None)[0])
+    return np.stack(left, axis=1)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.3, 0.8])
+def test_residual_growth_is_correlated_as_stated_once_prices_are_taken_out(
+    correlation: float,
+) -> None:
+    panel, truth = panel_of(Tandem(correlation=correlation))
+    error = 4.0 * (1.0 - correlation**2) / np.sqrt(len(panel) - 1)
+    for sample in (truth.residual[1:], without_prices(panel, truth)):
+        off = np.corrcoef(sample.T)[np.triu_indices(12, 1)]
+        assert np.abs(off - correlation).max() < error + 0.01
+    assert truth.residual[1:].std() == pytest.approx(truth.noise, rel=0.1)
+
+
+def test_a_given_correlation_matrix_comes_back_and_singular_ones_are_taken() -> None:
+    rng = np.random.default_rng(3)
+    loads = rng.standard_normal((8, 3))
+    loads /= np.linalg.norm(loads, axis=1, keepdims=True)
+    wanted = loads @ loads.T  # rank 3
+    wanted = (wanted + wanted.T) / 2.0
+    np.fill_diagonal(wanted, 1.0)
+    _, truth = panel_of(Tandem(correlation=wanted), nodes=8)
+    error = 4.0 * (1.0 - wanted**2) / np.sqrt(3_999) + 1e-6
+    assert (np.abs(np.corrcoef(truth.residual[1:].T) - wanted) < error).all()
+    negative = panel_of(Tandem(correlation=-0.05), nodes=12)[1]
+    off = np.corrcoef(negative.residual[1:].T)[np.triu_indices(12, 1)]
+    assert off.mean() == pytest.approx(-0.05, abs=0.01)
+
+
+def test_in_a_null_world_nothing_is_left_once_prices_are_taken_out() -> None:
+    """Raw growth of assets is strongly correlated; what their own returns leave over is not."""
+    series = build_panels(5, steps=6_000, assets=30, tandem=Tandem.null())
+    panel, truth = series.panels["leverage_asset"], series.truth.leverage["leverage_asset"]
+    pairs = np.triu_indices(len(panel.labels), 1)
+    raw = np.corrcoef(growth(panel.values).T)[pairs]
+    left = np.corrcoef(without_prices(panel, truth).T)[pairs]
+    assert raw.mean() > 0.15
+    assert abs(left.mean()) < 0.01
+    assert np.abs(left).max() < 5.5 / np.sqrt(len(panel))
+    assert (truth.correlation == np.eye(len(panel.labels))).all()
+    assert truth.up != truth.down
+    assert truth.lags
+    spread = np.abs(truth.residual[2:]) / truth.noise
+    calm = np.abs(truth.drivers[1:-1]) < truth.drivers.std() * 0.5
+    assert spread[~calm].mean() > 1.15 * spread[calm].mean()
+
+
+def test_growth_adds_up_from_its_parts() -> None:
+    cycle = Cycle(first_trough=50, build_up=300, unwind=100)
+    tandem = Tandem(correlation=0.2, cycle=cycle, unwindings=(Unwinding(700, nodes=("node 2",)),))
+    panel, truth = panel_of(tandem, steps=1_500)
+    parts = np.diff(truth.cycle, axis=0) + (truth.response + truth.residual + truth.events)[1:]
+    assert np.allclose(growth(panel.values), parts, atol=1e-12)
+
+
+@pytest.mark.parametrize("stagger", [0, 40])
+def test_turning_points_are_extremes_of_the_noiseless_path(stagger: int) -> None:
+    cycle = Cycle(first_trough=80, build_up=300, unwind=120, amplitude=0.9, stagger=stagger)
+    panel, truth = panel_of(Tandem(cycle=cycle), steps=1_600)
+    assert len(truth.turning_points) > 5 * 12
+    for point in truth.turning_points:
+        path = truth.cycle[:, truth.nodes.index(point.series)]
+        near = path[max(point.step - 40, 0) : point.step + 41]
+        assert path[point.step] == (near.max() if point.kind == "peak" else near.min())
+        assert abs(abs(path[point.step]) - 0.45) < 1e-12
+        assert panel.ts[point.step] == point.ts
+    steps = {p.step for p in truth.turning_points if p.series == truth.nodes[0]}
+    others = {p.step for p in truth.turning_points if p.series == truth.nodes[-1]}
+    assert (steps == others) is (stagger == 0)
+
+
+def test_the_noise_ratio_is_the_walk_of_a_phase_over_the_amplitude() -> None:
+    cycle = Cycle(first_trough=10, build_up=300, unwind=100, amplitude=0.8, noise_ratio=0.25)
+    _, truth = panel_of(Tandem(cycle=cycle), steps=2_000)
+    assert truth.noise * np.sqrt(200) / 0.8 == pytest.approx(0.25)
+
+
+def test_unwindings_hit_their_nodes_at_their_date_with_their_strength() -> None:
+    tandem = Tandem(unwindings=(Unwinding(500, strength=6.0, share=0.5), Unwinding(900, length=3)))
+    panel, truth = panel_of(tandem, steps=1_200)
+    first, second = truth.unwindings
+    assert (len(first.nodes), len(second.nodes)) == (6, 7)
+    hit = [truth.nodes.index(node) for node in first.nodes]
+    spared = [k for k in range(12) if k not in hit]
+    left = without_prices(panel, truth)[499] / truth.noise  # differences are one row short
+    assert left[hit].mean() == pytest.approx(-6.0, abs=4.0 / np.sqrt(6))
+    assert abs(left[spared].mean()) < 4.0 / np.sqrt(6)
+    assert (truth.events[500, hit] == -6.0 * truth.noise).all()
+    assert (truth.events != 0).sum() == 6 + 3 * 7
+    assert panel.ts[500] == first.ts
+
+
+@pytest.mark.parametrize("wanted", [None, 0.7])
+def test_attributed_correlation_is_the_stated_sum_of_its_drivers(wanted: float | None) -> None:
+    plan = Attribution((0.3, 0.25, 0.15), base=0.05, driver_correlation=wanted)
+    _, truth = panel_of(Tandem(correlation=plan), nodes=30, steps=6_000)
+    made = truth.attribution
+    assert made is not None
+    pairs = np.triu_indices(30, 1)
+    stated = 0.05 + np.einsum("m,mij->ij", made.coefficients, made.drivers)
+    assert np.allclose(stated[pairs], truth.correlation[pairs])
+    assert np.linalg.eigvalsh(truth.correlation).min() > -1e-10
+    x = np.stack([np.ones(435), *(driver[pairs] for driver in made.drivers)], axis=1)
+    sample = np.corrcoef(truth.residual[1:].T)[pairs]
+    found = np.linalg.lstsq(x, sample, rcond=None)[0]
+    assert np.abs(found - [0.05, 0.3, 0.25, 0.15]).max() < 0.05
+    between = np.corrcoef(x[:, 1:].T)
+    assert np.allclose(between, made.driver_correlation)
+    if wanted is not None:
+        assert between[np.triu_indices(3, 1)].mean() == pytest.approx(wanted, abs=1e-6)
+
+
+def test_the_basis_reverts_with_its_half_life() -> None:
+    """An AR(1) on a long panel, and the plain decay after a jump that dwarfs the noise."""
+    series = build_panels(
+        8, steps=20_000, ties=Ties(half_life=24.0, episodes=(Episode(ETH, 9_000, size=0.5),))
+    )
+    truth = series.truth.basis
+    other = truth.basis[:, truth.series.index("hyperliquid:BTC/USDC:USDC")]
+    phi = (other[1:] * other[:-1]).sum() / (other[:-1] ** 2).sum()
+    assert abs(phi - truth.phi) < 4.0 * np.sqrt((1.0 - truth.phi**2) / 20_000)
+    jumped = truth.basis[:, truth.series.index(ETH)]
+    assert jumped[9_000] - jumped[8_999] == pytest.approx(0.5, abs=0.01)
+    assert jumped[9_000 + 24] / jumped[9_000] == pytest.approx(0.5, abs=0.02)
+    assert jumped[9_000 + 72] / jumped[9_000] == pytest.approx(0.125, abs=0.02)
+    mark, spot = series.panels["mark"], series.panels["spot"]
+    measured = np.log(
+        mark.values[:, mark.labels.index(ETH)] / spot.values[:, spot.labels.index("ETH")]
+    )
+    assert np.allclose(measured, jumped, atol=1e-12)
+
+
+def test_beta_and_correlation_fall_in_an_episode_and_nowhere_else() -> None:
+    spell = Episode(ETH, 3_000, size=0.02, length=2_000, beta=0.5, noise=0.004)
+    series = build_panels(9, steps=6_000, ties=Ties(half_life=500.0, episodes=(spell,)))
+    mark, spot = series.panels["mark"], series.panels["spot"]
+    tied = growth(mark.values[:, [mark.labels.index(ETH)]])[:, 0]
+    base = growth(spot.values[:, [spot.labels.index("ETH")]])[:, 0]
+
+    def beta(rows: slice) -> float:
+        return float((tied[rows] * base[rows]).sum() / (base[rows] ** 2).sum())
+
+    inside, outside = slice(3_000, 4_998), slice(0, 2_990)
+    spread = base[inside].std()
+    assert abs(beta(inside) - 0.5) < 4.0 * 0.005 / spread / np.sqrt(2_000)
+    assert beta(outside) == pytest.approx(1.0, abs=0.01)
+    expected = 0.5 * spread / np.sqrt((0.5 * spread) ** 2 + 0.004**2)
+    assert np.corrcoef(tied[inside], base[inside])[0, 1] == pytest.approx(expected, abs=0.1)
+    assert np.corrcoef(tied[outside], base[outside])[0, 1] > 0.99
+    episode = series.truth.basis.episodes[0]
+    assert (episode.step, episode.end, episode.ts) == (3_000, 5_000, int(mark.ts[3_000]))
+
+
+def test_funding_is_clamped_and_follows_the_basis() -> None:
+    spell = Episode("binance-usdm:ETH/USDT:USDT", 400, size=0.01)
+    series = build_panels(10, steps=800, ties=Ties(half_life=60.0, noise=5e-5, episodes=(spell,)))
+    rates = series.tables["funding"].filter(pl.col("instrument") == spell.series).sort("ts")
+    assert (rates["interval_us"] == 8 * 3_600_000_000).all()
+    truth = series.truth.basis
+    basis = truth.basis[:, truth.series.index(spell.series)]
+    mean = np.array([basis[at - 8 : at].mean() for at in range(8, 800, 8)])
+    expected = mean + np.clip(1e-4 - mean, -truth.funding_clamp, truth.funding_clamp)
+    assert np.allclose(rates["rate"], np.clip(expected, -0.02, 0.02))
+    assert np.allclose(rates["rate_per_hour"] * 8, rates["rate"])
+    calm = rates["rate"].to_numpy()[:40]
+    assert np.median(calm) == pytest.approx(1e-4, abs=1e-6)  # held by the clamp
+    assert rates["rate"].max() > 0.005
+    panel = series.panels["funding"]
+    assert np.isnan(panel.values[0]).all()
+
+
+def test_returns_cluster_have_fat_tails_and_share_factors() -> None:
+    prices = Prices(alpha=0.1, beta=0.85)
+    series = build_panels(12, steps=20_000, assets=30, prices=prices)
+    truth = series.truth.prices
+    returns = truth.returns[1:]
+    unconditional = truth.loadings @ truth.loadings.T
+    spread = np.sqrt(np.diag(unconditional) + truth.own**2)
+    shared = (unconditional / np.outer(spread, spread))[np.triu_indices(len(spread), 1)]
+    sample = np.corrcoef(returns.T)[np.triu_indices(len(spread), 1)]
+    assert np.abs(sample - shared).max() < 0.12
+    kurtosis = (returns**4).mean(axis=0) / (returns**2).mean(axis=0) ** 2
+    assert np.median(kurtosis) > 4.0
+    squares = returns[:, 0] ** 2
+    lagged = np.corrcoef(squares[1:], squares[:-1])[0, 1]
+    assert lagged > 0.08
+    year = 365.25 * 24
+    vol = returns[:, list(truth.assets).index("ETH")].std() * np.sqrt(year)
+    assert vol == pytest.approx(0.7, rel=0.15)
+
+
+def test_the_series_arrive_at_the_snapshot_and_fit_their_tables() -> None:
+    spell = Episode(ETH, 295, size=0.02, length=5)
+    history = History(300, ties=Ties(episodes=(spell,)))
+    world = build_world(13, accounts=200, assets=12, venues=8, history=history)
+    for name, frame in world.tables.items():
+        require(schema.table(name), frame)
+    market, universe = world.market(), world.universe()
+    spot = world.panels["spot"]
+    for asset in ("ETH", "BTC", "stETH", "USDC"):
+        code = universe.code("instrument", f"coinbase:{asset}/USD")
+        assert market.spot[code] == spot.values[-1, spot.labels.index(asset)]
+    mark = world.panels["mark"]
+    code = universe.code("instrument", ETH)
+    assert market.mark[code] == pytest.approx(mark.values[-1, mark.labels.index(ETH)], rel=1e-12)
+    interest = world.panels["open_interest"]
+    held = world.tables["open_interest"].filter(pl.col("instrument") == ETH).sort("ts")["base"]
+    assert interest.values[-1, interest.labels.index(ETH)] == pytest.approx(held[-1], rel=1e-12)
+    assert world.truth.series is not None
+    assert world.truth.series.ts[-1] == world.ts - world.truth.series.step_us
+
+
+def test_panels_alone_carry_the_names_they_speak_of_and_fit_their_tables() -> None:
+    series = build_panels(14, steps=100)
+    for name, frame in series.tables.items():
+        require(schema.table(name), frame)
+    known = set(series.tables["instruments"]["instrument"])
+    for name in ("prices", "funding", "open_interest", "depth", "volumes", "liquidations"):
+        assert set(series.tables[name]["instrument"]) <= known
+    assert set(series.panels) >= {"spot", "mark", "perp", "funding", "open_interest", "depth"}
+
+
+def test_one_plant_does_not_disturb_another() -> None:
+    plain = build_panels(15, steps=200)
+    spell = Ties(episodes=(Episode(ETH, 100),))
+    other = build_panels(15, steps=200, ties=spell, tandem=Tandem(correlation=0.5))
+    assert (plain.panels["spot"].values[:, 1] == other.panels["spot"].values[:, 1]).all()
+    same = [k for k, key in enumerate(plain.truth.basis.series) if key != ETH]
+    assert (plain.truth.basis.basis[:, same] == other.truth.basis.basis[:, same]).all()
+    again = build_panels(15, steps=200)
+    assert all(plain.panels[name].digest == again.panels[name].digest for name in plain.panels)
+
+
+BAD = np.array([[1.0, 0.9, -0.9], [0.9, 1.0, 0.9], [-0.9, 0.9, 1.0]])
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: build_panels(1, steps=-5), "steps was -5"),
+        (lambda: Ties(half_life=0.0), "half_life was 0"),
+        (lambda: panel_of(Tandem(correlation=BAD), nodes=3), "eigenvalue of correlation"),
+        (lambda: panel_of(Tandem(correlation=BAD), nodes=4), "correlation is"),
+        (lambda: panel_of(Tandem(correlation=1.5)), "correlation was 1.5"),
+        (lambda: panel_of(Tandem(correlation=-0.5)), "correlation was -0.5"),
+        (lambda: panel_of(Tandem(unwindings=(Unwinding(9_999),))), "unwinding.step was 9999"),
+        (lambda: panel_of(Tandem(cycle=Cycle(9_999, 5, 5))), "cycle.first_trough was 9999"),
+        (lambda: panel_of(Tandem(unwindings=(Unwinding(5, nodes=("x",)),))), "'x'"),
+        (lambda: build_panels(1, steps=50, ties=Ties(episodes=(Episode(ETH, 50),))), "was 50"),
+        (lambda: build_panels(1, steps=50, ties=Ties(episodes=(Episode("x", 5),))), "'x'"),
+        (lambda: build_panels(1, steps=50, tandem={"leverage_moon": Tandem()}), "'leverage_moon'"),
+        (lambda: Tandem(noise=0.0), "tandem.noise was 0"),
+        (lambda: Attribution((0.9, 0.9, 0.1)), "coefficients of attribution was 1.9"),
+        (lambda: Prices(degrees=2.0), "prices.degrees was 2"),
+        (lambda: Prices(alpha=0.5, beta=0.6), "prices.beta was 0.6"),
+        (lambda: Response(vol_slope=-1.0), "vol_slope was -1"),
+        (lambda: Cycle(0, 1, 5), "cycle.build_up was 1"),
+    ],
+)
+def test_impossible_series_are_refused_by_name(make: object, words: str) -> None:
+    with pytest.raises(StateError, match=words):
+        make()  # type: ignore[operator]
