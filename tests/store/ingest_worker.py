@@ -17,20 +17,25 @@ NOW = 1_767_225_600_000_000
 BATCH = 40
 
 
+def say(word: str) -> None:
+    sys.stdout.write(word + "\n")
+    sys.stdout.flush()
+
+
 def main() -> None:
     uri, *paths = sys.argv[1:]
     assert warm.BATCH_ROWS
-    print("ready", flush=True)
+    say("ready")
     for line in sys.stdin:
         if line.strip() == "stop":
             return
         try:
             report = ingest_tables(Lake.at(uri), paths, now=NOW, batch_rows=BATCH)
         except Exception as error:
-            print(f"failed {type(error).__name__}: {error}", flush=True)
+            say(f"failed {type(error).__name__}: {error}")
             continue
         added = ",".join(f"{f.table}={f.added}/{f.rejected}" for f in report.files)
-        print(f"done {added}", flush=True)
+        say(f"done {added}")
 
 
 if __name__ == "__main__":

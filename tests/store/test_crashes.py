@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -44,6 +45,8 @@ class Worker:
         self._pipe(self.process.stdin).flush()
 
     def stop(self) -> None:
+        if self._pipe(self.process.stdin).closed:
+            return
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)
         self.process.wait()
@@ -51,9 +54,23 @@ class Worker:
         self._pipe(self.process.stdout).close()
 
 
+@pytest.fixture
+def hire() -> Iterator[Callable[..., Worker]]:
+    """Workers that are sent home whatever happens."""
+    hired: list[Worker] = []
+
+    def one(lake: Path, *paths: Path) -> Worker:
+        hired.append(Worker(lake, *paths))
+        return hired[-1]
+
+    yield one
+    for worker in hired:
+        worker.stop()
+
+
 def price_file(path: Path, first: int, rows: int = ROWS) -> Path:
     lines = [
-        f"{STAMP[:-4]}{n % 60:02}.{first + n:06}Z,lend:ETH,spot,{n + 1},feed" for n in range(rows)
+        f"{STAMP[:-3]}{n % 60:02}.{first + n:06}Z,lend:ETH,spot,{n + 1},feed" for n in range(rows)
     ]
     bad = f"{STAMP},lend:ETH,spot,not a number,feed"
     path.write_text("\n".join([PRICES_HEADER, *lines, bad]) + "\n")
@@ -86,6 +103,7 @@ def stored(lake: Lake, table: str) -> int:
 
 def test_killed_at_any_moment_the_lake_shows_whole_runs_and_a_second_try_completes_them(
     tmp_path: Path,
+    hire: Callable[..., Worker],
 ) -> None:
     start = tmp_path / "start"
     reference_lake(start)
@@ -98,7 +116,7 @@ def test_killed_at_any_moment_the_lake_shows_whole_runs_and_a_second_try_complet
         shutil.copytree(start / "lake", tmp_path / place)
         return tmp_path / place
 
-    timed = Worker(fresh("timed"), *paths)
+    timed = hire(fresh("timed"), *paths)
     timed.say("go")
     begun = time.monotonic()
     assert timed.answer() == f"done prices={ROWS}/1,funding={ROWS}/0"
@@ -110,7 +128,7 @@ def test_killed_at_any_moment_the_lake_shows_whole_runs_and_a_second_try_complet
     seen: list[int] = []
     for number, moment in enumerate(moments):
         folder = fresh(f"lake{number}")
-        worker = Worker(folder, *paths)
+        worker = hire(folder, *paths)
         worker.say("go")
         time.sleep(moment)
         worker.stop()
@@ -130,12 +148,14 @@ def test_killed_at_any_moment_the_lake_shows_whole_runs_and_a_second_try_complet
     assert set(seen) == {0, 1, 2}, "the kills met every stage"
 
 
-def test_two_writers_of_different_content_lose_nothing(tmp_path: Path) -> None:
+def test_two_writers_of_different_content_lose_nothing(
+    tmp_path: Path, hire: Callable[..., Worker]
+) -> None:
     lake = reference_lake(tmp_path)
     files = [price_file(tmp_path / "prices.csv", 0)]
     (tmp_path / "second").mkdir()
     files.append(price_file(tmp_path / "second" / "prices.csv", 1000))
-    workers = [Worker(tmp_path / "lake", path) for path in files]
+    workers = [hire(tmp_path / "lake", path) for path in files]
     for worker in workers:
         worker.say("go")
     assert [worker.answer() for worker in workers] == [f"done prices={ROWS}/1"] * 2
@@ -146,13 +166,15 @@ def test_two_writers_of_different_content_lose_nothing(tmp_path: Path) -> None:
     assert lake.verify().findings == ()
 
 
-def test_two_writers_of_the_same_content_store_it_once(tmp_path: Path) -> None:
+def test_two_writers_of_the_same_content_store_it_once(
+    tmp_path: Path, hire: Callable[..., Worker]
+) -> None:
     for attempt in range(3):
         start = tmp_path / str(attempt)
         start.mkdir()
         lake = reference_lake(start)
         path = price_file(start / "prices.csv", 0)
-        workers = [Worker(start / "lake", path) for _ in range(2)]
+        workers = [hire(start / "lake", path) for _ in range(2)]
         for worker in workers:
             worker.say("go")
         answers = [worker.answer() for worker in workers]
@@ -164,11 +186,11 @@ def test_two_writers_of_the_same_content_store_it_once(tmp_path: Path) -> None:
         assert lake.verify().findings == ()
 
 
-def test_two_writers_may_make_the_lake_at_once(tmp_path: Path) -> None:
+def test_two_writers_may_make_the_lake_at_once(tmp_path: Path, hire: Callable[..., Worker]) -> None:
     from store_files import write_reference
 
     paths = write_reference(tmp_path / "reference")
-    workers = [Worker(tmp_path / "lake", *paths) for _ in range(2)]
+    workers = [hire(tmp_path / "lake", *paths) for _ in range(2)]
     for worker in workers:
         worker.say("go")
     answers = [worker.answer() for worker in workers]
@@ -180,12 +202,14 @@ def test_two_writers_may_make_the_lake_at_once(tmp_path: Path) -> None:
     assert stored(lake, "venues") == 2
 
 
-def test_merging_files_while_others_write_loses_nothing(tmp_path: Path) -> None:
+def test_merging_files_while_others_write_loses_nothing(
+    tmp_path: Path, hire: Callable[..., Worker]
+) -> None:
     lake = reference_lake(tmp_path)
     for i in range(4):
         rows = prices_frame([(T0 + i, "lend:USDC", 1.0)])
         lake.write({"prices": rows}, kind="ingest", now=T0)
-    worker = Worker(tmp_path / "lake", price_file(tmp_path / "prices.csv", 0))
+    worker = hire(tmp_path / "lake", price_file(tmp_path / "prices.csv", 0))
     worker.say("go")
     for _ in range(3):
         lake.compact(now=T0)
@@ -200,9 +224,12 @@ STARVED = """
 import resource, sys
 from undertow.errors import StoreError
 from undertow.store import Lake, ingest_tables
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
+
+def starve(done, total):  # once the file is read and set aside
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
+
 try:
-    ingest_tables(Lake.at(sys.argv[1]), [sys.argv[2]], now=1_767_225_600_000_000)
+    ingest_tables(Lake.at(sys.argv[1]), [sys.argv[2]], now=1_767_225_600_000_000, progress=starve)
 except StoreError as error:
     print(error)
     raise SystemExit(1)
@@ -228,6 +255,21 @@ def test_a_full_disk_leaves_the_lake_readable_and_the_ingestion_can_be_repeated(
     ingest_tables(lake, [path], now=T0)
     assert visible(lake) == {**before, "prices": 3000}
     assert lake.verify().findings == ()
+
+
+def test_a_full_temporary_folder_is_a_plain_error_too(tmp_path: Path) -> None:
+    lake = reference_lake(tmp_path)
+    path = price_file(tmp_path / "prices.csv", 0)
+    command = [
+        sys.executable,
+        "-c",
+        STARVED.replace("progress=starve)", ")").replace("try:", "starve(0, 0)\ntry:"),
+    ]
+    command += [str(tmp_path / "lake"), str(path), "600"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "temporary folder" in done.stdout
+    assert "prices" not in visible(lake)
 
 
 def test_a_folder_that_may_not_be_written_is_a_plain_error(tmp_path: Path) -> None:

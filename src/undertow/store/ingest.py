@@ -12,7 +12,8 @@ run up again, now or beside, cuts the same batches out of the same file.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import polars as pl
 
 from undertow import __version__
+from undertow.errors import StoreError
 from undertow.schema import TABLES
 from undertow.schema import table as declared
 from undertow.state.conform import empty
@@ -119,21 +121,16 @@ def ingest_tables(
     if isinstance(mapping, str | Path):
         chosen = ColumnMap.read(mapping)
     bounds = limits or Limits()
-    with tempfile.TemporaryDirectory(prefix="undertow-") as name:
-        folder = Path(name)
+    with _scratch() as folder:
         found = sources(paths, bounds, folder / "plain")
         pairs = [(source, table_for(source, table, chosen)) for source in found]
         sizes = [source.path.stat().st_size for source in found]
         steps = _Steps(2 * sum(sizes), progress)
         waiting = []
         for place, (source, target) in enumerate(pairs):
+            rows = folder / "rows" / str(place)
             made = prepare(
-                source,
-                target,
-                chosen,
-                folder=folder / "rows" / str(place),
-                limits=bounds,
-                batch_rows=batch_rows,
+                source, target, chosen, folder=rows, limits=bounds, batch_rows=batch_rows
             )
             steps.walk(sizes[place])
             waiting.append((made, sizes[place]))
@@ -145,6 +142,19 @@ def ingest_tables(
             reports.append(taker.take(made))
             steps.walk(size)
     return IngestReport(tuple(reports), dry_run)
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder for rows that wait; what the lake and the readers do not explain went wrong here."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="undertow-", ignore_cleanup_errors=True) as name:
+            yield Path(name)
+    except OSError as error:
+        raise StoreError(
+            f"rows could not be set aside in the temporary folder: {error.strerror or error}",
+            hint="free some space there and run the same command again",
+        ) from error
 
 
 class _Steps:

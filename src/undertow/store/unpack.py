@@ -78,7 +78,10 @@ def sources(paths: Iterable[str | Path], limits: Limits, folder: Path) -> list[S
 
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
-        inside = sorted(p for p in path.iterdir() if not p.name.startswith("."))
+        try:
+            inside = sorted(p for p in path.iterdir() if not p.name.startswith("."))
+        except PermissionError as error:
+            raise _unpermitted(path.name) from error
         files = [p for p in inside if _ending(p.name) is not None]
         if not files:
             raise UnreadableFile(

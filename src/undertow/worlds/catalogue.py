@@ -44,7 +44,7 @@ def _native(
 
 def _tied(key: str, kind: str, reference: str, rate: float, weight: float) -> AssetFacts:
     sector = {"staked": "staked", "wrapped": "wrapped", "stable": "money"}.get(kind, "money")
-    keeper = "northvault" if kind == "wrapped" else None
+    keeper = "custodian-1" if kind == "wrapped" else None
     return AssetFacts(
         key, kind, sector, 0.0, 0.01 if kind == "stable" else 0.02, weight, reference, rate,
         issuer=f"{key} issuer", custodian=keeper,
@@ -186,7 +186,7 @@ VENUES: tuple[VenueFacts, ...] = (
 )  # fmt: skip
 
 # Venues without accounts: where spot trades, where coins are kept, how they cross chains.
-SPOT, POOL, CUSTODIAN, BRIDGE = "coinbase", "uniswap", "northvault", "spanbridge"
+SPOT, POOL, CUSTODIAN, BRIDGE = "coinbase", "uniswap", "custodian-1", "bridge-1"
 SUPPORT: tuple[VenueFacts, ...] = (
     VenueFacts(SPOT, "spot", None, "none", "USD"),
     VenueFacts(POOL, "spot", None, "ethereum", "USDC"),
@@ -194,10 +194,5 @@ SUPPORT: tuple[VenueFacts, ...] = (
     VenueFacts(BRIDGE, "bridge", None, "ethereum", "USD"),
 )
 
-FUNDS = (
-    "Harbour Fund", "Tideway Capital", "Saltmarsh Trading", "Greywake Partners", "Breakwater Macro",
-    "Longshore Capital", "Estuary Research", "Spindrift Trading", "Kelpwood Fund", "Fathom Street",
-    "Ebb and Flow LP", "Driftwood Digital", "Sandbar Strategies", "Quayside Capital", "Reef Point",
-    "Pelican Arbitrage", "Anchorage Lane", "Foreland Fund", "Mudflat Capital", "Lagoon Systems",
-)  # fmt: skip
-MAKER = "Lantern Markets"
+FUNDS = tuple(f"fund {number:02d}" for number in range(1, 21))
+MAKER = "market maker"

@@ -197,7 +197,7 @@ def _tiny_holdings(ts: int) -> dict[str, pl.DataFrame]:
         (4, "hyperliquid:USDC", "cash", 10_000.0, None),
         (5, "aave-v3:USDC", "supply", 50_000.0, None),
     ]
-    owners = [(1, "Tideway Capital", "fund"), (2, "owner 2", "person"), (3, "owner 3", "person")]
+    owners = [(1, "owner 1", "fund"), (2, "owner 2", "person"), (3, "owner 3", "person")]
     return {
         "entities": from_tuples("entities", ("owner", "label", "kind"), owners, ts=ts),
         "accounts": from_tuples(
