@@ -19,7 +19,7 @@ def main() -> None:
     from undertow.cli.app import app
 
     try:
-        app()
+        app(prog_name="undertow")
     except UndertowError as error:
         print(f"undertow: {error}", file=sys.stderr)
         sys.exit(exit_code(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -40,7 +41,21 @@ def run_history(uri: str | None, *, top: int, as_json: bool, output: Path | None
     lake = the_lake(uri)
     history = lake.history()
     runs = history.runs.head(top)
+    if not (as_json or output):
+        runs = runs.select("run", "committed", "kind", pl.col("detail").map_elements(
+            _in_words, return_dtype=pl.String).alias("brought"))  # fmt: skip
     answer.give(f"runs of {lake.uri}, newest first", runs, {"runs": history.runs.height})
+
+
+def _in_words(detail: str) -> str:
+    """What a run's detail comes to: of what it is, and how many rows it brought to which table."""
+    told = json.loads(detail)
+    rows = {name: part["rows"] for name, part in told.get("tables", {}).items()}
+    most = sorted(rows, key=lambda name: (-rows[name], name))[:3]
+    named = [f"{told[name]}" for name in ("world", "file") if told.get(name)]
+    named += [f"{rows[name]:,} {name}" for name in most]
+    named += [f"{len(rows) - 3} more tables"] if len(rows) > 3 else []
+    return ", ".join(named)
 
 
 def run_compact(uri: str | None, *, as_json: bool, quiet: bool) -> None:
@@ -54,7 +69,8 @@ def run_compact(uri: str | None, *, as_json: bool, quiet: bool) -> None:
 def run_quality(uri: str | None, *, as_of: str | None, as_json: bool, output: Path | None) -> None:
     """Print rows, age, gaps, sources and rejects of every table."""
     answer = Answer(as_json, output)
-    lake = the_lake(uri)
     now = now_us()
-    rows = table_quality(lake, now=now, as_of=instant("--as-of", as_of, now))
+    known = instant("--as-of", as_of, now)
+    lake = the_lake(uri)
+    rows = table_quality(lake, now=now, as_of=known)
     answer.give(f"tables of {lake.uri}", rows.filter(pl.col("rows") > 0))

@@ -34,8 +34,8 @@ def run_margins(
     """List accounts, or add them up by venue, owner or mode."""
     answer = Answer(as_json, output, quiet)
     now = now_us()
-    home = the_lake(lake)
     known, held = instant("--as-of", as_of, now), instant("--at", at, now)
+    home = the_lake(lake)
     stands = home.standing(as_of=known)
     judged = margins(load_snapshot(home, as_of=known, at=held))
     rows = _chosen(judged, venue, owner)

@@ -134,12 +134,31 @@ def number(value: float) -> str:
     return f"{value:.4g}" if size >= 1e-3 or size == 0 else f"{value:.2e}"
 
 
+def span(us: int | None) -> str:
+    """A span in the unit that leaves it between one and a few hundred."""
+    if us is None:
+        return "-"
+    for length, unit in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
+        if us >= 2 * length * 1_000_000:
+            return f"{us / 1e6 / length:,.0f} {unit}"
+    return f"{us / 1e6:.3g} s"
+
+
+def key(value: int | None) -> str:
+    """An integer that is a name."""
+    return "-" if value is None else str(value)
+
+
+_SHOWN = {"account": key, "owner": key}
+
+
 def render(rows: pl.DataFrame) -> str:
     """Rows as an aligned table; numbers to the right."""
     if not rows.height:
         return "  (no rows)"
-    heads = [name.replace("_", " ") for name in rows.columns]
-    body = [[cell(value) for value in row] for row in rows.iter_rows()]
+    heads = [name.removesuffix("_us").replace("_", " ") for name in rows.columns]
+    shown = [_SHOWN.get(name, span if name.endswith("_us") else cell) for name in rows.columns]
+    body = [[show(v) for show, v in zip(shown, row, strict=True)] for row in rows.iter_rows()]
     right = [dtype.is_numeric() for dtype in rows.dtypes]
     widths = [max(len(h), *(len(r[i]) for r in body)) for i, h in enumerate(heads)]
 
