@@ -145,7 +145,7 @@ def test_flipped_bytes_anywhere_end_in_a_plain_error_or_a_finding(
     expected = {name: lake.read(name) for name in ("prices", "positions", "venues")}
     paths = [p for p in Path(lake.uri).rglob("*") if p.suffix in (".parquet", ".json")]
     silent, lines = [], list[str]()
-    for _ in range(60):
+    for _ in range(40):
         path = chance.choice(sorted(paths))
         content = path.read_bytes()
         broken = bytearray(content)

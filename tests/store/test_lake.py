@@ -81,6 +81,14 @@ def test_making_a_lake_twice_keeps_what_is_in_it(tmp_path: Path) -> None:
     assert seen(Lake.create(tmp_path / "lake")) == [("a", 1.0)]
 
 
+def test_a_local_folder_may_be_given_as_an_address(tmp_path: Path) -> None:
+    lake = Lake.create((tmp_path / "my lake").as_uri())
+    put(lake, [(T0, "a", 1.0)], T0)
+    assert seen(Lake.open(tmp_path / "my lake")) == [("a", 1.0)]
+    with pytest.raises(NoLake, match="address of the lake is empty"):
+        Lake.at("")
+
+
 def test_secrets_of_an_object_store_are_not_shown() -> None:
     lake = Lake.at("s3://bucket/lake", storage_options={"aws_secret_access_key": "hush"})
     assert "hush" not in repr(lake)

@@ -128,6 +128,8 @@ def _checked(
     column: Column, series: pl.Series, *, is_key: bool
 ) -> tuple[pl.Series, pl.Series | None]:
     """The cast column, and per row the reason why it cannot be taken (None where all can)."""
+    if isinstance(series.dtype, pl.Categorical | pl.Enum):
+        series = series.cast(pl.String)  # what it says, not the code that stands for it
     cast, uncast = _CASTS[column.kind](series)
     cast = cast.alias(column.name)
     reason = pl.lit(None, pl.String)

@@ -96,6 +96,14 @@ class Root:
                 )
             except TableNotFoundError:
                 return None
+            except OSError as error:
+                if self.folder is not None:
+                    raise
+                raise StoreError(
+                    f"the object store does not answer as it should: {in_short(error)}",
+                    source=self.uri,
+                    hint="check the address, the region and the keys",
+                ) from error
 
     def at_version(self, name: str, version: int) -> DeltaTable:
         """The table called `name` at a version that a run names."""
@@ -165,7 +173,7 @@ def _gone(name: str) -> DamagedLake:
 
 def _damaged(name: str, error: BaseException) -> DamagedLake:
     return DamagedLake(
-        f"its files and its log disagree: {first_line(error)}",
+        f"its files and its log disagree: {in_short(error)}",
         source=name,
         hint="`undertow lake verify` lists what is broken; restore those files from a copy",
     )
@@ -174,16 +182,16 @@ def _damaged(name: str, error: BaseException) -> DamagedLake:
 def unwritable(name: str, error: BaseException) -> StoreError:
     """The error of a table that could not be written; what stood before still stands."""
     return StoreError(
-        f"could not be written: {first_line(error)}",
+        f"could not be written: {in_short(error)}",
         source=name,
         hint="check space and permissions and run the same command again; it goes on where it was",
     )
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, short enough for a terminal."""
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:300]
+def in_short(error: BaseException) -> str:
+    """An error's message on one line, short enough for a terminal and without its colours."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    return " ".join(plain.split())[:300] or type(error).__name__
 
 
 def pause(attempt: int) -> None:

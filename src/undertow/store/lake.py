@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import polars as pl
 
@@ -52,6 +53,8 @@ class Lake:
     def at(cls, uri: str | Path, *, storage_options: Mapping[str, str] | None = None) -> Lake:
         """The lake at `uri`, whether or not there is one yet; touches nothing."""
         text = os.fspath(uri)
+        if text.startswith("file://"):
+            text = unquote(urlsplit(text).path)
         if not text:
             raise NoLake("the address of the lake is empty", hint="give a folder with --lake")
         return cls(Root(text, dict(storage_options) if storage_options else None))
