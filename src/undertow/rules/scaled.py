@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from undertow.errors import RuleError
 from undertow.rules.perp import Position, account
-from undertow.rules.rounding import FloatColumn, ceil_to, floor_to
+from undertow.rules.rounding import ceil_to, floor_to
+from undertow.state import FloatColumn
 
 PPM = 1e-6
 
