@@ -124,6 +124,93 @@ def test_the_distance_is_where_the_repriced_group_breaks(tables) -> None:
     assert found.rise[0] == pytest.approx(-brentq(health, -3.0, 0.0, xtol=1e-14), rel=1e-9)
 
 
+def _butterfly(
+    tables: dict[str, pl.DataFrame], cash: float, side: float
+) -> dict[str, pl.DataFrame]:
+    """A narrow butterfly of one-day calls under the forward: it turns sharply near its body."""
+    expiry = pl.datetime(2026, 1, 2, time_zone="UTC")
+    wings = [("opt:A", 2_900.0, 100.0), ("opt:B", 2_937.5, -200.0), ("opt:D", 2_975.0, 100.0)]
+    flip = [(name, strike, side * qty) for name, strike, qty in wings]
+    instruments = pl.concat(
+        [
+            tables["instruments"].filter(pl.col("kind") != "option"),
+            *(
+                tables["instruments"][:1].with_columns(
+                    instrument=pl.lit(n), symbol=pl.lit(n), strike=pl.lit(k), expiry=expiry
+                )
+                for n, k, _ in flip
+            ),
+        ]
+    )
+    positions = pl.concat(
+        [
+            tables["positions"].filter(pl.col("kind") == "cash").with_columns(qty=pl.lit(cash)),
+            *(
+                tables["positions"][:1].with_columns(instrument=pl.lit(n), qty=pl.lit(q))
+                for n, _, q in flip
+            ),
+        ]
+    )
+    day = 1 / 365
+
+    def mark(k: float) -> float:
+        d1 = math.log(FORWARD / k) / (0.3 * math.sqrt(day)) + 0.15 * math.sqrt(day)
+        return FORWARD * norm.cdf(d1) - k * norm.cdf(d1 - 0.3 * math.sqrt(day))
+
+    prices = pl.concat(
+        [
+            tables["prices"].filter(~pl.col("instrument").is_in(list(OPTIONS))),
+            *(
+                tables["prices"][:1].with_columns(instrument=pl.lit(n), price=pl.lit(mark(k)))
+                for n, k, _ in flip
+            ),
+        ]
+    )
+    vols = pl.concat(
+        [
+            tables["implied_vols"][:1].with_columns(
+                strike=pl.lit(k), vol=pl.lit(0.3), expiry=expiry
+            )
+            for _, k, _ in flip
+        ]
+    )
+    return {
+        **tables, "instruments": instruments, "positions": positions, "prices": prices,
+        "implied_vols": vols,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_a_narrow_dip_is_not_stepped_over(tables, side: float) -> None:
+    """The engine's own health, at marks moved along the path, is the witness of every breach."""
+    for cash in np.linspace(3_000.0, 9_000.0, 41):
+        given = _butterfly(tables, float(cash), side)
+        found = margins(Snapshot.from_tables(given, TS))
+        snapshot = found.snapshot
+        legs = snapshot.rules.leg_columns(snapshot.book)
+        profile = snapshot.rules.profiles[0]
+        chain, grid = chain_of(snapshot, profile.grid), grid_of(profile.grid)
+        exposure = np.ones(len(snapshot.universe.instruments))
+        exposure[snapshot.universe.code("instrument", "opt:USDC")] = 0.0
+        forward = chain.forward.copy()
+        moved = kernel.Moved(snapshot.market.mark.copy(), forward, chain._replace(forward=forward))
+        scan = np.linspace(0.0, 0.2, 2_001)
+        level = np.array(
+            [
+                kernel._health_at(
+                    t, -1.0, 0, len(snapshot.book), legs, snapshot.market.mark, exposure,
+                    snapshot.rules.terms, chain, moved, grid,
+                )
+                for t in scan
+            ]
+        )  # fmt: skip
+        first = scan[np.flatnonzero(level < 0)[0]] if (level < 0).any() else np.inf
+        if np.isfinite(first):
+            assert first - 1e-4 - 1e-12 <= found.fall[0] <= first + 1e-12, cash
+        else:
+            assert found.fall[0] > 0.2, cash
+
+
 def test_a_group_that_cannot_break_has_no_distance(tables) -> None:
     rich = tables["positions"].with_columns(
         qty=pl.when(pl.col("kind") == "cash").then(1e9).otherwise("qty")

@@ -1,8 +1,8 @@
 """How far prices may move before a portfolio margin group no longer holds what its grid asks.
 
 Health of such a group is not linear in prices: options are repriced at the moved forward (Black
-1976, volatility held), and the grid asks its worst loss from there. `H(t)` is looked at on a ladder
-of moves t, so the first crossing is found up to the ladder's spacing, then closed in upon.
+1976, volatility held), and the grid asks its worst loss from there. The search walks up a ladder of
+moves t in steps that a bound on the slope of H(t) allows, then closes in upon the crossing.
 Columns are those of `margin` and `options`.
 """
 
@@ -17,6 +17,7 @@ from undertow.kernels.margin import BREACHED, FOUND, INVERSE, NONE, OPTION, leg_
 from undertow.kernels.options import Chain, black76, portfolio_requirement
 
 _TRIES = 100
+_STRIDE = 1 / 64  # the shortest step, as a share of the rung that it is on
 _CLOSE = 1e-14  # how near the two ends come, as a share of the move
 
 
@@ -84,7 +85,7 @@ def slope_bound(first, last, legs, price, exposure, chain, grid):
         elif legs.role[i] == INVERSE:
             total += size * (price[k] / legs.entry[i] + straight)
         else:
-            total += size * price[k] * (1.0 + straight + asked)
+            total += size * price[k] * max(legs.weight[i], 1.0) * (1.0 + straight + asked)
     return total
 
 
@@ -92,9 +93,11 @@ def slope_bound(first, last, legs, price, exposure, chain, grid):
 def portfolio_distance(first, last, legs, price, exposure, sign, ladder, terms, chain, moved, grid):
     """Smallest move on the way through `ladder` that brings H of one group to zero, and a status.
 
-    NONE comes with inf where H stays positive on every step of the ladder. Within the step where
-    it turns, false position with the stale end's weight halved (Illinois) closes in from both
-    sides; what comes back is the breached end.
+    From where H is positive the search steps as far as H cannot have come down to zero, which
+    `slope_bound` says, but never less than `_STRIDE` of a rung: a dip that is
+    narrower than that may be stepped over. NONE comes with inf where H stays positive to the end.
+    Within the step where it turns, false position with the stale end's weight halved (Illinois)
+    closes in from both sides; what comes back is the breached end.
     """
     arguments = (first, last, legs, price, exposure, terms, chain, moved, grid)
     low = 0.0
@@ -102,10 +105,16 @@ def portfolio_distance(first, last, legs, price, exposure, sign, ladder, terms, 
     if above < 0.0:
         return 0.0, BREACHED
     bound = slope_bound(first, last, legs, price, exposure, chain, grid)
-    for step in range(ladder.size):
-        high = ladder[step]
-        if bound * (high - low) < above:  # cannot have come down to zero yet
-            continue
+    step = 0
+    while step < ladder.size:
+        # Nothing can go wrong nearer than this: H changes by `bound` per unit of move at most.
+        safe = low + above / bound if bound > 0.0 else inf
+        while step < ladder.size and ladder[step] <= safe:
+            step += 1
+        if step == ladder.size:
+            break
+        rung = ladder[step] - (ladder[step - 1] if step > 0 else 0.0)
+        high = min(ladder[step], max(safe, low + _STRIDE * rung))
         below = _health_at(high, sign, *arguments)
         if below >= 0.0:
             low, above = high, below
