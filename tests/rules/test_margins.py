@@ -31,7 +31,7 @@ def params(*rows: tuple[object, ...]) -> pl.DataFrame:
 PARAMS = params(
     ("lend", "lend:ETH", None, None, "liquidation_threshold", 0.83),
     ("lend", "lend:stETH", None, None, "liquidation_threshold", 0.81),
-    ("lend", None, "eth-correlated", None, "liquidation_threshold", 0.95),
+    ("lend", "lend:stETH", "eth-correlated", None, "liquidation_threshold", 0.95),
 )
 BRACKETS = pl.DataFrame(
     {
@@ -96,7 +96,11 @@ def test_an_override_of_an_account_that_is_gone_changes_nothing(
     assert judged({**tables, "risk_params": pl.concat([PARAMS, own])}) == judged(tables)
 
 
-def test_a_category_may_speak_of_one_instrument_only(tables: dict[str, pl.DataFrame]) -> None:
+def test_a_category_may_speak_of_one_instrument_or_of_all(tables: dict[str, pl.DataFrame]) -> None:
+    generic = tables["venues"].with_columns(
+        profile=pl.col("profile").replace("aave-v3", "generic-lending")
+    )
+    tables = {**tables, "venues": generic}
     narrow = params(
         ("lend", None, "eth-correlated", None, "liquidation_threshold", 0.90),
         ("lend", "lend:stETH", "eth-correlated", None, "liquidation_threshold", 0.93),
@@ -218,3 +222,154 @@ def test_digest_covers_rules_and_market(tables: dict[str, pl.DataFrame]) -> None
     other = PARAMS.with_columns(value=pl.col("value") - 0.01)
     assert Snapshot.from_tables({**tables, "risk_params": other}, TS).digest != one.digest
     assert np.isfinite(one.market.mark).all()
+
+
+def test_terms_of_a_category_are_those_of_its_members(tables: dict[str, pl.DataFrame]) -> None:
+    loose = params(("lend", None, "eth-correlated", None, "liquidation_threshold", 0.95))
+    with pytest.raises(RuleError, match="name each instrument that is a member"):
+        judged({**tables, "risk_params": loose})
+
+
+def test_what_is_borrowed_on_margin_is_leverage(tables: dict[str, pl.DataFrame]) -> None:
+    """6 ETH held against 8,000 USDC borrowed at a perp venue: assets over equity."""
+    positions = tables["positions"].filter(pl.col("account") != 12)
+    held = tables["positions"][:2].with_columns(
+        account=pl.lit(12, pl.Int64),
+        instrument=pl.Series(["perps:ETH", "perps:USDC"]),
+        kind=pl.lit("cash"),
+        qty=pl.Series([6.0, -8_000.0]),
+    )
+    instruments = pl.concat(
+        [
+            tables["instruments"],
+            tables["instruments"].filter(pl.col("instrument") == "perps:USDC").with_columns(
+                instrument=pl.lit("perps:ETH"), symbol=pl.lit("ETH"), asset=pl.lit("ETH")
+            ),
+        ]
+    )  # fmt: skip
+    prices = pl.concat(
+        [
+            tables["prices"],
+            tables["prices"][:1].with_columns(instrument=pl.lit("perps:ETH"), kind=pl.lit("index")),
+        ]
+    )
+    found = judged(
+        {
+            **tables,
+            "instruments": instruments,
+            "prices": prices,
+            "positions": pl.concat([positions, held]),
+        }
+    )
+    assert found["leverage"][1] == pytest.approx(12_000 / 4_000)
+    assert found["fall"][1] == pytest.approx(1 - 8_000 / 12_000)
+
+
+def test_collateral_without_a_threshold_is_refused(tables: dict[str, pl.DataFrame]) -> None:
+    some = PARAMS.filter(pl.col("instrument") != "lend:ETH")
+    with pytest.raises(RuleError, match="nothing says the liquidation_threshold of lend:ETH"):
+        judged({**tables, "risk_params": some})
+
+
+def test_an_account_may_have_a_maintenance_rate_of_its_own(tables: dict[str, pl.DataFrame]) -> None:
+    flat = {**tables, "margin_brackets": BRACKETS.clear()}
+    plain = params(("perps", None, None, None, "maintenance_margin_rate", 0.02))
+    own = params(("perps", "perps:ETH/USDC:USDC", None, 12, "maintenance_margin_rate", 0.1))
+    given = {**flat, "risk_params": pl.concat([PARAMS, plain, own])}
+    assert judged(given)["asked"][1] == pytest.approx(0.1 * 8_020)
+    with pytest.raises(RuleError, match="margined by brackets"):
+        judged({**tables, "risk_params": pl.concat([PARAMS, own])})
+
+
+def test_a_number_of_an_account_of_another_venue_is_refused(tables) -> None:
+    astray = params(("perps", None, None, 11, "haircut", 0.5))
+    with pytest.raises(RuleError, match="account 11 is not one of perps"):
+        judged({**tables, "risk_params": pl.concat([PARAMS, astray])})
+
+
+def test_a_number_that_is_read_by_instrument_alone_has_no_owner(tables) -> None:
+    own = params(("perps", None, None, 12, "taker_fee", 0.001))
+    with pytest.raises(RuleError, match="taker_fee is given to an account"):
+        judged({**tables, "risk_params": pl.concat([PARAMS, own])})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"mode": "portfolio"}, "margined portfolio, which the profile"),
+        ({"venue_profile": None}, "no rule profile"),
+        ({"venue_profile": "generic-lending"}, "at a venue whose profile knows none"),
+        ({"venue_profile": "bybit-isolated-legacy"}, "margined cross, which the profile"),
+    ],
+)
+def test_what_no_rule_of_the_venue_speaks_of_is_refused(tables, change, words) -> None:
+    here = pl.col("venue") == "perps"
+    if "mode" in change:
+        accounts = tables["accounts"].with_columns(
+            mode=pl.when(here).then(pl.lit(change["mode"])).otherwise("mode")
+        )
+        tables = {**tables, "accounts": accounts}
+    else:
+        venues = tables["venues"].with_columns(
+            profile=pl.when(here).then(pl.lit(change["venue_profile"])).otherwise("profile")
+        )
+        tables = {**tables, "venues": venues}
+    with pytest.raises(RuleError, match=words):
+        judged(tables)
+
+
+def test_brackets_of_an_inverse_instrument_are_in_coin(tables: dict[str, pl.DataFrame]) -> None:
+    """Face 40,000 USD short at 2,000 is 20 coin: 1 % of it, 4 % of what passes 10 coin."""
+    instruments = tables["instruments"].with_columns(inverse=pl.col("kind") == "perp")
+    legs = tables["positions"].with_columns(
+        qty=pl.when(pl.col("kind") == "perp").then(-40_000.0).otherwise("qty"),
+        entry=pl.when(pl.col("kind") == "perp").then(2_500.0).otherwise("entry"),
+    )
+    prices = tables["prices"].with_columns(
+        price=pl.when(pl.col("kind") == "mark").then(2_000.0).otherwise("price")
+    )
+    tiers = BRACKETS.with_columns(
+        min_notional=pl.Series([0.0, 10.0]), max_notional=pl.Series([10.0, None]),
+        rate=pl.Series([0.01, 0.04]),
+    )  # fmt: skip
+    given = {
+        **tables, "instruments": instruments, "positions": legs, "prices": prices,
+        "margin_brackets": tiers,
+    }  # fmt: skip
+    found = judged(given)
+    profit = -40_000 * (2_000 / 2_500 - 1)
+    assert found["equity"][1] == pytest.approx(3_000 + profit)
+    assert found["asked"][1] == pytest.approx((0.01 * 10 + 0.04 * 10) * 2_000)
+    assert found["notional"][1] == pytest.approx(40_000)
+    # Cover falls by 16 USD a USD; what is asked is 0.04 * 40,000 - 0.3 p.
+    rise = ((3_000 + profit) - (1_600 - 0.3 * 2_000)) / (16 - 0.3) / 2_000
+    assert found["rise"][1] == pytest.approx(rise)
+
+
+def test_a_price_of_the_present_mark_is_published_but_not_closed_upon(tables) -> None:
+    """Hyperliquid in 2023 held maintenance at the present mark in the price that it published."""
+    venues = tables["venues"].with_columns(
+        profile=pl.col("profile").replace("binance-usdm", "hyperliquid")
+    )
+    flat = params(("perps", None, None, None, "max_leverage", 50.0))
+    given = {
+        **tables, "venues": venues, "margin_brackets": BRACKETS.clear(),
+        "risk_params": pl.concat([PARAMS, flat]),
+    }  # fmt: skip
+    early = margins(Snapshot.from_tables(given, 1_680_000_000_000_000))
+    assert early.rise[1] == pytest.approx((3_380 - 80.2) / (8_020 * 1.01))
+
+
+def test_the_digest_sees_every_bit_of_a_bracket(tables: dict[str, pl.DataFrame]) -> None:
+    def of(rate: float) -> str:
+        one = BRACKETS[:1].with_columns(rate=pl.lit(rate), max_notional=pl.lit(None, pl.Float64))
+        return Snapshot.from_tables({**tables, "margin_brackets": one}, TS).digest
+
+    before = np.get_printoptions()["precision"]
+    first = of(0.0123456781)
+    assert first != of(0.0123456784)
+    np.set_printoptions(precision=3)
+    try:
+        assert of(0.0123456781) == first
+    finally:
+        np.set_printoptions(precision=before)

@@ -271,5 +271,5 @@ def test_an_option_needs_volatility_and_a_forward(tables) -> None:
 
 def test_a_portfolio_group_needs_a_grid(tables) -> None:
     venues = tables["venues"].with_columns(profile=pl.lit("binance-usdm"))
-    with pytest.raises(RuleError, match="has no grid"):
+    with pytest.raises(RuleError, match="margined portfolio, which the profile"):
         margins(Snapshot.from_tables({**tables, "venues": venues}, TS))

@@ -73,7 +73,7 @@ def test_depth_of_a_band_becomes_the_e_fold_quantity_of_the_thinner_side(
     ).with_columns(ts=DAY, source=pl.lit("test"))
     market = Market.from_frames(universe, prices, depth)
     found = market.depth[universe.code("instrument", name)]
-    assert found == pytest.approx(700.0 / -math.log(0.95))
+    assert found == pytest.approx(700.0 / math.log(1.05))
     assert market.depth[universe.code("instrument", "lend:ETH")] == 0.0
     stated = depth.with_columns(band=pl.lit(1.0)).unique(
         ["side"], keep="first", maintain_order=True
@@ -125,5 +125,98 @@ def test_a_bad_price_is_refused(
 ) -> None:
     with pytest.raises(error):
         Market.from_frames(
-            universe, prices.with_columns(**{k: pl.lit(v) for k, v in change.items()})
+            universe, prices[:1].with_columns(**{k: pl.lit(v) for k, v in change.items()})
         )
+
+
+def test_two_prices_of_one_source_at_one_instant_are_refused(
+    universe: Universe, prices: pl.DataFrame
+) -> None:
+    twice = pl.concat([prices, prices[:1].with_columns(price=pl.lit(5.0))])
+    with pytest.raises(SchemaError, match="stands already"):
+        Market.from_frames(universe, twice)
+
+
+def test_sources_that_disagree_are_believed_in_one_order(
+    universe: Universe, prices: pl.DataFrame
+) -> None:
+    other = prices.with_columns(price=pl.col("price") * 2, source=pl.lit("zzz"))
+    both = pl.concat([prices, other])
+    one = Market.from_frames(universe, both)
+    two = Market.from_frames(universe, both.reverse())
+    assert one.digest == two.digest
+    assert one.mark[universe.code("instrument", "lend:ETH")] == 4_000.0
+
+
+EXPIRY = pl.datetime(2026, 6, 26, time_zone="UTC")
+
+
+def _chain(*prices: tuple[str, str, float], vols: list[tuple[object, ...]]) -> Market:
+    """Two ETH calls, a future of their expiry and a perp at one venue, another perp elsewhere."""
+    assets = pl.DataFrame({"asset": ["ETH"], "symbol": ["ETH"], "kind": ["native"]})
+    venues = pl.DataFrame({"venue": ["opt", "a-perps"], "kind": ["options", "perp"]})
+    rows = [
+        ("opt:C3", "opt", "option", 3_000.0),
+        ("opt:C4", "opt", "option", 4_000.0),
+        ("opt:F", "opt", "future", None),
+        ("opt:PERP", "opt", "perp", None),
+        ("a-perps:ETH", "a-perps", "perp", None),
+    ]
+    instruments = pl.DataFrame(rows, schema=["instrument", "venue", "kind", "strike"], orient="row")
+    instruments = instruments.with_columns(
+        symbol=pl.col("instrument"),
+        asset=pl.lit("ETH"),
+        inverse=False,
+        contract_size=1.0,
+        expiry=pl.when(pl.col("kind") != "perp").then(EXPIRY),
+        option_type=pl.when(pl.col("kind") == "option").then(pl.lit("call")),
+    )
+    universe = Universe.from_frames(
+        *(t.with_columns(ts=DAY) for t in (assets, venues, instruments))
+    )
+    given = pl.DataFrame(
+        prices,
+        schema={"instrument": pl.String, "kind": pl.String, "price": pl.Float64},
+        orient="row",
+    )
+    columns = ["venue", "dated", "strike", "vol", "forward"]
+    smile = pl.DataFrame(vols, schema=columns, orient="row", infer_schema_length=None).select(
+        "venue",
+        "vol",
+        pl.col("strike").cast(pl.Float64),
+        pl.col("forward").cast(pl.Float64),
+        asset=pl.lit("ETH"),
+        expiry=pl.when("dated").then(EXPIRY),
+        ts=DAY,
+        source=pl.lit("t"),
+    )
+    return Market.from_frames(
+        universe, given.with_columns(ts=DAY, source=pl.lit("t")), implied_vols=smile
+    )
+
+
+def test_an_option_is_written_on_its_own_forward() -> None:
+    perps = [("a-perps:ETH", "mark", 2_900.0), ("opt:PERP", "mark", 3_000.0)]
+    future = [("opt:F", "mark", 3_100.0), ("opt:F", "index", 3_000.0)]
+    own = [("opt:C3", "index", 3_400.0)]
+    level: list[tuple[object, ...]] = [("opt", False, None, 0.6, None)]
+    stated = [*level, ("opt", True, 3_000.0, 0.7, 3_200.0)]
+    code = 1  # opt:C3, after a-perps:ETH in the alphabet
+    assert _chain(perps[0], vols=level).index[code] == 2_900.0
+    assert _chain(*perps, vols=level).index[code] == 3_000.0
+    assert _chain(*perps, *future, vols=level).index[code] == 3_100.0
+    assert _chain(*perps, *future, vols=stated).index[code] == 3_200.0
+    assert _chain(*perps, *future, *own, vols=stated).index[code] == 3_400.0
+    assert _chain(vols=level).index[code] == 0.0
+
+
+def test_the_nearest_volatility_counts() -> None:
+    price = ("opt:PERP", "mark", 3_000.0)
+    far = ("a-perps", False, None, 0.9, None)
+    assert _chain(price, vols=[far]).vol[1:3].tolist() == [0.9, 0.9]
+    near = ("opt", False, None, 0.6, None)
+    assert _chain(price, vols=[near, far]).vol[1:3].tolist() == [0.6, 0.6]
+    term = ("opt", True, None, 0.65, None)
+    assert _chain(price, vols=[near, far, term]).vol[1:3].tolist() == [0.65, 0.65]
+    point = ("opt", True, 3_000.0, 0.7, None)
+    assert _chain(price, vols=[near, far, term, point]).vol[1:3].tolist() == [0.7, 0.65]

@@ -118,6 +118,7 @@ def margins(snapshot: Snapshot) -> Margins:
     kernel.account_sums(
         0, book.accounts, book.offset, legs, price, price, option_notional, terms, sums
     )
+    portfolio.require_models(snapshot, chain)
     portfolio.add_requirements(snapshot, legs, sums.asked)
     exposure = market_exposure(snapshot.universe)
     priced = np.where(price > 0.0, price, 1.0)
@@ -127,7 +128,9 @@ def margins(snapshot: Snapshot) -> Margins:
         snapshot,
         **{name: frozen(column) for name, column in sums._asdict().items()},
         leverage=frozen(_leverage(snapshot, sums)),
-        health=frozen(_ratio(sums.cover, sums.asked)),
+        health=frozen(
+            np.where((sums.asked <= 0.0) & (sums.cover < 0.0), 0.0, _ratio(sums.cover, sums.asked))
+        ),
         fall=frozen(fall),
         rise=frozen(rise),
     )
@@ -180,7 +183,7 @@ def _distances(
 def _leverage(snapshot: Snapshot, sums: kernel.Sums) -> FloatColumn:
     book = snapshot.book
     lends = np.isin(book.kind, (COLLATERAL, DEBT, SUPPLY))
-    lenders = np.zeros(book.accounts, dtype=np.bool_)
+    lenders = sums.debt > 0.0  # a negative cash balance is borrowed too
     lenders[book.leg_account[lends]] = True
     outright = np.where(lenders, sums.assets, 0.0)
     return np.where(sums.equity > 0.0, _ratio(outright + sums.notional, sums.equity), np.inf)

@@ -15,7 +15,7 @@ import polars as pl
 
 from undertow import schema
 from undertow.errors import RuleError
-from undertow.state import Book, BoolColumn, FloatColumn, FloatMatrix, Universe, as_frame
+from undertow.state import Book, BoolColumn, FloatColumn, Universe, as_frame
 from undertow.state.conform import empty, require
 from undertow.state.universe import NONE, encode
 
@@ -36,6 +36,8 @@ _RANGES = dict.fromkeys(_FRACTIONS, (0.0, 1.0))
 _RANGES |= dict.fromkeys(("liquidation_bonus", "debt_weight", "base_rate"), (0.0, 10.0))
 _RANGES |= dict.fromkeys(("slope1", "slope2", "target_health", "imf_factor"), (0.0, 100.0))
 _RANGES |= {"max_leverage": (1.0, 1000.0), "taker_fee": (-0.01, 0.1)}
+# Read by instrument alone; one of an account's own would be passed over in silence.
+_WHOLE = ("taker_fee", "imf_factor", "minimum_margin_rate")
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +76,7 @@ class Params:
         )
         _check_ranges(coded)
         _check_venues(universe, coded)
+        _check_scopes(coded)
         params = cls(universe, coded)
         params._check_pairs()
         return params
@@ -87,6 +90,11 @@ class Params:
             value[where] = given
         return value
 
+    def narrow(self, names: tuple[str, ...]) -> bool:
+        """Whether any account or category has one of these numbers of its own."""
+        own = pl.col("category").is_not_null() | pl.col("account").is_not_null()
+        return self.rows.filter(pl.col("name").is_in(list(names)) & own).height > 0
+
     def given(self, name: str) -> BoolColumn:
         """Of each instrument, whether anybody gave it the number called `name`."""
         return ~np.isnan(self.by_instrument(name, np.nan))
@@ -97,37 +105,54 @@ class Params:
         rows = self._named(name)
         categories = rows.filter(pl.col("category").is_not_null() & pl.col("account").is_null())
         if categories.height and book.categories:
-            table = self._by_category(book, categories)
-            leg = np.flatnonzero(book.category[book.leg_account] != NONE)
-            own = table[book.category[book.leg_account[leg]], book.inst[leg]]
-            value[leg] = np.where(np.isnan(own), value[leg], own)
+            self._by_category(book, categories, value)
         overrides = rows.filter(pl.col("account").is_not_null()).sort("inst", "account")
         if overrides.height:
             self._override(book, overrides, value)
         return value
 
-    def _by_category(self, book: Book, rows: pl.DataFrame) -> FloatMatrix:
-        """(categories, instruments): the number that a category gives, NaN where it gives none."""
-        universe = self.universe
-        table = np.full((len(book.categories), len(universe.instruments)), np.nan)
-        codes = {name: code for code, name in enumerate(book.categories)}
-        picked = rows.select("venue", "inst", "category", "value").sort("inst", "venue", "category")
-        for venue, inst, category, given in picked.iter_rows():
-            if category in codes:
-                where = universe.venue_of == venue if inst == NONE else inst
-                table[codes[category], where] = given
-        return table
+    def _by_category(self, book: Book, rows: pl.DataFrame, value: FloatColumn) -> None:
+        """Write what categories give over `value`: to all of a venue first, then to members."""
+        codes = pl.DataFrame({"category": book.categories}).with_row_index("code")
+        rows = rows.join(codes, on="category").with_columns(pl.col("code").cast(pl.Int64))
+        leg = np.flatnonzero(book.category[book.leg_account] != NONE)
+        category = book.category[book.leg_account[leg]].astype(np.int64)
+        inst = book.inst[leg]
+        for part, of_leg, size in (
+            (
+                rows.filter(pl.col("inst") == NONE),
+                self.universe.venue_of[inst],
+                len(self.universe.venues),
+            ),
+            (rows.filter(pl.col("inst") != NONE), inst, len(self.universe.instruments)),
+        ):
+            column = "venue" if of_leg is not inst else "inst"
+            given = part.select(key=pl.col("code") * size + pl.col(column), value="value").sort(
+                "key"
+            )
+            keys = given["key"].to_numpy()
+            if len(keys):
+                wanted = category * size + of_leg
+                place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+                found = keys[place] == wanted
+                value[leg[found]] = given["value"].to_numpy()[place[found]]
 
     def _override(self, book: Book, rows: pl.DataFrame, value: FloatColumn) -> None:
         """Write what single accounts were given over `value`, the widest first."""
         order = np.argsort(book.account, kind="stable")
         wanted = rows["account"].to_numpy()
         place = np.searchsorted(book.account[order], wanted)
-        for k, (account, inst, given) in enumerate(
-            rows.select("account", "inst", "value").iter_rows()
-        ):
+        columns = rows.select("account", "venue", "inst", "value")
+        for k, (account, venue, inst, given) in enumerate(columns.iter_rows()):
             if place[k] == len(order) or book.account[order[place[k]]] != account:
                 continue  # of an account that holds nothing now
+            if book.venue[order[place[k]]] != venue:
+                raise RuleError(
+                    f"the account {account} is not one of {self.universe.venues[venue]}",
+                    source="risk_params",
+                    column="account",
+                    hint="a number of one account is its own venue's",
+                )
             first, last = book.offset[order[place[k]]], book.offset[order[place[k]] + 1]
             legs = np.arange(first, last)
             value[legs if inst == NONE else legs[book.inst[first:last] == inst]] = given
@@ -146,7 +171,7 @@ class Params:
         faults = (
             (both & (ltv > threshold), "ltv {} is above the liquidation threshold {}", ltv),
             (
-                self.given("liquidation_bonus") & (threshold * (1.0 + bonus) >= 1.0)
+                self.given("liquidation_bonus") & (threshold * (1.0 + bonus) > 1.0 + 1e-12)
                 & self.given("liquidation_threshold") & (threshold > 0),
                 "bonus {} with threshold {} seizes more than the debt is covered by",
                 bonus,
@@ -159,7 +184,7 @@ class Params:
                     words.format(number[at], threshold[at]),
                     source="risk_params",
                     column=self.universe.instruments[at],
-                    hint="threshold x (1 + bonus) must stay below 1, and ltv below the threshold",
+                    hint="threshold x (1 + bonus) may not pass 1, nor ltv below the threshold",
                 )
 
 
@@ -190,4 +215,16 @@ def _check_venues(universe: Universe, rows: pl.DataFrame) -> None:
             source="risk_params",
             row=row + 1,
             column="instrument",
+        )
+
+
+def _check_scopes(rows: pl.DataFrame) -> None:
+    own = pl.col("category").is_not_null() | pl.col("account").is_not_null()
+    wrong = rows.filter(pl.col("name").is_in(list(_WHOLE)) & own)
+    if wrong.height:
+        raise RuleError(
+            f"{wrong['name'][0]} is given to an account or a category",
+            source="risk_params",
+            column="name",
+            hint="give it to an instrument or a venue",
         )

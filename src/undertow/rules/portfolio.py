@@ -108,12 +108,17 @@ def _by_venue(
             )
         chain = chain_of(snapshot, profile.grid)
         groups = np.flatnonzero((book.mode == PORTFOLIO) & (book.venue == venue))
-        _require_models(snapshot, chain)
         yield groups, chain, grid_of(profile.grid)
 
 
-def _require_models(snapshot: Snapshot, chain: options.Chain) -> None:
-    """An option that is held needs a forward and a volatility, or its risk is unknown."""
+def require_models(snapshot: Snapshot, chain: options.Chain) -> None:
+    """An option that is held needs a forward and a volatility, or its risk is unknown.
+
+    Raises
+    ------
+    MissingPrice
+        Naming the first that lacks one.
+    """
     book = snapshot.book
     held = np.unique(book.inst[book.kind == OPTION])
     for what, column, table in (

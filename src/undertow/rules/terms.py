@@ -20,12 +20,15 @@ from undertow.rules.brackets import Brackets, terms_of
 from undertow.rules.params import Params
 from undertow.rules.profile import PerpRules, Profile, load_profile
 from undertow.rules.scaled import size_premium
+from undertow.rules.single import Basis
+from undertow.rules.standing import check_accounts
 from undertow.state import AnyColumn, Book, FloatColumn, Universe, as_frame
 from undertow.state.arrays import digest
 from undertow.state.book import CASH, COLLATERAL, DEBT, FUTURE, OPTION, PERP, PORTFOLIO, SUPPLY
 from undertow.state.conform import empty, require
-from undertow.state.universe import encode
+from undertow.state.universe import NONE, encode
 
+_RATES = ("max_leverage", "initial_margin_rate", "maintenance_margin_rate")
 _ROLES = {
     COLLATERAL: kernel.COLLATERAL,
     DEBT: kernel.DEBT,
@@ -62,15 +65,17 @@ class Rules:
         day = np.datetime64(ts, "us").astype("datetime64[D]").item()
         profiles = tuple(load_profile(name, day) if name else None for name in universe.profile)
         params = Params.from_frame(universe, risk_params)
+        _check_categories(universe, profiles, params)
         return cls(universe, profiles, params, _published(universe, margin_brackets))
 
     @cached_property
     def digest(self) -> str:
         """A hash of all profiles and numbers."""
         rows = self.params.rows.with_columns(pl.col("category", "name").fill_null(""))
-        tiers = [f"{k}:{b.floor}{b.rate}{b.amount}" for k, b in enumerate(self.brackets) if b]
         ordered = rows.sort("venue", "inst", "category", "account", "name")
-        return digest(self.universe.digest, repr(self.profiles), *tiers, ordered.write_csv())
+        values = ordered["value"].to_numpy()  # as bits: text would round them
+        words = ordered.drop("value").write_csv()
+        return digest(self.universe.digest, repr(self.profiles), words, values, *self.terms)
 
     @cached_property
     def terms(self) -> kernel.Terms:
@@ -89,7 +94,11 @@ class Rules:
         basis = np.full(len(self.universe.instruments), kernel.TESTED, dtype=np.int8)
         for venue, profile in enumerate(self.profiles):
             if profile is not None and profile.perp is not None:
-                basis[self.universe.venue_of == venue] = profile.perp.maintenance_basis.code
+                held_at = profile.perp.maintenance_basis
+                # A venue whose published price holds maintenance at the present mark still closes
+                # on that of the tested one.
+                code = kernel.TESTED if held_at is Basis.CURRENT else held_at.code
+                basis[self.universe.venue_of == venue] = code
         return terms_of(tables, closing_fee=np.where(derivative, fee, 0.0), basis=basis)
 
     @property
@@ -102,21 +111,25 @@ class Rules:
         by_venue = [bool(p and p.perp and getattr(p.perp, name)) for p in self.profiles]
         return np.array([*by_venue, False], dtype=np.bool_)[self.universe.venue_of]
 
-    def _maintenance_rates(self) -> FloatColumn:
+    def _maintenance_rates(self, book: Book | None = None) -> FloatColumn:
+        """Maintenance rate by instrument, or by leg of `book`; NaN where nothing says one."""
         share = np.ones(len(self.universe.instruments))
         for venue, profile in enumerate(self.profiles):
             perp: PerpRules | None = profile.perp if profile else None
             if perp is not None and perp.maintenance_of_initial is not None:
                 share[self.universe.venue_of == venue] = perp.maintenance_of_initial
-        leverage = self.params.by_instrument("max_leverage", np.nan)
-        initial = self.params.by_instrument("initial_margin_rate", np.nan)
-        stated = self.params.by_instrument("maintenance_margin_rate", np.nan)
+        names = ("max_leverage", "initial_margin_rate", "maintenance_margin_rate")
+        if book is None:
+            leverage, initial, stated = (self.params.by_instrument(n, np.nan) for n in names)
+        else:
+            leverage, initial, stated = (self.params.by_leg(book, n, np.nan) for n in names)
+            share = share[book.inst]
         initial = np.where(np.isnan(initial), 1.0 / leverage, initial)
         return np.where(np.isnan(stated), initial * share, stated)
 
     def _thresholds(self) -> FloatColumn:
         """By instrument, the threshold that the profile fixes where no parameter says one."""
-        value = np.zeros(len(self.universe.instruments))
+        value = np.full(len(self.universe.instruments), np.nan)
         for venue, profile in enumerate(self.profiles):
             lending = profile.lending if profile else None
             if lending is not None and lending.minimum_ratio is not None:
@@ -131,6 +144,7 @@ class Rules:
         RuleError
             When a derivative is held whose venue says nothing of its maintenance.
         """
+        check_accounts(self.universe, self.profiles, book)
         role = np.array([_ROLES[kind] for kind in sorted(_ROLES)], dtype=np.int8)[book.kind]
         inverse = self.universe.inverse[book.inst] & (role == kernel.LINEAR)
         role[inverse] = kernel.INVERSE
@@ -142,27 +156,54 @@ class Rules:
             weight[cash] = 1.0 - self.params.by_leg(book, "haircut")[cash]
         by_grid = (book.mode == PORTFOLIO)[book.leg_account] & (role >= kernel.LINEAR)
         weight[by_grid] = 0.0
-        self._require_maintenance(book, (role >= kernel.LINEAR) & ~by_grid)
-        self._add_size_premium(book, role, weight)
+        straight = ((role == kernel.LINEAR) | (role == kernel.INVERSE)) & ~by_grid
+        self._require_maintenance(book, straight)
+        self._own_rates(book, straight, weight)
+        self._add_size_premium(book, straight, weight)
         return kernel.Legs(book.inst, book.qty, book.entry, role, weight)
 
     def _weigh(self, book: Book, legs: AnyColumn, name: str, weight: FloatColumn) -> None:
         if legs.any():
             default = self._thresholds() if name == "liquidation_threshold" else 1.0
-            weight[legs] = self.params.by_leg(book, name, default)[legs]
+            own = self.params.by_leg(book, name, default)[legs]
+            if np.isnan(own).any():
+                leg = np.flatnonzero(legs)[np.flatnonzero(np.isnan(own))[0]]
+                raise RuleError(
+                    f"nothing says the {name} of {self.universe.instruments[book.inst[leg]]}, "
+                    "which is held",
+                    source="risk_params",
+                    hint="add one for the instrument or its venue; 0 where it does not count",
+                )
+            weight[legs] = own
 
-    def _add_size_premium(self, book: Book, role: AnyColumn, weight: FloatColumn) -> None:
+    def _own_rates(self, book: Book, legs: AnyColumn, weight: FloatColumn) -> None:
+        """Where an account or a category has a maintenance rate of its own, as a multiple."""
+        if not self.params.narrow(_RATES):
+            return
+        plain, own = self._maintenance_rates()[book.inst], self._maintenance_rates(book)
+        differ = np.flatnonzero(legs & ~np.isnan(own) & (own != plain))
+        tiers = np.diff(self.terms.start)[book.inst[differ]]
+        unusable = (tiers != 1) | np.isnan(plain[differ])
+        if unusable.any():
+            name = self.universe.instruments[int(book.inst[differ[np.flatnonzero(unusable)[0]]])]
+            raise RuleError(
+                f"an account or a category has a maintenance rate of its own for {name}, which is "
+                "margined by brackets",
+                source="risk_params",
+                hint="a rate of one's own needs an instrument with one flat rate",
+            )
+        weight[differ] = own[differ] / plain[differ]
+
+    def _add_size_premium(self, book: Book, straight: AnyColumn, weight: FloatColumn) -> None:
         """Where maintenance rises with the square root of size, as a multiple of the flat rate."""
-        legs = np.flatnonzero(
-            self._perp_flag("size_premium")[book.inst] & (role == kernel.LINEAR) & (weight > 0.0)
-        )
+        legs = np.flatnonzero(self._perp_flag("size_premium")[book.inst] & straight)
         if not len(legs):
             return
         imf = self.params.by_instrument("imf_factor")[book.inst[legs]]
-        rate = self._maintenance_rates()[book.inst[legs]]
+        rate = self._maintenance_rates()[book.inst[legs]] * weight[legs]
         charged = size_premium(book.qty[legs], imf, rate)
         usable = (imf > 0.0) & (rate > 0.0)
-        weight[legs[usable]] = charged[usable] / rate[usable]
+        weight[legs[usable]] *= charged[usable] / rate[usable]
 
     def _require_maintenance(self, book: Book, legs: AnyColumn) -> None:
         terms = self.terms
@@ -174,6 +215,24 @@ class Rules:
                 source="margin_brackets",
                 hint="add its brackets, or max_leverage or maintenance_margin_rate in risk_params",
             )
+
+
+def _check_categories(
+    universe: Universe, profiles: tuple[Profile | None, ...], params: Params
+) -> None:
+    """Where accounts choose a category, its terms are those of its members, named one by one."""
+    chosen = [v for v, p in enumerate(profiles) if p and p.lending and p.lending.categories]
+    loose = params.rows.filter(
+        pl.col("venue").is_in(chosen) & pl.col("category").is_not_null() & (pl.col("inst") == NONE)
+    )
+    if loose.height:
+        raise RuleError(
+            f"the category {loose['category'][0]!r} of {universe.venues[loose['venue'][0]]} gives "
+            f"{loose['name'][0]} to every instrument of the venue",
+            source="risk_params",
+            column="instrument",
+            hint="name each instrument that is a member of the category",
+        )
 
 
 def _published(universe: Universe, margin_brackets: Any) -> tuple[Brackets | None, ...]:

@@ -59,6 +59,7 @@ class Market:
             When an instrument is unknown.
         """
         given = _given_prices(universe, prices)
+        smiles = _smiles(universe, implied_vols)
         priced = np.zeros(len(universe.instruments), dtype=np.bool_)
         for _, has in given.values():
             priced |= has
@@ -69,12 +70,12 @@ class Market:
         return cls(
             universe=universe,
             mark=frozen(mark),
-            index=frozen(_index(universe, given)),
+            index=frozen(_index(universe, given, smiles)),
             spot=frozen(_first_given(given, _FIRST["spot"])),
             oracle=frozen(_first_given(given, _FIRST["oracle"])),
             priced=frozen(priced),
             depth=frozen(_e_fold_depth(universe, depth)),
-            vol=frozen(_instrument_vols(universe, implied_vols)),
+            vol=frozen(_instrument_vols(universe, smiles)),
         )
 
     def __repr__(self) -> str:
@@ -106,7 +107,7 @@ class Market:
 
 
 def _given_prices(universe: Universe, prices: Any) -> dict[str, tuple[FloatColumn, BoolColumn]]:
-    rows = require(schema.table("prices"), as_frame(prices), keys=False)
+    rows = require(schema.table("prices"), as_frame(prices))
     given = {}
     for kind in schema.PRICE_KINDS:
         part = rows.filter(pl.col("kind") == kind)
@@ -134,34 +135,50 @@ def _first_given(
     return first
 
 
-def _index(universe: Universe, given: dict[str, tuple[FloatColumn, BoolColumn]]) -> FloatColumn:
+def _index(
+    universe: Universe,
+    given: dict[str, tuple[FloatColumn, BoolColumn]],
+    smiles: pl.DataFrame,
+) -> FloatColumn:
     """The basket under each instrument; of an option the forward it is written on, or 0.
 
-    An option without an index of its own takes the price of the first perp, future or spot
-    instrument on its asset, at its own venue before others.
+    Whose word counts for an option: an index of its own; the forward that came with its volatility;
+    the mark of a future on its asset of the same expiry; the index of a perp or spot instrument on
+    it. Its own venue goes before others, then the alphabet.
     """
     index = _first_given(given, _FIRST["index"])
-    straight = np.isin(
-        universe.kind, [schema.INSTRUMENT_KINDS.index(k) for k in ("perp", "future", "spot")]
-    )
+    mark = _first_given(given, _TRADED)
     own, has = given["index"]
+    future, *others = (schema.INSTRUMENT_KINDS.index(k) for k in ("future", "perp", "spot"))
+    stated = _own_points(universe, smiles.filter(pl.col("forward").is_not_null()))
+    forward = {int(i): value for i, value in stated.select("inst", "forward").iter_rows()}
     for k in np.flatnonzero(universe.kind == schema.INSTRUMENT_KINDS.index("option")):
-        index[k] = own[k]
-        if not has[k]:
-            same = np.flatnonzero(
-                straight & (universe.asset_of == universe.asset_of[k]) & (index > 0)
-            )
-            elsewhere = universe.venue_of[same] != universe.venue_of[k]
-            order = np.argsort(elsewhere, kind="stable")
-            index[k] = index[same[order[0]]] if len(same) else 0.0
+        if has[k]:
+            index[k] = own[k]
+            continue
+        on_it = universe.asset_of == universe.asset_of[k]
+        dated = on_it & (universe.kind == future) & (universe.expiry == universe.expiry[k])
+        undated = on_it & np.isin(universe.kind, others)
+        ranked = (_nearest(universe, k, dated & (mark > 0), mark),
+                  _nearest(universe, k, undated & (index > 0), index))  # fmt: skip
+        index[k] = forward.get(int(k)) or ranked[0] or ranked[1]
     return index
+
+
+def _nearest(universe: Universe, option: Any, among: BoolColumn, price: FloatColumn) -> float:
+    """Price of the first instrument `among` some, those of the option's own venue before others."""
+    found = np.flatnonzero(among)
+    if not len(found):
+        return 0.0
+    elsewhere = universe.venue_of[found] != universe.venue_of[option]
+    return float(price[found[np.argsort(elsewhere, kind="stable")[0]]])
 
 
 def _e_fold_depth(universe: Universe, depth: Any) -> FloatColumn:
     """E-fold quantity of each instrument: stated, or read off the widest band of the thinner side.
 
     Within a band b the book holds q; if it stays as dense beyond, exp(-q/d) = 1 - b gives
-    d = q / -log(1 - b).
+    d = q / -log(1 - b); on the ask side, where the price rises, d = q / log(1 + b).
     """
     thin = np.full(len(universe.instruments), np.inf)
     rows = require(
@@ -174,25 +191,37 @@ def _e_fold_depth(universe: Universe, depth: Any) -> FloatColumn:
     band, qty = rows["band"].to_numpy(), rows["qty"].to_numpy()
     stated = band == E_FOLD
     narrower = np.where(stated, 0.5, band)
-    np.minimum.at(thin, inst, np.where(stated, qty, qty / -np.log1p(-narrower)))
+    reach = np.where(rows["side"] == "bid", -np.log1p(-narrower), np.log1p(narrower))
+    np.minimum.at(thin, inst, np.where(stated, qty, qty / reach))
     return np.where(np.isfinite(thin), thin, 0.0)
 
 
-def _instrument_vols(universe: Universe, implied_vols: Any) -> FloatColumn:
-    """Volatility of each instrument: its own smile point, or that of its asset at any venue."""
-    vol = np.zeros(len(universe.instruments))
-    if implied_vols is None:
-        return vol
-    rows = require(schema.table("implied_vols"), as_frame(implied_vols), keys=False).sort(
-        "ts", "venue", "asset", maintain_order=True
-    )
-    whole = rows.filter(pl.col("expiry").is_null() & pl.col("strike").is_null())
-    of_asset = np.zeros(len(universe.assets))
-    asset = encode(whole["asset"], pl.Series(universe.assets), what="asset", source="implied_vols")
-    of_asset[asset] = whole["vol"].to_numpy()
-    vol = of_asset[universe.asset_of]
+def _smiles(universe: Universe, implied_vols: Any) -> pl.DataFrame:
+    """The table of volatilities in an order in which a later row is to be believed."""
+    table = schema.table("implied_vols")
+    rows = require(table, empty(table) if implied_vols is None else as_frame(implied_vols))
+    for what, names in (("venue", universe.venues), ("asset", universe.assets)):
+        encode(rows[what], pl.Series(names, dtype=pl.String), what=what, source=table.name)
+    return rows.sort("ts", "source", "venue", "asset", maintain_order=True)
+
+
+def _own_points(universe: Universe, rows: pl.DataFrame) -> pl.DataFrame:
+    """Of each option, the row of its own venue, expiry and strike, or of its expiry."""
+    options = _options(universe)
     point = ["venue", "asset", "expiry", "strike"]
-    options = pl.DataFrame(
+    exact = rows.filter(pl.col("strike").is_not_null())
+    level = rows.filter(pl.col("strike").is_null()).drop("strike")
+    found = [
+        options.join(part.unique(on, keep="last", maintain_order=True), on=on)
+        for part, on in ((level, point[:3]), (exact, point))
+    ]
+    columns = ["inst", "vol", "forward"]
+    whole = pl.concat([part.select(columns) for part in found])
+    return whole.unique("inst", keep="last", maintain_order=True).sort("inst")
+
+
+def _options(universe: Universe) -> pl.DataFrame:
+    frame = pl.DataFrame(
         {
             "venue": pl.Series(universe.venues, dtype=pl.String).gather(universe.venue_of),
             "asset": pl.Series(universe.assets, dtype=pl.String).gather(universe.asset_of),
@@ -200,7 +229,35 @@ def _instrument_vols(universe: Universe, implied_vols: Any) -> FloatColumn:
             "strike": universe.strike,
         }
     ).with_row_index("inst")
-    smile = rows.filter(pl.col("expiry").is_not_null() & pl.col("strike").is_not_null())
-    own = options.join(smile.unique(point, keep="last", maintain_order=True), on=point).sort("inst")
+    return frame.filter(pl.Series(universe.kind == schema.INSTRUMENT_KINDS.index("option")))
+
+
+def _instrument_vols(universe: Universe, smiles: pl.DataFrame) -> FloatColumn:
+    """Volatility of each instrument.
+
+    Whose word counts: the venue's own point at the option's expiry and strike; its level for the
+    expiry; its level for the asset; any venue's level for the asset, the newest. Between strikes
+    nothing is drawn: a smile is interpolated by whoever publishes the points.
+    """
+    whole = smiles.filter(pl.col("expiry").is_null() & pl.col("strike").is_null())
+    asset = encode(
+        whole["asset"],
+        pl.Series(universe.assets, dtype=pl.String),
+        what="asset",
+        source="implied_vols",
+    )
+    venue = encode(
+        whole["venue"],
+        pl.Series(universe.venues, dtype=pl.String),
+        what="venue",
+        source="implied_vols",
+    )
+    anywhere = np.zeros(len(universe.assets))
+    anywhere[asset] = whole["vol"].to_numpy()
+    here = np.zeros((len(universe.venues), len(universe.assets)))
+    here[venue, asset] = whole["vol"].to_numpy()
+    local = here[universe.venue_of, universe.asset_of]
+    vol = np.where(local > 0.0, local, anywhere[universe.asset_of])
+    own = _own_points(universe, smiles.filter(pl.col("expiry").is_not_null()))
     vol[own["inst"].to_numpy()] = own["vol"].to_numpy()
     return vol
