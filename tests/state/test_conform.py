@@ -150,3 +150,22 @@ def test_require_names_the_first_fault_and_counts_the_rest() -> None:
     with pytest.raises(SchemaError, match=r"-1\.0 is below 0 usd/base \(and 1 more\)") as caught:
         require(PRICES, bad, keys=False)
     assert (caught.value.row, caught.value.column) == (2, "price")
+
+
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", None])
+def test_a_moment_outside_the_calendar_is_a_fault_not_a_crash(unit: str, zone: str | None) -> None:
+    far = {"ms": 9_223_372_036_854_775, "us": 2**62, "ns": 2**62}[unit]
+    column = pl.Series("ts", [far], dtype=pl.Int64).cast(pl.Datetime(unit, zone))  # type: ignore[arg-type]
+    found = conform(PRICES, frame().with_columns(column))
+    assert found.faults.height == (unit != "ns" or zone is None)
+
+
+def test_decimals_are_whole_or_faults() -> None:
+    table = schema.table("entities")
+    row = {"ts": MOMENT, "label": "x", "kind": "fund", "evidence": "observed"}
+    for text, fits in (("10", True), ("10.7", False)):
+        given = pl.DataFrame({name: [v] for name, v in row.items()}).with_columns(
+            owner=pl.Series([text]).cast(pl.Decimal(12, 2))
+        )
+        assert (conform(table, given).faults.height == 0) is fits

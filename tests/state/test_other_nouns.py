@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from undertow.errors import StateError
-from undertow.state import Claims, Network, Panel, Reading, Universe, readings_frame
+from undertow.state import Claims, Network, Panel, Reading, Universe, as_frame, readings_frame
 
 DAY = pl.datetime(2026, 1, 1, time_zone="UTC")
 
@@ -145,8 +145,49 @@ def test_readings_fit_their_table() -> None:
         ({"low": 0.6}, "upside down"),
         ({"evidence": "guessed"}, "evidence"),
         ({"coverage": 1.2}, "coverage"),
+        ({"level": 2.0}, "level"),
+        ({"window_us": -5}, "window"),
+        ({"mark_source": "guess"}, "mark_source"),
     ],
 )
 def test_half_a_statement_is_refused(changes, words) -> None:
     with pytest.raises(StateError, match=words):
         _reading(**changes)
+
+
+def test_a_panel_takes_instants_of_any_unit_and_zone_but_none_without() -> None:
+    long = pl.DataFrame(
+        {
+            "ts": ["2026-01-01T00:00:00Z", "2026-01-01T02:00:00+01:00"],
+            "s": ["a", "a"],
+            "v": [1.0, 2.0],
+        }
+    )
+    hour = 3_600_000_000
+    panel = Panel.from_frame("p", "1", long, series="s", value="v")
+    assert np.diff(panel.ts).tolist() == [hour]
+    milli = long.with_columns(pl.col("ts").str.to_datetime(time_zone="UTC").dt.cast_time_unit("ms"))
+    assert Panel.from_frame("p", "1", milli, series="s", value="v").digest == panel.digest
+    naive = milli.with_columns(pl.col("ts").dt.replace_time_zone(None))
+    with pytest.raises(ValueError, match="time zone"):
+        Panel.from_frame("p", "1", naive, series="s", value="v")
+    with pytest.raises(StateError, match="no column 'x'"):
+        Panel.from_frame("p", "1", long, series="s", value="x")
+    with pytest.raises(StateError, match="float64"):
+        Panel.from_arrays("p", "1", [1.9], ["a"], [[1.0]])
+    with pytest.raises(StateError, match="cannot be called 'ts'"):
+        Panel.from_arrays("p", "1", [1], ["ts"], [[1.0]])
+
+
+def test_nobody_can_write_into_a_noun_or_loses_his_own_array() -> None:
+    values, weight = np.ones((1, 1)), np.ones(1)
+    panel = Panel.from_arrays("p", "1", [1], ["a"], values)
+    network = Network.from_edges("n", "1", ["a"], [0], [0], weight)
+    values[0, 0] = weight[0] = 9.0
+    assert (panel.values[0, 0], network.weight[0]) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("table", [{"a": [1, 2], "b": [1]}, {"a": [1, "x", [2]]}, 7])
+def test_what_is_no_table_is_refused_in_words(table: object) -> None:
+    with pytest.raises(ValueError, match="table"):
+        as_frame(table)

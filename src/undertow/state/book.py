@@ -45,7 +45,7 @@ class Book:
     account: KeyColumn  # the integer key of the lake
     venue: ShortColumn
     mode: SmallColumn  # CROSS, ISOLATED or PORTFOLIO
-    category: ShortColumn  # into `categories`, or NONE
+    category: CodeColumn  # into `categories`, or NONE
     owner: CodeColumn  # into `owners`; never decreasing
     offset: KeyColumn  # (accounts + 1,)
     # by leg
@@ -163,6 +163,10 @@ def _lay_out_accounts(
     same = (owner_or_self[1:] == owner_or_self[:-1]) & known[1:] & known[:-1]
     new_owner[1:] = ~same
     names = groups["category"].drop_nulls().unique().sort()
+    if len(universe.venues) > np.iinfo(np.int16).max:
+        raise StateError(
+            f"{len(universe.venues):,} venues are more than a book can tell apart", source="venues"
+        )
     venue = encode(groups["venue"], pl.Series(universe.venues), what="venue", source="accounts")
     category = encode(groups["category"], names, what="category", source="accounts")
     mode = encode(groups["mode"], pl.Series(schema.MARGIN_MODES), what="mode", source="accounts")
@@ -170,7 +174,7 @@ def _lay_out_accounts(
         "account": frozen(account),
         "venue": frozen(venue[order].astype(np.int16)),
         "mode": frozen(mode[order].astype(np.int8)),
-        "category": frozen(category[order].astype(np.int16)),
+        "category": frozen(category[order]),
         "owner": frozen((np.cumsum(new_owner) - 1).astype(np.int32)),
         "owners": frozen(np.where(known, owner_or_self, UNKNOWN_OWNER)[new_owner]),
         "categories": tuple(names),

@@ -162,8 +162,25 @@ def _shown(series: pl.Series) -> pl.Series:
     """Values as an error message quotes them."""
     if series.dtype.is_nested():
         return pl.repeat(str(series.dtype), len(series), eager=True)
+    if series.dtype.is_temporal():  # a moment outside the calendar has no text; show its number
+        number = series.to_physical().cast(pl.String)
+        inside = series.set(~_within_calendar(series), None).cast(pl.String)
+        return ("'" + inside.fill_null(number) + "'").fill_null("nothing")
     text = series if series.dtype == pl.String else series.cast(pl.String, strict=False)
     return ("'" + text.str.slice(0, 60) + "'").fill_null("nothing")
+
+
+def _within_calendar(series: pl.Series) -> pl.Series:
+    """Which moments lie in the years 1 to 9999, which is as far as text and files can say them."""
+    if not isinstance(series.dtype, pl.Datetime):
+        return pl.repeat(value=True, n=len(series), eager=True)
+    largest = 2**63 - 1
+    low, high = (
+        {"ms": bound // 1_000, "us": bound, "ns": bound * 1_000}[series.dtype.time_unit]
+        for bound in _CALENDAR
+    )
+    inside = series.to_physical().is_between(max(low, -largest), min(high, largest))
+    return inside.fill_null(value=True)
 
 
 def _range_checks(column: Column, cast: pl.Series, value: pl.Expr) -> list[tuple[pl.Expr, pl.Expr]]:
@@ -225,6 +242,8 @@ def _as_int(series: pl.Series) -> tuple[pl.Series, pl.Series | None]:
         return pl.repeat(None, len(series), dtype=pl.Int64, eager=True), series.is_not_null()
     source = series.str.strip_chars() if series.dtype == pl.String else series
     cast = source.cast(pl.Int64, strict=False)
+    if series.dtype.is_decimal():
+        cast = pl.select(pl.when(series == cast.cast(series.dtype)).then(cast)).to_series()
     if series.dtype.is_float():  # only whole numbers that a float holds exactly
         exact = (series == cast.cast(pl.Float64)) & (series.abs() <= 2.0**53)
         cast = pl.select(pl.when(exact).then(cast)).to_series()
@@ -253,7 +272,9 @@ def _as_flag(series: pl.Series) -> tuple[pl.Series, pl.Series | None]:
 
 def _as_time(series: pl.Series) -> tuple[pl.Series, pl.Series | None]:
     if isinstance(series.dtype, pl.Datetime) and series.dtype.time_zone is not None:
-        return series.dt.convert_time_zone("UTC").dt.cast_time_unit("us"), None
+        inside = _within_calendar(series)
+        known = series if inside.all() else series.set(~inside, None)
+        return known.dt.convert_time_zone("UTC").dt.cast_time_unit("us"), ~inside
     if series.dtype == pl.String:  # an instant must say its zone: row by row, so zones may differ
         zoned = series.str.contains(_ZONED)
         text = pl.select(pl.when(zoned).then(series.str.replace(r"(?i)z$", "+00:00"))).to_series()
@@ -262,6 +283,27 @@ def _as_time(series: pl.Series) -> tuple[pl.Series, pl.Series | None]:
         return cast, cast.is_null() & series.is_not_null() & ~_blank(series)
     nothing = pl.repeat(None, len(series), dtype=DTYPES[Kind.TIME], eager=True)
     return nothing, series.is_not_null()
+
+
+def instants(series: pl.Series, *, source: str) -> pl.Series:
+    """A column of instants as UTC microseconds.
+
+    Raises
+    ------
+    SchemaError
+        At the first value that is no instant or names no time zone.
+    """
+    cast, wrong = _as_time(series)
+    bad = cast.is_null() if wrong is None else cast.is_null() | wrong
+    if bad.any():
+        row = int(bad.arg_true()[0])
+        raise SchemaError(
+            f"{_EXPECTED[Kind.TIME]}, not {_shown(series)[row]}",
+            source=source,
+            row=row + 1,
+            column=series.name,
+        )
+    return cast
 
 
 def _blank(series: pl.Series) -> pl.Series:

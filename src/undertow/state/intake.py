@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 _READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
     ".parquet": pl.read_parquet,
-    ".csv": lambda path: pl.read_csv(path, infer_schema_length=None),
+    # Cells stay text: whoever declares a column says what it is, so that `007` is not made 7.
+    ".csv": lambda path: pl.read_csv(path, infer_schema=False),
     ".ndjson": lambda path: pl.read_ndjson(path, infer_schema_length=None),
     ".jsonl": lambda path: pl.read_ndjson(path, infer_schema_length=None),
     ".arrow": pl.read_ipc,
@@ -43,10 +44,16 @@ def as_frame(table: Any) -> pl.DataFrame:
         return table.collect()
     if isinstance(table, str | Path):
         return _read(Path(table))
-    if isinstance(table, Mapping) or hasattr(table, "__arrow_c_stream__"):
-        return pl.DataFrame(table)
-    if hasattr(table, "to_dict") and hasattr(table, "columns"):  # pandas before 3
-        return pl.DataFrame({str(name): list(table[name]) for name in table.columns})
+    try:
+        if isinstance(table, Mapping) or hasattr(table, "__arrow_c_stream__"):
+            return pl.DataFrame(table)
+        if hasattr(table, "to_dict") and hasattr(table, "columns"):  # pandas before 3
+            return pl.DataFrame({str(name): list(table[name]) for name in table.columns})
+    except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
+        raise SchemaError(
+            f"the {type(table).__name__} cannot be read as a table: {str(error).splitlines()[0]}",
+            hint="give columns of one length, each of one type",
+        ) from error
     raise SchemaError(
         f"a table was expected, not {type(table).__name__}",
         hint="pass a polars or pandas frame, an Arrow stream, a dict of columns or a path",

@@ -2,6 +2,7 @@
 
 Row `i` of the three arrays lists the edges out of node `i`: their targets and weights stand in
 `start[i]:start[i + 1]`, sorted by target. Which way an edge points is said by whoever builds it.
+Nodes go by name, because owners, bridges and custodians stand beside assets and venues.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Network:
         """
         names = tuple(str(node) for node in nodes)
         ends = np.asarray(source, dtype=np.int64), np.asarray(target, dtype=np.int64)
-        value = np.asarray(weight, dtype=np.float64)
+        value = np.array(weight, dtype=np.float64)
         if len(set(names)) != len(names):
             raise StateError("a node stands twice", source=name)
         if not len(ends[0]) == len(ends[1]) == len(value):

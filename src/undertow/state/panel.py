@@ -1,6 +1,7 @@
 """Series side by side over time: rows are instants, columns are labelled series.
 
-The only noun that may hold NaN: a series that had no value at an instant has none here.
+The only noun that may hold NaN: a series that had no value at an instant has none here. Columns go
+by label, not by a code of a Universe, because a series may stand for a sector, a cohort or a group.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import polars as pl
 
 from undertow.errors import StateError
 from undertow.state.arrays import FloatMatrix, KeyColumn, digest, frozen
+from undertow.state.conform import instants
 from undertow.state.intake import as_frame
 
 
@@ -36,17 +38,24 @@ class Panel:
         StateError
             When shapes differ, instants do not increase, a label repeats or a value is infinite.
         """
-        instants = np.asarray(ts, dtype=np.int64)
+        moments = np.array(ts)  # copies: nobody else may write into a noun
         names = tuple(str(label) for label in labels)
-        matrix = np.asarray(values, dtype=np.float64)
-        if matrix.shape != (len(instants), len(names)):
+        matrix = np.array(values, dtype=np.float64)
+        if moments.size and moments.dtype.kind not in "iu":
             raise StateError(
-                f"values are {matrix.shape}; {len(instants)} instants and {len(names)} labels "
-                f"need {(len(instants), len(names))}",
+                f"instants are {moments.dtype}", source=name, hint="give UTC microseconds, int64"
+            )
+        moments = moments.astype(np.int64)
+        if "ts" in names:
+            raise StateError("a series cannot be called 'ts'", source=name)
+        if matrix.shape != (len(moments), len(names)):
+            raise StateError(
+                f"values are {matrix.shape}; {len(moments)} instants and {len(names)} labels "
+                f"need {(len(moments), len(names))}",
                 source=name,
             )
-        if (np.diff(instants) <= 0).any():
-            at = int(np.flatnonzero(np.diff(instants) <= 0)[0]) + 1
+        if (np.diff(moments) <= 0).any():
+            at = int(np.flatnonzero(np.diff(moments) <= 0)[0]) + 1
             raise StateError("instants must increase", source=name, row=at + 1, column="ts")
         if len(set(names)) != len(names):
             again = next(n for i, n in enumerate(names) if n in names[:i])
@@ -60,7 +69,7 @@ class Panel:
                 column=names[column],
                 hint="use NaN where there is no value",
             )
-        return cls(name, unit, frozen(instants), names, frozen(matrix))
+        return cls(name, unit, frozen(moments), names, frozen(matrix))
 
     @classmethod
     def from_frame(
@@ -71,9 +80,13 @@ class Panel:
         Raises
         ------
         StateError
-            When an instant of a series stands twice.
+            When a column is missing, an instant has no zone, or one of a series stands twice.
         """
-        rows = as_frame(table).select(ts, series, value)
+        frame = as_frame(table)
+        absent = [column for column in (ts, series, value) if column not in frame.columns]
+        if absent:
+            raise StateError(f"there is no column {absent[0]!r}", source=name, column=absent[0])
+        rows = frame.select(instants(frame[ts], source=name).alias(ts), series, value)
         twice = rows.filter(pl.struct(ts, series).is_duplicated())
         if twice.height:
             raise StateError(

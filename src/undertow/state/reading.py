@@ -50,6 +50,12 @@ class Reading:
             raise StateError("a band needs low, high and level together", source=self.name)
         if self.low is not None and self.high is not None and self.low > self.high:
             raise StateError(f"the band {self.low}..{self.high} is upside down", source=self.name)
+        if self.level is not None and not 0.0 < self.level < 1.0:
+            raise StateError(f"the band's level is {self.level}", source=self.name)
+        if self.window_us is not None and self.window_us < 0:
+            raise StateError(f"the window is {self.window_us} us", source=self.name)
+        if self.mark_source is not None and self.mark_source not in schema.PRICE_KINDS:
+            raise StateError(f"mark_source is {self.mark_source!r}", source=self.name)
         if self.evidence not in schema.EVIDENCE:
             raise StateError(f"evidence is {self.evidence!r}", source=self.name)
         if self.coverage is not None and not 0.0 <= self.coverage <= 1.0:

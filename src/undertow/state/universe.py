@@ -119,7 +119,9 @@ class Universe:
     @cached_property
     def digest(self) -> str:
         """A hash of all keys and references."""
-        words = "\x00".join((*self.assets, *self.venues, *self.instruments, *self.profile))
+        words = "\x00".join(
+            (*self.assets, *self.sector, *self.venues, *self.profile, *self.instruments)
+        )
         return digest_of(
             words,
             *(self.asset_kind, self.reference, self.reference_rate, self.venue_kind),
