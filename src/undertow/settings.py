@@ -63,8 +63,11 @@ def load_settings() -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
+        variable = f"UNDERTOW_{where.upper()}"
         raise SettingsError(
-            f"{where}: {first['msg']}", source=FILE, hint=f"known are {', '.join(_names())}"
+            f"{where}: {first['msg']}",
+            source=f"the variable {variable}" if variable in os.environ else FILE,
+            hint=f"known are {', '.join(_names())}",
         ) from None
     except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as error:
         raise SettingsError(str(error), source=str(Path(FILE)), hint="mend or remove it") from error

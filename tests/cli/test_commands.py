@@ -94,7 +94,8 @@ def test_accounts_can_be_chosen_added_up_and_kept(tiny: Run, tmp_path: Path) -> 
 
 def test_a_table_for_people_names_the_instant_and_the_inputs(tiny: Run) -> None:
     done = tiny("margins", "--top", "2")
-    assert "as of: 2026-11-01T00:00:00Z" in done.out
+    assert "at: 2026-11-01T00:00:00Z" in done.out
+    assert re.search(r"as of: 20\d\d-", done.out)
     assert re.search(r"inputs hash: [0-9a-f]{24}", done.out)
     assert len([line for line in done.out.splitlines() if "hyperliquid" in line]) == 2
 
@@ -138,6 +139,12 @@ def test_ingest_takes_good_rows_and_keeps_bad_ones_apart(tiny: Run, tmp_path: Pa
     assert {row["account"]: row for row in before}[1]["assets"] == pytest.approx(20_000)
     again = tiny("ingest", "tables", "prices.csv", "--json")
     assert again.json["files"][0]["added"] == 0
+    warned = tiny("margins", "--json")
+    assert warned.json["rows_refused"] == 2
+    assert "2 rows of the files that this stands on were refused" in warned.err
+    refused = tiny("lake", "rejects", "--json").json
+    assert refused["rejects"] == 2
+    assert {row["column"] for row in refused["rows"]} == {"instrument", "price"}
 
 
 @pytest.mark.parametrize(
@@ -150,6 +157,9 @@ def test_ingest_takes_good_rows_and_keeps_bad_ones_apart(tiny: Run, tmp_path: Pa
         (["margins", "--sort", "beauty"], 2, "beauty"),
         (["world", "demo", "--accounts", "50"], 2, "world sized"),
         (["world", "sized", "--accounts", "4"], 2, "accounts"),
+        (["world", "sized", "--accounts", "0"], 2, "accounts"),
+        (["world", "tiny", "--seed", "-3"], 2, "--seed"),
+        (["margins", "--at", "99999999999999s"], 2, "years 1 to 9999"),
         (["ingest", "tables", "nothing.csv"], 2, "nothing.csv"),
         (["ingest", "tables"], 2, "paths"),
         (["nonsense"], 2, "nonsense"),
@@ -185,3 +195,39 @@ def test_a_foreign_folder_is_no_lake(run: Run, tmp_path: Path) -> None:
 def test_no_command_at_all_shows_the_help(run: Run) -> None:
     done = run()
     assert "Commands:" in done.out + done.err
+
+
+def test_a_world_is_not_poured_over_another(tiny: Run) -> None:
+    assert tiny("world", "tiny").code == 0  # the same one adds nothing
+    done = tiny("world", "sized", "--accounts", "50")
+    assert done.code == 2
+    assert "holds the world 'tiny' of seed 0 already" in done.err
+    assert len(tiny("margins", "--json").json["rows"]) == 5
+
+
+def test_a_world_is_not_poured_over_real_data(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "assets.csv").write_text(
+        "ts,asset,symbol,kind\n2026-01-01T00:00:00Z,ETH,ETH,native\n"
+    )
+    assert run("ingest", "tables", "assets.csv").code == 0
+    done = run("world", "tiny")
+    assert (done.code, "holds data already" in done.err) == (2, True)
+
+
+def test_the_total_stays_and_a_file_gets_every_row(tiny: Run, tmp_path: Path) -> None:
+    rows = tiny("margins", "--json", "--by", "venue", "--top", "1").json["rows"]
+    assert [row["venue"] for row in rows] == ["aave-v3", "all"]
+    assert rows[-1]["accounts"] == 5
+    owners = tiny("margins", "--json", "--by", "owner").json["rows"]
+    assert {row["owner"] for row in owners} == {"1", "2", "3", "account 5", "all"}
+    tiny("margins", "-o", "two.csv", "--top", "2")
+    assert pl.read_csv(tmp_path / "two.csv").height == 2
+
+
+def test_one_account_is_found_by_key_or_label_and_shows_its_legs(tiny: Run) -> None:
+    for name in ("3", "0xb2", "0XB2"):
+        done = tiny("margins", "--account", name, "--json")
+        assert [row["account"] for row in done.json["rows"]] == [3]
+        assert {leg["instrument"] for leg in done.json["legs"]} == {"aave-v3:BTC", "aave-v3:USDC"}
+    assert "legs" in tiny("margins", "--account", "3").out
+    assert tiny("margins", "--account", "nobody").code == 2

@@ -156,9 +156,16 @@ def margins(
         Group | None, typer.Option("--by", help="Add accounts up instead of listing them.")
     ] = None,
     sort: Annotated[Order, typer.Option("--sort", help="Order of the list.")] = Order.distance,
-    top: Annotated[int, typer.Option("--top", min=1, help="How many rows.")] = 20,
+    top: Annotated[
+        int | None,
+        typer.Option("--top", min=1, help="How many rows.", show_default="20; all with --output"),
+    ] = None,
     venue: Annotated[str | None, typer.Option("--venue", help="Only this venue.")] = None,
     owner: Annotated[int | None, typer.Option("--owner", help="Only this owner.")] = None,
+    account: Annotated[
+        str | None,
+        typer.Option("--account", help="Only this account, by key or label, with its legs."),
+    ] = None,
     lake: options.Lake = None,
     as_of: options.AsOf = None,
     at: options.At = None,
@@ -167,14 +174,13 @@ def margins(
     quiet: options.Quiet = False,
 ) -> None:
     """Equity, maintenance, leverage, health and distance to liquidation of every account."""
-    from undertow.cli.margins import run_margins
+    from undertow.cli.margins import Choice, run_margins
 
     run_margins(
+        Choice(venue, owner, account),
         by=by.value if by else None,
         sort=sort.value,
         top=top,
-        venue=venue,
-        owner=owner,
         lake=lake,
         as_of=as_of,
         at=at,
@@ -215,6 +221,20 @@ def lake_compact(
     from undertow.cli.lake import run_compact
 
     run_compact(lake, as_json=as_json, quiet=quiet)
+
+
+@lake_app.command("rejects")
+def lake_rejects(
+    top: Annotated[int, typer.Option("--top", min=1, help="How many rows.")] = 20,
+    lake: options.Lake = None,
+    as_of: options.AsOf = None,
+    as_json: options.Json = False,
+    output: options.Output = None,
+) -> None:
+    """List the rows that were refused, newest first, with the reason."""
+    from undertow.cli.lake import run_rejects
+
+    run_rejects(lake, top=top, as_of=as_of, as_json=as_json, output=output)
 
 
 @lake_app.command("quality")

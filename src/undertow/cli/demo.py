@@ -31,7 +31,7 @@ def run_demo(folder: Path, *, seed: int | None, as_json: bool, quiet: bool) -> N
         "leverage by venue (assets, debt, notional and equity in USD)",
         judged.add_up("venue"),
         {
-            "as_of": iso(snapshot.ts),
+            "at": iso(snapshot.ts),
             "accounts": snapshot.book.accounts,
             "owners": len(snapshot.book.owners),
             "legs": len(snapshot.book),

@@ -74,3 +74,16 @@ def run_quality(uri: str | None, *, as_of: str | None, as_json: bool, output: Pa
     lake = the_lake(uri)
     rows = table_quality(lake, now=now, as_of=known)
     answer.give(f"tables of {lake.uri}", rows.filter(pl.col("rows") > 0))
+
+
+def run_rejects(
+    uri: str | None, *, top: int, as_of: str | None, as_json: bool, output: Path | None
+) -> None:
+    """Print refused rows, newest first."""
+    answer = Answer(as_json, output)
+    known = instant("--as-of", as_of, now_us())
+    rows = the_lake(uri).read("rejects", as_of=known)
+    newest = rows.sort("ts", "file", "row", descending=[True, False, False])
+    columns = ["ts", "table", "file", "row", "column", "reason", "content"]
+    shown = newest.select(columns) if output else newest.select(columns).head(top)
+    answer.give("refused rows, newest first", shown, {"rejects": rows.height})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,36 @@ from undertow.cli.lake import the_lake
 from undertow.cli.options import UnusableOption, instant, iso, now_us
 from undertow.cli.output import Answer
 from undertow.rules.margins import Margins, margins
+from undertow.rules.snapshot import TABLES
+from undertow.store import Lake
 from undertow.store.load import load_snapshot
 
-_FIRST = {"distance": False, "health": False, "leverage": True, "equity": True, "debt": True}
-_SHOWN = ["account", "venue", "mode", "owner", "assets", "debt", "notional", "equity", "leverage"]
+_LARGEST_FIRST = {
+    "distance": False,
+    "health": False,
+    "leverage": True,
+    "equity": True,
+    "debt": True,
+}
+_SHOWN = ["account", "label", "venue", "mode", "owner", "assets", "debt", "notional", "equity"]
+_SHOWN += ["leverage", "health", "fall", "rise", "breached"]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which accounts are asked for."""
+
+    venue: str | None = None
+    owner: int | None = None
+    account: str | None = None  # key or label
 
 
 def run_margins(
+    choice: Choice,
     *,
     by: str | None,
     sort: str,
-    top: int,
-    venue: str | None,
-    owner: int | None,
+    top: int | None,
     lake: str | None,
     as_of: str | None,
     at: str | None,
@@ -38,37 +56,85 @@ def run_margins(
     home = the_lake(lake)
     stands = home.standing(as_of=known)
     judged = margins(load_snapshot(home, as_of=known, at=held))
-    rows = _chosen(judged, venue, owner)
+    labels = home.read("accounts", as_of=known, at=held, columns=["account", "label"])
+    rows = _chosen(judged, judged.to_polars().join(labels, on="account", how="left"), choice)
     facts: dict[str, Any] = {
-        "as_of": iso(judged.snapshot.ts),
+        "at": iso(judged.snapshot.ts),
+        "as_of": iso(stands.committed),
         "accounts": rows.height,
         "breached": int(rows["breached"].sum()),
         "inputs_hash": judged.snapshot.digest,
     }
+    facts |= _left_out(home, answer, known, held)
     if as_json or output:
-        facts["stood_on"] = stands.as_json()
-    if by is None:
-        listed = _sorted(rows, sort).head(top).select(*_SHOWN, "health", "fall", "rise", "breached")
-        answer.give(f"accounts by {sort}", listed, facts)
-    else:
-        answer.give(f"accounts added up by {by}", judged.add_up(by, rows).head(top), facts)
+        facts["stood_on"] = {**stands.as_json(), "committed": iso(stands.committed)}
+    if by is not None:
+        added = judged.add_up(by, rows.drop("label"))
+        facts["groups"] = added.height - 1
+        added = pl.concat([_cut(added.head(-1), top, output), added.tail(1)])
+        answer.give(f"accounts added up by {by}, and all of them", added, facts)
+        return
+    if choice.account is not None:
+        legs = judged.snapshot.book.to_polars().join(rows.select("account"), on="account")
+        if as_json:
+            facts["legs"] = legs.to_dicts()
+        elif output is None:
+            answer.give("legs", legs)
+    listed = _sorted(rows, sort).select(_SHOWN)
+    answer.give(f"accounts by {sort}", _cut(listed, top, output), facts)
 
 
-def _chosen(judged: Margins, venue: str | None, owner: int | None) -> pl.DataFrame:
-    rows = judged.to_polars()
-    if venue is not None:
-        judged.snapshot.universe.code("venue", venue)  # an unknown venue is an error, not no rows
-        rows = rows.filter(pl.col("venue") == venue)
-    if owner is not None:
-        rows = rows.filter(pl.col("owner") == owner)
+def _left_out(home: Lake, answer: Answer, known: int | None, held: int | None) -> dict[str, int]:
+    """Rows that were refused from the very ingestions that the snapshot stands on.
+
+    An account that lacks a refused leg looks safer or worse than it is, so this is said aloud.
+    """
+    refused = home.read("rejects", as_of=known)
+    refused = refused.filter(pl.col("table").is_in(list(TABLES)))
+    if refused.is_empty():
+        return {}
+    brought = [
+        home.read(name, as_of=known, at=held, columns=["run"], ordered=False)["run"].unique()
+        for name in refused["table"].unique()
+    ]
+    count = refused.filter(pl.col("run_of").is_in(pl.concat(brought).implode())).height
+    if not count:
+        return {}
+    answer.say(
+        f"warning: {count} rows of the files that this stands on were refused; accounts may lack "
+        "legs (undertow lake rejects)"
+    )
+    return {"rows_refused": count}
+
+
+def _cut(rows: pl.DataFrame, top: int | None, output: Path | None) -> pl.DataFrame:
+    """As many rows as were asked for: 20 on the terminal, all of them in a file, unless said."""
+    if top is None:
+        return rows if output else rows.head(20)
+    return rows.head(top)
+
+
+def _chosen(judged: Margins, rows: pl.DataFrame, choice: Choice) -> pl.DataFrame:
+    if choice.venue is not None:
+        judged.snapshot.universe.code("venue", choice.venue)  # unknown is an error, not no rows
+        rows = rows.filter(pl.col("venue") == choice.venue)
+    if choice.owner is not None:
+        rows = rows.filter(pl.col("owner") == choice.owner)
         if rows.is_empty():
-            raise UnusableOption(f"--owner was {owner}, who has no accounts here")
+            raise UnusableOption(f"--owner was {choice.owner}, who has no accounts here")
+    if choice.account is not None:
+        key = pl.col("account").cast(pl.String) == choice.account
+        rows = rows.filter(key | (pl.col("label").str.to_lowercase() == choice.account.lower()))
+        if rows.is_empty():
+            raise UnusableOption(
+                f"--account was {choice.account!r}, which is neither a key nor a label here",
+                hint="`undertow margins` lists both",
+            )
     return rows
 
 
 def _sorted(rows: pl.DataFrame, sort: str) -> pl.DataFrame:
     if sort == "distance":
         rows = rows.with_columns(nearest=pl.min_horizontal("fall", "rise"))
-    key = "nearest" if sort == "distance" else sort
-    order = [key, "account"]
-    return rows.sort(order, descending=[_FIRST[sort], False], nulls_last=True)
+    order = ["nearest" if sort == "distance" else sort, "account"]
+    return rows.sort(order, descending=[_LARGEST_FIRST[sort], False], nulls_last=True)

@@ -46,6 +46,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no t
 
 _SPAN = re.compile(r"now(?:-(\d+)(s|m|h|d|w))?")
 _EPOCH = re.compile(r"(-?\d+)(s|ms|us|ns)")
+_EARLIEST, _LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
@@ -68,6 +69,16 @@ def instant(option: str, text: str | None, now: int) -> int | None:
     """
     if text is None:
         return None
+    found = _parsed(option, text, now)
+    if not _EARLIEST <= found <= _LATEST:
+        raise UnusableOption(
+            f"{option} was {text!r}, which lies outside the years 1 to 9999",
+            hint="write 2026-01-31, 2026-01-31T12:00:00Z, now-7d or 1769860800s",
+        )
+    return found
+
+
+def _parsed(option: str, text: str, now: int) -> int:
     span = _SPAN.fullmatch(text)
     if span:
         back = int(span[1]) * _SECONDS[span[2]] if span[1] else 0

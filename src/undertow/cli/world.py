@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from undertow.cli.options import UnusableOption, now_us
@@ -28,6 +29,8 @@ def run_world(
     answer = Answer(as_json, quiet=quiet)
     settings = load_settings()
     chosen = settings.seed if seed is None else seed
+    if chosen < 0:
+        raise UnusableOption(f"--seed was {chosen}", hint="a seed is a whole number from 0 on")
     world = _built(name, accounts, chosen)
     home = Lake.create(lake or settings.lake)
     written = keep_world(home, name, world, quiet=quiet)
@@ -47,6 +50,7 @@ def run_world(
 def keep_world(lake: Lake, name: str, world: World, *, quiet: bool) -> Written:
     """Write a world's tables as one run; the same world again adds nothing."""
     tables = {table: rows for table, rows in world.tables.items() if rows.height}
+    _refuse_other_data(lake, name, world.seed)
     detail = {"world": name, "seed": world.seed, "accounts": world.tables["accounts"].height}
     progress = Progress("writing", quiet=quiet)
     return lake.write(tables, kind="world", now=now_us, detail=detail, progress=progress)
@@ -66,4 +70,20 @@ def _built(name: str, accounts: int | None, seed: int) -> World:
         return worlds.demo_world(seed=seed)
     if name == "bench":
         return worlds.bench_book(seed=seed)
-    return worlds.build_world(seed, accounts=accounts or 10_000)
+    return worlds.build_world(seed, accounts=10_000 if accounts is None else accounts)
+
+
+def _refuse_other_data(lake: Lake, name: str, seed: int) -> None:
+    """An invented world may not be poured over anything else: its accounts are numbered from 1."""
+    if not lake.exists():
+        return
+    for detail in lake.history().runs["detail"]:
+        told = json.loads(detail)
+        if (told.get("world"), told.get("seed")) != (name, seed):
+            what = (
+                f"the world {told['world']!r} of seed {told['seed']}" if "world" in told else "data"
+            )
+            raise UnusableOption(
+                f"the lake {lake.uri} holds {what} already",
+                hint="give another folder with --lake",
+            )

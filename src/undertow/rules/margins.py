@@ -45,13 +45,17 @@ class Margins:
     fall: FloatColumn
     rise: FloatColumn
 
+    def __repr__(self) -> str:
+        counts = f"{len(self.equity):,} accounts, {int(self.breached.sum()):,} breached"
+        return f"Margins({counts}; .to_polars() has a row for each)"
+
     @property
     def breached(self) -> BoolColumn:
         """Which accounts their venue may close now."""
         return self.cover < self.asked
 
     def add_up(self, by: str, rows: pl.DataFrame | None = None) -> pl.DataFrame:
-        """Accounts added up by `venue`, `owner` or `mode`, the largest first, and their total.
+        """Accounts added up by `venue`, `owner` or `mode`, the largest first, and their total last.
 
         Leverage is a ratio of sums, never a mean of ratios; quantiles are those of the accounts
         that have equity. `within_10` is the share of assets and notional that a common move of
@@ -63,6 +67,9 @@ class Margins:
         )
         total = accounts.with_columns(pl.lit("all", pl.String).alias(by))
         parts = accounts.with_columns(pl.col(by).cast(pl.String))
+        if by == "owner":  # an account of no known owner is its own
+            alone = pl.format("account {}", "account")
+            parts = parts.with_columns(owner=pl.col("owner").fill_null(alone))
         return pl.concat(
             [
                 _added_up(parts, by).sort("gross", by, descending=[True, False], nulls_last=True),

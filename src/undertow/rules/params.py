@@ -81,6 +81,9 @@ class Params:
         params._check_pairs()
         return params
 
+    def __repr__(self) -> str:
+        return f"Params({self.rows.height:,} numbers)"
+
     def by_instrument(self, name: str, default: FloatColumn | float = 0.0) -> FloatColumn:
         """The number called `name` of each instrument, apart from categories and accounts."""
         rows = self._named(name).filter(pl.col("category").is_null() & pl.col("account").is_null())

@@ -71,6 +71,9 @@ class Snapshot:
             ),
         )
 
+    def __repr__(self) -> str:
+        return f"Snapshot({self.book!r}, {self.market!r}, {self.claims!r})"
+
     @property
     def universe(self) -> Universe:
         """The names that all parts share."""

@@ -68,6 +68,10 @@ class Rules:
         _check_categories(universe, profiles, params)
         return cls(universe, profiles, params, _published(universe, margin_brackets))
 
+    def __repr__(self) -> str:
+        judged = sum(profile is not None for profile in self.profiles)
+        return f"Rules({judged} venues with a profile, {self.params!r})"
+
     @cached_property
     def digest(self) -> str:
         """A hash of all profiles and numbers."""

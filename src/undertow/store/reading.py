@@ -57,7 +57,7 @@ def read_rows(
     several = mixed or files["from_run"].n_unique() > 1
     needed = set(wanted) | (set(identity(table)) if several or ordered else set())
     needed |= {"ts", "source"} if table.as_of is AsOf.SNAPSHOT else {"ts"}
-    needed |= set(table.key) if table.as_of is AsOf.LATEST else set()
+    needed |= set(identity(table)) if table.as_of is AsOf.LATEST else set()
     needed |= {RUN} if several else set()
     rows = scan(root, table, files, [n for n in (*table.column_names, RUN) if n in needed])
     if at is not None:
