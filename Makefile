@@ -20,8 +20,8 @@ check:
 
 format:
 	@scripts/setup dev
-	@.venv/bin/ruff format src tests bench scripts
-	@.venv/bin/ruff check --fix src tests bench scripts
+	@.venv/bin/ruff format src tests bench examples
+	@.venv/bin/ruff check --fix src tests bench examples
 
 bench:
 	@scripts/setup dev

@@ -100,7 +100,7 @@ ENTITIES = Table(
     ("owner",),
     (
         TS,
-        whole("owner", "integer key of the entity", ""),
+        whole("owner", "integer key of the entity", "", low=0),
         text("label", "name or address"),
         text(
             "kind",
@@ -124,7 +124,7 @@ ACCOUNTS = Table(
         text("margin_group", "which of the account's groups (`cross`, `isolated:BTC`)"),
         text("mode", "how the group is margined", choices=MARGIN_MODES),
         text("category", "eMode, Spoke or risk tier that the group is in", null=True),
-        whole("owner", "entity behind it, where one is known", "", null=True),
+        whole("owner", "entity behind it, where one is known", "", null=True, low=0),
     ),
 )
 

@@ -63,7 +63,8 @@ RISK_PARAMS = Table(
 
 MARGIN_BRACKETS = Table(
     "margin_brackets",
-    "Tiered maintenance of a derivative, or tiered haircut of a collateral, by notional.",
+    "Tiered maintenance of a derivative, or tiered haircut of a collateral, by notional. Of an "
+    "inverse instrument notional and amount are in coin, as its venue publishes them.",
     AsOf.LATEST,
     ("instrument", "tier"),
     (
