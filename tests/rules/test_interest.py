@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from undertow.errors import RuleError
 from undertow.rules import interest
+from undertow.rules.profile import Compounding, LendingRules, load_profile
 
 CURVE = interest.RateCurve(base=0.01, slope1=0.04, slope2=0.75, optimal=0.8)
 
@@ -53,6 +55,27 @@ def test_growth_is_that_of_the_contract_and_of_the_library_of_aave() -> None:
     exact = interest.compounded_rate(1.0, two_years)
     assert exact == pytest.approx(6.389055864625227041, rel=1e-9)
     assert interest.taylor_factor(1.0, two_years) < 0.86 * math.exp(2.0)
+
+
+@pytest.mark.parametrize(
+    ("venue", "as_of", "want"),
+    [
+        ("aave-v2", None, 6.333352402386929443),
+        ("aave-v3", dt.date(2025, 3, 1), 6.333352402386929443),
+        ("aave-v3", dt.date(2025, 9, 1), 6.333333333333333),
+        ("morpho-blue", None, 6.333333333333333),
+        ("generic-lending", None, 7.389055864625227041),
+        ("liquity-v1", None, 1.0),
+    ],
+)
+def test_a_lender_compounds_as_its_profile_says(
+    venue: str, as_of: dt.date | None, want: float
+) -> None:
+    rules = load_profile(venue, as_of).lending
+    assert rules is not None
+    assert rules.growth(1.0, 2 * interest.SECONDS_PER_YEAR) == pytest.approx(want, rel=1e-9)
+    simple = LendingRules(compounding=Compounding.LINEAR)
+    assert simple.growth(1.0, 2 * interest.SECONDS_PER_YEAR) == 3.0
 
 
 @given(st.floats(0.0, 2.0), st.integers(0, 3 * interest.SECONDS_PER_YEAR))

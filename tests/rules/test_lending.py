@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +13,17 @@ from hypothesis import strategies as st
 
 from undertow.errors import RuleError
 from undertow.rules import lending, markets
+from undertow.rules.profile import LendingRules, load_profile
 from undertow.rules.rounding import ceil_to, floor_to
 
+
+def _rules(name: str, as_of: dt.date | None = None) -> LendingRules:
+    rules = load_profile(name, as_of).lending
+    assert rules is not None
+    return rules
+
+
+MORPHO, LIQUITY = _rules("morpho-blue"), _rules("liquity-v1")
 AMOUNT = st.floats(0.01, 1e9)
 SHARE = st.floats(0.05, 0.95)
 
@@ -37,7 +48,7 @@ def test_an_account_of_aave_v3_rounds_as_its_contract_does() -> None:
         ltv=0.73,
         collateral_unit=1e8,
         debt_unit=1e6,
-        rounding=lending.Rounding(value=1.0, share=1e-4),
+        rounding=_rules("aave-v3").rounding(1.0),
     )
     assert got.collateral == 841_411_700_153
     assert got.debt == 460_480_449_547
@@ -46,15 +57,21 @@ def test_an_account_of_aave_v3_rounds_as_its_contract_does() -> None:
     assert (got.ltv, got.threshold) == (pytest.approx(0.73), pytest.approx(0.78))
 
 
-def test_averages_weigh_each_asset_by_its_value_and_v2_takes_health_from_the_rounded_one() -> None:
+def test_averages_weigh_each_asset_by_its_value_and_once_gave_health_when_rounded() -> None:
+    """Aave v2, and v3 up to v3.4, took health from the average cut to a basis point."""
     columns = {"collateral_price": [2.0, 1.0], "threshold": [0.83, 0.7777], "ltv": [0.8, 0.6]}
+    rounding = _rules("aave-v3").rounding()
+    exact = lending.account([1.0, 1.0], 1.0, rounding=rounding, **columns)
+    assert exact.threshold == pytest.approx(0.8125)
+    assert exact.health == pytest.approx(2.0 * 0.83 + 0.7777)
     exact = lending.account([1.0, 1.0], 1.0, **columns)
     assert exact.threshold == pytest.approx((2.0 * 0.83 + 0.7777) / 3.0)
     assert exact.health == pytest.approx(2.0 * 0.83 + 0.7777)
-    rounding = lending.Rounding(share=1e-4, average_first=True)
-    older = lending.account([1.0, 1.0], 1.0, rounding=rounding, **columns)
-    assert older.threshold == pytest.approx(0.8125)
-    assert older.health == pytest.approx(3.0 * 0.8125)
+    for rules in (_rules("aave-v2"), _rules("aave-v3", dt.date(2025, 3, 1))):
+        older = lending.account([1.0, 1.0], 1.0, rounding=rules.rounding(), **columns)
+        assert older.threshold == pytest.approx(0.8125)
+        assert older.health == pytest.approx(3.0 * 0.8125)
+    assert _rules("generic-lending").rounding(1.0) == lending.Rounding()
 
 
 def test_without_debt_there_is_no_health_and_without_collateral_health_is_nought() -> None:
@@ -140,6 +157,7 @@ def test_a_market_of_morpho_is_judged_as_its_library_judges_it() -> None:
         lltv=0.625,
         total_borrow_assets=963_490_104_000.0,
         total_borrow_shares=952_233_649_114_968_000.0,
+        rules=MORPHO,
         quantum=1.0,
     )
     assert got.borrow_assets == pytest.approx(1_171_798_200_076, rel=1e-9)
@@ -156,7 +174,7 @@ def test_a_market_of_morpho_is_judged_as_its_library_judges_it() -> None:
 def test_a_market_is_healthy_exactly_above_its_liquidation_price(lltv: float, used: float) -> None:
     got = markets.market_account(
         10.0, 1e6 * 1_000.0 * lltv * used, price=100.0, lltv=lltv,
-        total_borrow_assets=1e9, total_borrow_shares=1e15,
+        total_borrow_assets=1e9, total_borrow_shares=1e15, rules=MORPHO,
     )  # fmt: skip
     assert got.liquidation_price is not None
     assert got.price_variation is not None
@@ -168,32 +186,57 @@ def test_a_market_is_healthy_exactly_above_its_liquidation_price(lltv: float, us
 
 
 def test_a_market_account_without_debt_may_take_everything_out() -> None:
-    got = markets.market_account(
-        10.0, 0.0, price=100.0, lltv=0.86, total_borrow_assets=1e9, total_borrow_shares=1e15
-    )
+    market = {"price": 100.0, "lltv": 0.86}
+    pool = {"total_borrow_assets": 1e9, "total_borrow_shares": 1e15}
+    got = markets.market_account(10.0, 0.0, **market, **pool, rules=MORPHO)
     assert (got.liquidation_price, got.price_variation, got.health) == (None, None, None)
     assert (got.ltv, got.withdrawable_collateral, got.is_healthy) == (0.0, 10.0, True)
-    bare = markets.market_account(
-        0.0, 1e12, price=100.0, lltv=0.86, total_borrow_assets=1e9, total_borrow_shares=1e15
-    )
+    bare = markets.market_account(0.0, 1e12, **market, **pool, rules=MORPHO)
     assert (bare.ltv, bare.is_healthy, bare.liquidation_price) == (None, False, None)
     with pytest.raises(RuleError):
-        markets.incentive_factor(1.2)
+        markets.incentive_factor(1.2, rules=MORPHO)
+
+
+def test_the_first_share_of_a_market_costs_a_millionth_of_a_unit() -> None:
+    """morpho-org/morpho-blue, SharesMathLib: (assets + 1) / (shares + 1e6), of an empty one."""
+    shares = {"total_assets": 0.0, "total_shares": 0.0, "rules": MORPHO}
+    assert markets.assets_from_shares(5e6, **shares) == 5.0
+    assert markets.assets_from_shares(5_000_001.0, quantum=1.0, **shares) == 6.0
+    assert markets.assets_from_shares(5_999_999.0, quantum=1.0, up=False, **shares) == 5.0
 
 
 def test_the_incentive_of_a_market_has_a_ceiling() -> None:
-    assert markets.incentive_factor(0.385) == 1.15
-    assert markets.incentive_factor(0.86) == pytest.approx(1.0438413361169103)
+    assert markets.incentive_factor(0.385, rules=MORPHO) == 1.15
+    assert markets.incentive_factor(0.86, rules=MORPHO) == pytest.approx(1.0438413361169103)
+    assert markets.incentive_factor(0.86, rules=LendingRules()) == 1.0
 
 
 def test_a_trove_is_judged_by_ratio_and_its_debt_holds_the_reserve() -> None:
     """liquity/dev, lib-base 3.0.0: 87.489 ETH at 986.40 against 75,026.13 LUSD."""
-    got = markets.trove(87.489355, 75_026.13, 986.4)
+    got = markets.trove(87.489355, 75_026.13, 986.4, rules=LIQUITY)
     assert got.collateral_ratio == pytest.approx(1.150259246638471156, rel=1e-12)
     assert got.nominal_ratio == pytest.approx(0.116611845766268365, rel=1e-12)
     assert (got.below_minimum, got.below_critical) == (False, True)
     assert got.net_debt == pytest.approx(74_826.13)
     assert got.liquidation_price is not None
-    closing = markets.trove(87.489355, 75_026.13, got.liquidation_price)
+    closing = markets.trove(87.489355, 75_026.13, got.liquidation_price, rules=LIQUITY)
     assert closing.collateral_ratio == pytest.approx(1.1, rel=1e-12)
-    assert markets.trove(1.0, 0.0, 10.0).liquidation_price is None
+    assert markets.trove(1.0, 0.0, 10.0, rules=LIQUITY).liquidation_price is None
+    with pytest.raises(RuleError, match="minimum_ratio"):
+        markets.trove(1.0, 5.0, 10.0, rules=MORPHO)
+
+
+@given(st.integers(2_000, 10**8), st.integers(1, 10**6))
+def test_a_trove_at_its_limit_is_not_below_it(debt: int, cents: int) -> None:
+    """liquity/dev, TroveManager and Trove: below is ICR < MCR, and at the ratio nobody is."""
+    price = cents / 100.0
+
+    def judged(percent: float) -> markets.Trove:
+        return markets.trove(debt * percent / cents, float(debt), price, rules=LIQUITY)
+
+    assert not judged(110.0).below_minimum
+    assert judged(110.0 * (1.0 - 1e-12)).below_minimum
+    assert (judged(150.0).below_minimum, judged(150.0).below_critical) == (False, False)
+    assert judged(150.0 * (1.0 - 1e-12)).below_critical
+    uncritical = replace(LIQUITY, critical_ratio=None)
+    assert not markets.trove(1.0, 9.0, 5.0, rules=uncritical).below_critical

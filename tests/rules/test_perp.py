@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,17 @@ from hypothesis import strategies as st
 from undertow.errors import RuleError
 from undertow.rules import perp, scaled
 from undertow.rules.brackets import Brackets
+from undertow.rules.profile import PerpRules, load_profile
 from undertow.rules.single import Basis
+
+
+def _rules(name: str, as_of: dt.date | None = None) -> PerpRules:
+    rules = load_profile(name, as_of).perp
+    assert rules is not None
+    return rules
+
+
+DYDX, DRIFT, HYPERLIQUID = _rules("dydx-v4"), _rules("drift-v2"), _rules("hyperliquid")
 
 BTC = Brackets.from_columns(  # Binance USD-M, October 2024
     [0, 50_000, 600_000, 3_000_000, 12_000_000, 70_000_000],
@@ -60,11 +71,14 @@ def test_the_tier_at_liquidation_counts_and_not_the_tier_at_entry() -> None:
     assert replace(short, mark=got).bracket.rate == 0.02
 
 
-def test_gate_and_okx_keep_the_fee_of_the_exit_apart() -> None:
+@pytest.mark.parametrize("venue", ["gate", "okx"])
+def test_gate_and_okx_keep_the_fee_of_the_exit_apart(venue: str) -> None:
     """freqtrade tests for Gate and OKX: a 3x short from 10 closes at 13.1935."""
     short = perp.Position(
-        size=-1.0, entry=10.0, mark=10.0, brackets=Brackets.flat(0.01), closing_fee=0.0006
-    )
+        size=-1.0, entry=10.0, mark=10.0, brackets=Brackets.flat(0.01),
+        closing_fee=_rules(venue).exit_fee(0.0006),
+    )  # fmt: skip
+    assert _rules("binance-usdm").exit_fee(0.0006) == 0.0
     assert perp.liquidation_price(short, wallet=10.0 / 3.0) == pytest.approx(
         13.193482419684678, rel=1e-12
     )
@@ -74,18 +88,24 @@ def test_gate_and_okx_keep_the_fee_of_the_exit_apart() -> None:
 def test_bybit_asked_maintenance_of_the_entry_value(side: float, want: float) -> None:
     """freqtrade tests for Bybit's isolated margin: entry * (1 - side / leverage + side * rate)."""
     position = perp.Position(
-        size=side, entry=10.0, mark=10.0, brackets=Brackets.flat(0.01), basis=Basis.ENTRY
-    )
+        size=side, entry=10.0, mark=10.0, brackets=Brackets.flat(0.01),
+        basis=_rules("bybit-isolated-legacy").maintenance_basis,
+    )  # fmt: skip
     assert perp.liquidation_price(position, wallet=2.0) == pytest.approx(want, rel=1e-12)
 
 
 def test_hyperliquid_answered_these_prices() -> None:
     """Hyperliquid API: a cross short of HYPE, and the isolated long of the documentation."""
-    half = Brackets.flat(perp.maintenance_rate(3.0))
+    half, fiftieth = (
+        Brackets.flat(
+            perp.maintenance_rate(leverage, of_initial=HYPERLIQUID.maintenance_of_initial)
+        )
+        for leverage in (3.0, 50.0)
+    )
     hype = perp.Position.from_value(-1.95, 50.26905, half)
     got = perp.liquidation_price(hype, equity=49.589238, maintenance=8.378175)
     assert got == pytest.approx(43.89375297, rel=1e-7)
-    eth = perp.Position.from_value(0.0335, 100.02765, Brackets.flat(perp.maintenance_rate(50.0)))
+    eth = perp.Position.from_value(0.0335, 100.02765, fiftieth)
     assert perp.liquidation_price(eth, raw_usd=-95.059824) == pytest.approx(
         2_866.26936529, rel=1e-7
     )
@@ -102,10 +122,14 @@ def test_a_price_that_holds_maintenance_at_the_mark_is_the_rule_of_2023(
     rows: list[tuple[float, float]],
 ) -> None:
     """mark - side * (equity - maintenance) / |size|, over a whole cross account."""
-    rates = [perp.maintenance_rate(leverage) for leverage in (50, 20, 10, 5, 3)]
+    rules = _rules("hyperliquid", dt.date(2023, 4, 1))
+    rates = [
+        perp.maintenance_rate(leverage, of_initial=rules.maintenance_of_initial)
+        for leverage in (50, 20, 10, 5, 3)
+    ]
     held = [
         perp.Position.from_value(
-            size, abs(size) * mark, Brackets.flat(rates[i % 5]), basis=Basis.CURRENT
+            size, abs(size) * mark, Brackets.flat(rates[i % 5]), basis=rules.maintenance_basis
         )
         for i, (size, mark) in enumerate(rows)
     ]
@@ -226,6 +250,7 @@ def test_coin_and_dollar_margin_do_not_share_an_account() -> None:
         perp.Position.from_value(0.0, 1.0, Brackets.flat(0.1))
     with pytest.raises(RuleError):
         perp.maintenance_rate(0.0)
+    assert perp.maintenance_rate(20.0) == 0.05
 
 
 def test_longs_pay_when_the_rate_is_positive() -> None:
@@ -279,14 +304,20 @@ def test_haircut_tiers_count_a_holding_part_by_part(one: float, other: float) ->
 
 def test_dydx_scales_what_it_asks_to_open_and_not_what_it_asks_to_stay() -> None:
     """dydxprotocol/v4-chain, lib_test: 20 % scaled to just under 60 %, and 10 % to stay."""
-    got = scaled.margin_requirement(
-        0.012 * 36_750.0, 0.2, of_initial=0.5, open_interest=14_999_999.98875,
-        lower_cap=1e7, upper_cap=2e7, quantum=1e-6,
-    )  # fmt: skip
+    crowd = {"open_interest": 14_999_999.98875, "lower_cap": 1e7, "upper_cap": 2e7}
+    rules = replace(DYDX, maintenance_of_initial=0.5)
+    got = scaled.margin_requirement(0.012 * 36_750.0, 0.2, rules=rules, **crowd)
     assert got.initial == pytest.approx(264.599559, abs=1e-9)
     assert got.maintenance == pytest.approx(44.1, abs=1e-9)
-    assert scaled.margin_requirement(1, 0.1, quantum=1.0).initial == 1.0
-    assert scaled.margin_requirement(100, 0.07, quantum=1.0).initial == 7.0
+    before = _rules("dydx-v4", dt.date(2023, 12, 1))
+    unscaled = scaled.margin_requirement(0.012 * 36_750.0, 0.2, rules=before, **crowd)
+    assert unscaled.initial == pytest.approx(88.2, abs=1e-9)
+    assert unscaled.maintenance == pytest.approx(0.6 * 88.2, abs=1e-9)
+    least = replace(DYDX, margin_quantum=1.0)
+    assert scaled.margin_requirement(1, 0.1, rules=least).initial == 1.0
+    assert scaled.margin_requirement(100, 0.07, rules=least).initial == 7.0
+    plain = scaled.margin_requirement(1, 0.1, rules=PerpRules())
+    assert (plain.initial, plain.maintenance) == (0.1, 0.1)
     assert scaled.open_interest_fraction(0.2, 5e7, 1e7, 2e7) == 1.0
 
 
@@ -297,20 +328,22 @@ def test_dydx_prices_a_bankruptcy_and_an_offer_over_the_whole_account() -> None:
         return perp.Position(size=size, entry=mark, mark=mark, brackets=Brackets.flat(0.1))
 
     two = [held(0.004, 50_000.0), held(0.1, 3_000.0)]
-    got = scaled.bankruptcy_price(two, 1, -0.1, raw_usd=-490.0, quantum=1e-6)
+    got = scaled.bankruptcy_price(two, 1, -0.1, raw_usd=-490.0, rules=DYDX)
     assert got.quote == pytest.approx(294.0, abs=1e-6)
     assert got.per_unit == pytest.approx(2_940.0, abs=1e-5)
-    offer = scaled.fillable_price([held(0.1, 50_000.0)], 0, raw_usd=-4_501.0, spread=0.2)
-    assert offer.price == pytest.approx(49_998.0, rel=1e-9)
-    assert offer.rating == pytest.approx(0.002, rel=1e-9)
+    for wide, price in ((replace(DYDX, spread_to_maintenance=0.2), 49_998.0), (DYDX, 49_999.0)):
+        offer = scaled.fillable_price([held(0.1, 50_000.0)], 0, raw_usd=-4_501.0, rules=wide)
+        assert offer.price == pytest.approx(price, rel=1e-12)
+        assert offer.rating == pytest.approx(0.002, rel=1e-9)
     for delta in (0.0, 0.1, -0.2):
         with pytest.raises(RuleError):
-            scaled.bankruptcy_price(two, 1, delta, raw_usd=-490.0)
+            scaled.bankruptcy_price(two, 1, delta, raw_usd=-490.0, rules=DYDX)
 
 
 def test_drift_asks_more_of_size() -> None:
     """drift-labs/protocol-v2, margin tests: 1,000 units at 1.1 weigh 1.1962."""
-    assert scaled.size_premium(1_000.0, 0.01, 1.1, quantum=1e-4) == pytest.approx(1.1962)
+    quantum = DRIFT.fraction_quantum
+    assert scaled.size_premium(1_000.0, 0.01, 1.1, quantum=quantum) == pytest.approx(1.1962)
     assert scaled.size_premium(1.0, 0.01, 1.1) == 1.1
     assert scaled.size_premium(1_000.0, 0.0, 1.1) == 1.1
     assert scaled.size_discount(1_000.0, 0.01, 0.9) == pytest.approx(

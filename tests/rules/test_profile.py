@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
 from undertow.errors import RuleError
-from undertow.rules.profile import Profile, Shape, load_profile, profile_names, read_profiles
+from undertow.rules import profile
+from undertow.rules.profile import (
+    GridRules,
+    LendingRules,
+    PerpRules,
+    Profile,
+    Shape,
+    load_profile,
+    profile_names,
+    read_profiles,
+)
 from undertow.rules.single import Basis
 
 GOOD = """
@@ -26,11 +39,19 @@ minimum_ratio = 1.2
 def test_every_profile_loads_and_says_what_it_stands_on() -> None:
     assert len(profile_names()) >= 14
     for name in profile_names():
-        profile = load_profile(name)
-        assert profile.name == name
-        assert profile.sources
-        assert profile.exact
-        assert all(s.endswith(".") for s in (*profile.exact, *profile.approximated)), name
+        one = load_profile(name)
+        assert one.name == name
+        assert one.sources
+        assert one.exact
+        assert all(s.endswith(".") for s in (*one.exact, *one.approximated)), name
+
+
+@pytest.mark.parametrize("kind", [LendingRules, PerpRules, GridRules])
+def test_no_number_of_a_profile_is_left_that_no_rule_reads(kind: type) -> None:
+    folder = Path(profile.__file__).parent
+    text = "".join(path.read_text() for path in folder.glob("*.py"))
+    names = [field.name for field in fields(kind)]
+    assert not [n for n in names if not re.search(rf'\.{n}\b|_flag\("{n}"\)', text)]
 
 
 def test_the_version_is_that_of_the_day() -> None:
@@ -51,13 +72,13 @@ def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
 
 
 def test_a_good_profile_is_read_with_its_defaults() -> None:
-    (profile,) = read_profiles(GOOD)
-    assert isinstance(profile, Profile)
-    assert profile.shape is Shape.LENDING
-    assert profile.lending is not None
-    assert profile.lending.minimum_ratio == 1.2
-    assert profile.lending.rounds
-    assert profile.perp is None
+    (one,) = read_profiles(GOOD)
+    assert isinstance(one, Profile)
+    assert one.shape is Shape.LENDING
+    assert one.lending is not None
+    assert one.lending.minimum_ratio == 1.2
+    assert one.lending.rounds
+    assert one.perp is None
 
 
 RULES = "[version.lending]\nminimum_ratio = 1.2"

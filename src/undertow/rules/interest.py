@@ -86,7 +86,7 @@ def linear_factor(rate: float, seconds: float) -> float:
 
 
 def taylor_factor(rate: float, seconds: float) -> float:
-    """Growth of a debt index as Aave v3.7 computes it on chain: 1 + x + x²/2 + x³/6.
+    """Growth of a debt index as Aave computes it on chain since v3.4: 1 + x + x²/2 + x³/6.
 
     Third order in x = rate * t. It lags exp(x): 14 % low at a rate of 100 % over two years, if
     nobody touches the reserve in between.

@@ -1,4 +1,8 @@
-"""Lenders with one collateral against one debt: Morpho Blue's markets and Liquity's troves."""
+"""Lenders with one collateral against one debt: Morpho Blue's markets and Liquity's troves.
+
+What a protocol fixes for ever (virtual shares, incentives, ratios, reserves) comes with its
+`rules`, from its profile.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ from dataclasses import dataclass
 
 from undertow.errors import RuleError
 from undertow.rules import lending
-from undertow.rules.rounding import ceil_to, floor_to
+from undertow.rules.profile import LendingRules
+from undertow.rules.rounding import below, ceil_to, floor_to
 
 
 def assets_from_shares(
@@ -14,8 +19,7 @@ def assets_from_shares(
     total_assets: float,
     total_shares: float,
     *,
-    virtual_assets: float = 1.0,
-    virtual_shares: float = 1e6,
+    rules: LendingRules,
     quantum: float | None = None,
     up: bool = True,
 ) -> float:
@@ -28,12 +32,15 @@ def assets_from_shares(
     ----------
     Morpho Blue, `SharesMathLib`.
     """
-    assets = shares * ((total_assets + virtual_assets) / (total_shares + virtual_shares))
+    price = (total_assets + rules.virtual_assets) / (total_shares + rules.virtual_shares)
+    assets, quantum = shares * price, rules.rounding(quantum).value
     return float(ceil_to(assets, quantum) if up else floor_to(assets, quantum))
 
 
-def incentive_factor(lltv: float, *, cursor: float = 0.3, cap: float = 1.15) -> float:
+def incentive_factor(lltv: float, *, rules: LendingRules) -> float:
     """What a liquidator takes per unit repaid: min(cap, 1 / (1 - cursor * (1 - lltv))).
+
+    The cursor and the cap are the protocol's; without them it takes what it repays.
 
     References
     ----------
@@ -41,7 +48,7 @@ def incentive_factor(lltv: float, *, cursor: float = 0.3, cap: float = 1.15) -> 
     """
     if not 0.0 < lltv < 1.0:
         raise RuleError(f"lltv was {lltv}; it must lie between 0 and 1")
-    return min(cap, 1.0 / (1.0 - cursor * (1.0 - lltv)))
+    return min(rules.incentive_cap, 1.0 / (1.0 - rules.incentive_cursor * (1.0 - lltv)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +75,15 @@ def seized_for_shares(
     total_assets: float,
     total_shares: float,
     *,
+    rules: LendingRules,
     quantum: float | None = None,
 ) -> float:
     """Collateral that a liquidator takes for the debt shares it repays."""
-    repaid = assets_from_shares(shares, total_assets, total_shares, quantum=quantum, up=False)
-    worth = float(floor_to(repaid * incentive_factor(lltv), quantum))
+    quantum = rules.rounding(quantum).value
+    repaid = assets_from_shares(
+        shares, total_assets, total_shares, rules=rules, quantum=quantum, up=False
+    )
+    worth = float(floor_to(repaid * incentive_factor(lltv, rules=rules), quantum))
     return float(floor_to(worth / price, quantum))
 
 
@@ -84,9 +95,10 @@ def market_account(
     lltv: float,
     total_borrow_assets: float,
     total_borrow_shares: float,
+    rules: LendingRules,
     quantum: float | None = None,
 ) -> MarketAccount:
-    """Judge one borrower of a Morpho Blue market.
+    """Judge one borrower of an isolated market.
 
     `price` is loan units per unit of collateral, units being those of the amounts: a raw oracle
     price of scale 1e36 is divided by 1e36. With `quantum` 1.0 raw integers round as the contract
@@ -94,15 +106,12 @@ def market_account(
     """
     if price <= 0.0:
         raise RuleError(f"the oracle price was {price}; it must be above 0")
-    debt = assets_from_shares(
-        borrow_shares, total_borrow_assets, total_borrow_shares, quantum=quantum
-    )
+    pool = (total_borrow_assets, total_borrow_shares)
+    rounding = rules.rounding(quantum)
+    quantum = rounding.value
+    debt = assets_from_shares(borrow_shares, *pool, rules=rules, quantum=quantum)
     judged = lending.account(
-        collateral,
-        debt,
-        collateral_price=price,
-        threshold=lltv,
-        rounding=lending.Rounding(value=quantum),
+        collateral, debt, collateral_price=price, threshold=lltv, rounding=rounding
     )
     max_borrow = float(floor_to(judged.cover, quantum))
     closing = None
@@ -115,9 +124,7 @@ def market_account(
     healthy = max_borrow >= debt
     seizable = 0.0
     if not healthy:
-        whole = seized_for_shares(
-            borrow_shares, price, lltv, total_borrow_assets, total_borrow_shares, quantum=quantum
-        )
+        whole = seized_for_shares(borrow_shares, price, lltv, *pool, rules=rules, quantum=quantum)
         seizable = min(whole, collateral)
     return MarketAccount(
         collateral_value=judged.collateral,
@@ -129,7 +136,7 @@ def market_account(
         liquidation_price=closing,
         price_variation=None if closing is None else closing / price - 1.0,
         withdrawable_collateral=max(collateral - needed, 0.0),
-        incentive_factor=incentive_factor(lltv),
+        incentive_factor=incentive_factor(lltv, rules=rules),
         seizable_collateral=seizable,
     )
 
@@ -146,41 +153,39 @@ class Trove:
     liquidation_price: float | None
 
 
-def trove(
-    collateral: float,
-    debt: float,
-    price: float,
-    *,
-    minimum_ratio: float = 1.1,
-    critical_ratio: float = 1.5,
-    reserve: float = 200.0,
-) -> Trove:
+def trove(collateral: float, debt: float, price: float, *, rules: LendingRules) -> Trove:
     """Judge one trove; `debt` includes the liquidation reserve.
 
-    Below the minimum it can be closed; below the critical ratio it can be closed while the
-    system as a whole is below it too.
+    Below the minimum ratio it can be closed; at it, it cannot. The critical ratio is that of the
+    whole system: while the sum of all troves is below it, the protocol is in recovery mode.
+
+    Raises
+    ------
+    RuleError
+        The rules judge by something else than a ratio.
 
     References
     ----------
     Liquity v1, `LiquityBase` (individual, nominal and total collateral ratio, recovery mode).
     """
-    judged = lending.account(
-        collateral, debt, collateral_price=price, threshold=1.0 / minimum_ratio
-    )
-    ratio = judged.collateral / debt if debt > 0.0 else None
+    if rules.minimum_ratio is None:
+        raise RuleError(
+            "these rules have no minimum_ratio, so they judge no trove",
+            hint="pass load_profile('liquity-v1').lending",
+        )
+    weight, critical = 1.0 / rules.minimum_ratio, rules.critical_ratio
+    judged = lending.account(collateral, debt, collateral_price=price, threshold=weight)
+    net_debt = debt - rules.liquidation_reserve
+    if debt == 0.0:
+        return Trove(None, None, False, False, net_debt, None)
+    ratio = judged.collateral / debt
     return Trove(
         collateral_ratio=ratio,
-        nominal_ratio=100.0 * collateral / debt if debt > 0.0 else None,
-        below_minimum=ratio is not None and ratio < minimum_ratio,
-        below_critical=ratio is not None and ratio < critical_ratio,
-        net_debt=debt - reserve,
-        liquidation_price=None
-        if debt == 0.0
-        else lending.liquidation_price(
-            collateral,
-            price,
-            weight=1.0 / minimum_ratio,
-            cover=judged.cover,
-            asked=judged.asked,
+        nominal_ratio=100.0 * collateral / debt,
+        below_minimum=below(ratio, rules.minimum_ratio),
+        below_critical=critical is not None and below(ratio, critical),
+        net_debt=net_debt,
+        liquidation_price=lending.liquidation_price(
+            collateral, price, weight=weight, cover=judged.cover, asked=judged.asked
         ),
     )

@@ -32,10 +32,10 @@ _FRACTIONS = (
     "optimal_utilisation",
     "minimum_margin_rate",
 )
-_RANGES = dict.fromkeys(_FRACTIONS, (0.0, 1.0))
-_RANGES |= dict.fromkeys(("liquidation_bonus", "debt_weight", "base_rate"), (0.0, 10.0))
-_RANGES |= dict.fromkeys(("slope1", "slope2", "target_health", "imf_factor"), (0.0, 100.0))
-_RANGES |= {"max_leverage": (1.0, 1000.0), "taker_fee": (-0.01, 0.1)}
+RANGES = dict.fromkeys(_FRACTIONS, (0.0, 1.0))
+RANGES |= dict.fromkeys(("liquidation_bonus", "debt_weight", "base_rate"), (0.0, 10.0))
+RANGES |= dict.fromkeys(("slope1", "slope2", "target_health", "imf_factor"), (0.0, 100.0))
+RANGES |= {"max_leverage": (1.0, 1000.0), "taker_fee": (-0.01, 0.1)}
 # Read by instrument alone; one of an account's own would be passed over in silence.
 _WHOLE = ("taker_fee", "imf_factor", "minimum_margin_rate")
 
@@ -192,7 +192,7 @@ class Params:
 
 
 def _check_ranges(rows: pl.DataFrame) -> None:
-    for name, (low, high) in _RANGES.items():
+    for name, (low, high) in RANGES.items():
         wrong = rows.with_row_index("row", offset=1).filter(
             (pl.col("name") == name) & ~pl.col("value").is_between(low, high)
         )

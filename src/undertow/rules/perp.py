@@ -89,11 +89,18 @@ class PerpAccount:
         return self.equity < self.maintenance
 
 
-def maintenance_rate(max_leverage: float, *, of_initial: float = 0.5) -> float:
-    """Maintenance as a share of the margin that the highest leverage leaves: of_initial / max."""
-    if max_leverage <= 0.0 or not 0.0 < of_initial <= 1.0:
-        raise RuleError(f"max_leverage {max_leverage} and of_initial {of_initial} must be above 0")
-    return of_initial / max_leverage
+def maintenance_rate(max_leverage: float, *, of_initial: float | None = None) -> float:
+    """Maintenance as a share of the margin that the highest leverage leaves: of_initial / max.
+
+    None, as where a profile has no such share, is all of it.
+    """
+    share = 1.0 if of_initial is None else of_initial
+    if max_leverage <= 0.0 or not 0.0 < share <= 1.0:
+        raise RuleError(
+            f"max_leverage was {max_leverage} and of_initial {share}; the one must be above 0, and "
+            "the other above 0 and at most 1"
+        )
+    return share / max_leverage
 
 
 def account(

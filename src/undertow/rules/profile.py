@@ -4,7 +4,8 @@ A profile says how a venue judges an account: which price maintenance is asked a
 where, which constants the protocol itself fixes. Numbers that governance or a risk desk moves
 (thresholds, bonuses, brackets, caps) are not here but in the risk parameters of a date; a number
 that stands here is the default under them. One TOML file a venue, one `[[version]]` a change of
-rules. Each version says which of its results are exact and which are approximated, and why.
+rules. Each version says which of its results are exact (at the functions for one account, given
+the rules) and which are approximated, and why; also where `margins` of a whole book differs.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ import math
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from enum import Enum
 from importlib.resources import files
 from typing import Any, TypeVar
 
 from undertow.errors import RuleError
+from undertow.rules import interest
+from undertow.rules.lending import Rounding
 from undertow.rules.single import Basis
 
 T = TypeVar("T")
@@ -43,6 +46,15 @@ class Compounding(Enum):
     NONE = "none"  # no interest, or none that the venue accrues itself
 
 
+_GROWTH: Mapping[Compounding, Callable[[float, float], float]] = {
+    Compounding.LINEAR: interest.linear_factor,
+    Compounding.TAYLOR: interest.taylor_factor,
+    Compounding.BINOMIAL: interest.binomial_factor,
+    Compounding.EXACT: lambda rate, seconds: 1.0 + interest.compounded_rate(rate, seconds),
+    Compounding.NONE: lambda rate, seconds: 1.0,
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LendingRules:
     """How a lender judges."""
@@ -51,17 +63,22 @@ class LendingRules:
     share_quantum: float | None = None  # averages are rounded down to this share
     average_first: bool = False  # health from the rounded average threshold
     categories: bool = False  # accounts may choose an asset category with terms of its own
-    isolated_markets: bool = False  # one collateral against one debt, each market apart
     compounding: Compounding = Compounding.TAYLOR
-    supply_counts_deficit: bool = False  # bad debt carried as a deficit dilutes the supply rate
     virtual_assets: float = 0.0  # raw units
     virtual_shares: float = 0.0
-    incentive_cursor: float | None = None
-    incentive_cap: float | None = None
+    incentive_cursor: float = 0.0
+    incentive_cap: float = 1.0  # what a liquidator takes per unit repaid, at most
     minimum_ratio: float | None = None  # collateral over debt, where a venue judges by it
     critical_ratio: float | None = None
     liquidation_reserve: float = 0.0  # part of each debt that pays for closing it
-    minimum_net_debt: float = 0.0
+
+    def rounding(self, quantum: float | None = None) -> Rounding:
+        """How amounts and averages round, `quantum` being the least unit of the amounts given."""
+        return Rounding(quantum if self.rounds else None, self.share_quantum, self.average_first)
+
+    def growth(self, rate: float, seconds: float) -> float:
+        """Factor by which a debt index grows over a span without a touch, at a yearly rate."""
+        return _GROWTH[self.compounding](rate, seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,22 +87,19 @@ class PerpRules:
 
     maintenance_basis: Basis = Basis.TESTED
     closing_fee: bool = False  # the taker fee of the exit is asked for on top
-    coin_margined: bool = False  # faces in USD, margin in coin
     cross: bool = True
     isolated: bool = True
-    borrows: bool = False  # a negative balance is a loan and accrues interest
     maintenance_of_initial: float | None = None  # maintenance over initial, where that is the rule
-    initial_at_max_leverage: bool = False  # and that initial is the one at the highest leverage
-    books_in_full: bool = False  # trades are booked against the quote balance: raw_usd
-    open_interest_scaling: bool = False
-    fraction_quantum: float | None = None  # margin fractions are rounded down to this
+    open_interest_scaling: bool = False  # what is asked to open rises with the open interest
+    fraction_quantum: float | None = None  # margin fractions and weights are rounded down to this
     margin_quantum: float | None = None  # margins are rounded up to this, in USD
     size_premium: bool = False  # weights move with the square root of size
-    asset_scaling: bool = False  # asset weights fall as venue-wide deposits grow
-    bankruptcy_adjustment: float | None = None
-    spread_to_maintenance: float | None = None
-    funding_interval_us: int = 28_800_000_000
-    haircuts: bool = False  # collateral other than the quote counts for less
+    bankruptcy_adjustment: float = 1.0  # of the rating of an account that is being closed
+    spread_to_maintenance: float = 0.0  # of its offers under the oracle price, at a rating of 1
+
+    def exit_fee(self, taker_fee: float) -> float:
+        """Share of notional that is asked on top of maintenance: the taker fee, or nothing."""
+        return taker_fee if self.closing_fee else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +114,6 @@ class GridRules:
     vol_near_power: float = 0.0  # for expiries nearer than the reference
     vol_far_power: float = 0.0
     add_on: float = 0.0  # share of notional of straight legs and short options
-    initial_over_maintenance: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse an empty grid, and a price or a volatility that would fall below nothing."""
@@ -135,19 +148,16 @@ _BOUNDS: Mapping[str, tuple[float, float]] = {
     "minimum_ratio": (1.0, 100.0),
     "critical_ratio": (1.0, 100.0),
     "liquidation_reserve": (0.0, math.inf),
-    "minimum_net_debt": (0.0, math.inf),
     "maintenance_of_initial": (1e-6, 1.0),
     "fraction_quantum": (1e-18, 0.01),
     "margin_quantum": (1e-18, 1.0),
     "bankruptcy_adjustment": (1.0, math.inf),
     "spread_to_maintenance": (0.0, 1.0),
-    "funding_interval_us": (1, 86_400_000_000),
     "tail_counted": (0.0, 1.0),
     "vol_reference_days": (1e-6, math.inf),
     "vol_near_power": (0.0, 1.0),
     "vol_far_power": (0.0, 1.0),
     "add_on": (0.0, 1.0),
-    "initial_over_maintenance": (1.0, 10.0),
 }
 
 

@@ -39,3 +39,8 @@ def ceil_to(value: npt.ArrayLike, quantum: float | None) -> FloatColumn:
     units, whole = _units(value, quantum)
     rounded: FloatColumn = np.where(np.isnan(whole), np.ceil(units), whole) * quantum
     return rounded
+
+
+def below(value: float, limit: float) -> bool:
+    """Whether a value is under a limit by more than its last bits: at the limit it is not."""
+    return value < limit * (1.0 - _LAST_BITS)

@@ -2,6 +2,7 @@
 
 A flat share of notional lets a large position be as levered as a small one, though it cannot be
 closed as fast. Both chains scale the share instead, with the crowd (dYdX) or the size (Drift).
+What a chain fixes itself comes with its `rules`, from its profile.
 """
 
 from __future__ import annotations
@@ -15,19 +16,23 @@ import numpy.typing as npt
 
 from undertow.errors import RuleError
 from undertow.rules.perp import Position, account
+from undertow.rules.profile import PerpRules
 from undertow.rules.rounding import ceil_to, floor_to
 from undertow.state import FloatColumn
 
-PPM = 1e-6
-
 
 def open_interest_fraction(
-    base: float, open_interest: float, lower_cap: float, upper_cap: float
+    base: float,
+    open_interest: float,
+    lower_cap: float,
+    upper_cap: float,
+    *,
+    quantum: float | None = None,
 ) -> float:
     """Initial margin fraction of a market at an open interest: `base` below the lower cap, 1 above.
 
-    base + clamp((open_interest - lower) / (upper - lower), 0, 1) * (1 - base), rounded down to a
-    millionth. Equal caps switch the scaling off.
+    base + clamp((open_interest - lower) / (upper - lower), 0, 1) * (1 - base), rounded down to
+    `quantum`. Equal caps switch the scaling off.
 
     References
     ----------
@@ -38,7 +43,7 @@ def open_interest_fraction(
     if upper_cap == lower_cap:
         return base
     share = max(0.0, min(1.0, (open_interest - lower_cap) / (upper_cap - lower_cap)))
-    return float(floor_to(base + share * (1.0 - base), PPM))
+    return float(floor_to(base + share * (1.0 - base), quantum))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +58,25 @@ def margin_requirement(
     notional: float,
     base: float,
     *,
-    of_initial: float = 1.0,
+    rules: PerpRules,
     open_interest: float = 0.0,
     lower_cap: float = 0.0,
     upper_cap: float = 0.0,
-    quantum: float | None = None,
 ) -> Requirement:
-    """Initial and maintenance margin of a position, each rounded up to `quantum`.
+    """Initial and maintenance margin of a position, each rounded up to the venue's quantum.
 
-    Only the initial margin scales with open interest: maintenance is base * of_initial, so that
-    a crowd arriving closes nobody.
+    Only the initial margin scales with open interest, where the rules say so: maintenance is
+    base * maintenance_of_initial, so that a crowd arriving closes nobody.
     """
-    size = abs(notional)
-    fraction = open_interest_fraction(base, open_interest, lower_cap, upper_cap)
+    size, fraction = abs(notional), base
+    if rules.open_interest_scaling:
+        fraction = open_interest_fraction(
+            base, open_interest, lower_cap, upper_cap, quantum=rules.fraction_quantum
+        )
+    share = 1.0 if rules.maintenance_of_initial is None else rules.maintenance_of_initial
     return Requirement(
-        float(ceil_to(size * fraction, quantum)),
-        float(ceil_to(size * base * of_initial, quantum)),
+        float(ceil_to(size * fraction, rules.margin_quantum)),
+        float(ceil_to(size * base * share, rules.margin_quantum)),
     )
 
 
@@ -86,13 +94,13 @@ def bankruptcy_price(
     delta: float,
     *,
     raw_usd: float,
-    quantum: float | None = None,
+    rules: PerpRules,
 ) -> BankruptcyPrice:
     """Quote amount at which closing `delta` of a position uses up its share of the equity.
 
     -delta_notional - equity * |delta_maintenance| / maintenance, the account being the whole
-    subaccount; rounded up to `quantum`. A position that cannot be closed at a loss has a negative
-    price.
+    subaccount; rounded up to the venue's quantum of margin. A position that cannot be closed at a
+    loss has a negative price.
 
     References
     ----------
@@ -108,7 +116,7 @@ def bankruptcy_price(
     asked = position.brackets.value(position.notional)
     still = position.brackets.value(replace(position, size=left).notional)
     share = abs(asked - still) / before.maintenance
-    quote = float(ceil_to(-delta * position.mark - before.equity * share, quantum))
+    quote = float(ceil_to(-delta * position.mark - before.equity * share, rules.margin_quantum))
     return BankruptcyPrice(quote, -quote / delta)
 
 
@@ -121,17 +129,13 @@ class FillablePrice:
 
 
 def fillable_price(
-    positions: Sequence[Position],
-    which: int,
-    *,
-    raw_usd: float,
-    adjustment: float = 1.0,
-    spread: float = 0.1,
+    positions: Sequence[Position], which: int, *, raw_usd: float, rules: PerpRules
 ) -> FillablePrice:
     """Offer price of a liquidation: the oracle price less a part of the maintenance margin.
 
-    mark * (1 - side * rating * spread * rate), rating = clamp(adjustment * (1 - equity /
-    maintenance), 0, 1) over the whole subaccount, `rate` the position's own maintenance rate.
+    mark * (1 - side * rating * spread_to_maintenance * rate), rating = clamp(
+    bankruptcy_adjustment * (1 - equity / maintenance), 0, 1) over the whole subaccount, `rate` the
+    position's own maintenance rate.
 
     References
     ----------
@@ -140,11 +144,11 @@ def fillable_price(
     judged = account(positions, raw_usd=raw_usd)
     if judged.maintenance <= 0.0:
         raise RuleError("the account asks for no maintenance, so nothing of it is liquidated")
-    rating = max(0.0, min(1.0, adjustment * (1.0 - judged.equity / judged.maintenance)))
+    missing = 1.0 - judged.equity / judged.maintenance
+    rating = max(0.0, min(1.0, rules.bankruptcy_adjustment * missing))
     position = positions[which]
-    side = math.copysign(1.0, position.size)
-    rate = position.bracket.rate
-    return FillablePrice(position.mark * (1.0 - side * rating * spread * rate), rating)
+    spread = rating * rules.spread_to_maintenance * position.bracket.rate
+    return FillablePrice(position.mark * (1.0 - math.copysign(spread, position.size)), rating)
 
 
 def size_premium(
