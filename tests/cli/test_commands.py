@@ -231,3 +231,11 @@ def test_one_account_is_found_by_key_or_label_and_shows_its_legs(tiny: Run) -> N
         assert {leg["instrument"] for leg in done.json["legs"]} == {"aave-v3:BTC", "aave-v3:USDC"}
     assert "legs" in tiny("margins", "--account", "3").out
     assert tiny("margins", "--account", "nobody").code == 2
+
+
+def test_what_was_planted_is_kept_with_the_run(run: Run) -> None:
+    run("demo", "--quiet")
+    done = run("lake", "history", "--json", "--lake", "undertow-demo/lake")
+    detail = json.loads(done.json["rows"][0]["detail"])
+    assert detail["truth"]["loop"]["multiplier"] == pytest.approx(4.0, rel=0.1)
+    assert len(json.dumps(detail)) < 40_000

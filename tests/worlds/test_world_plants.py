@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from undertow.errors import StateError
 from undertow.rules.margins import margins
 from undertow.worlds import Chain, Crowd, Hub, Loop, Plants, World, build_world
+from undertow.worlds.catalogue import VENUES
 
 
 @cache
@@ -98,10 +99,13 @@ def test_the_chain_is_as_deep_as_it_says_and_each_wrapper_is_backed(depth: int) 
     assert posted.filter(pl.col("kind") == "collateral").height == 1
 
 
+def crowded(crowd: Crowd, *, accounts: int = 300, seed: int = 26, **sizes: int) -> World:
+    return build_world(seed, accounts=accounts, plants=Plants(crowd=crowd), **sizes)
+
+
 @pytest.mark.parametrize("side", ["long", "short"])
-def test_the_crowd_is_its_share_and_closes_within_its_band(side: str) -> None:
-    crowd = Crowd(share=0.15, side=side, distance=0.1, band=0.03)
-    world = build_world(26, accounts=600, plants=Plants(crowd=crowd))
+def test_the_crowd_is_its_share_of_accounts_and_of_its_side(side: str) -> None:
+    world = crowded(Crowd(share=0.15, side=side, distance=0.1, band=0.03), accounts=600)
     truth, accounts = world.truth.crowd, world.tables["accounts"]
     assert truth is not None
     assert len(truth.accounts) / accounts.height == truth.share
@@ -119,13 +123,90 @@ def test_the_crowd_is_its_share_and_closes_within_its_band(side: str) -> None:
         & ~pl.col("account").is_in(world.truth.makers)
     )
     assert len(truth.accounts) / same.height == truth.side_share
-    mark = perps["entry"][0]
+
+
+def require_closes_where_it_says(world: World, crowd: Crowd) -> None:
+    """Each account of the crowd is closed by the engine at its planted price, within the band."""
+    truth = world.truth.crowd
+    assert truth is not None
+    sign = 1.0 if crowd.side == "long" else -1.0
+    mark = world.market().mark[world.universe().code("instrument", truth.instrument)]
     move = sign * (1.0 - truth.liquidation_prices / mark)
-    assert abs(move - 0.1).max() <= 0.015 + 1e-12
+    assert abs(move - crowd.distance).max() <= 0.5 * crowd.band + 1e-12
     judged = margins(world.snapshot()).to_polars()
     judged = judged.filter(pl.col("account").is_in(truth.accounts.tolist())).sort("account")
-    engine = judged["fall" if side == "long" else "rise"].to_numpy()
+    engine = judged["fall" if crowd.side == "long" else "rise"].to_numpy()
     assert np.allclose(engine, move, rtol=1e-9)
+    assert not judged["breached"].any()
+
+
+@pytest.mark.parametrize("side", ["long", "short"])
+@pytest.mark.parametrize("venue", [v.key for v in VENUES if v.kind == "perp"])
+def test_a_crowd_closes_within_its_band_by_the_rules_of_its_venue(venue: str, side: str) -> None:
+    """Closing fees and maintenance at the entry price are those of the profile."""
+    for distance in (0.1, 0.85):  # a rise that far leaves the first bracket
+        crowd = Crowd(share=0.15, side=side, venue=venue, distance=distance, band=0.03)
+        require_closes_where_it_says(crowded(crowd), crowd)
+
+
+def test_a_crowd_closes_by_the_rules_of_its_day() -> None:
+    for ts in (1_680_000_000_000_000, 1_700_000_000_000_000):  # either side of 2023-06-01
+        crowd = Crowd(share=0.2)
+        plants = Plants(crowd=crowd)
+        world = build_world(3, accounts=60, assets=8, venues=2, plants=plants, ts=ts)
+        require_closes_where_it_says(world, crowd)
+
+
+@settings(max_examples=25)
+@given(
+    seed=st.integers(0, 2**40),
+    accounts=st.integers(5, 400),
+    assets=st.integers(6, 40),
+    side=st.sampled_from(["long", "short"]),
+    venue=st.sampled_from([v.key for v in VENUES if v.kind == "perp"]),
+    share=st.floats(0.01, 0.9),
+)
+def test_longs_equal_shorts_whatever_is_planted_and_wherever(
+    seed: int, accounts: int, assets: int, side: str, venue: str, share: float
+) -> None:
+    plants = Plants(hub=Hub(), loop=Loop(), chain=Chain(), crowd=Crowd(share, "ETH", side, venue))
+    world = build_world(seed, accounts=accounts, assets=assets, plants=plants)
+    legs = world.tables["positions"].filter(pl.col("kind").is_in(["perp", "option"]))
+    net = legs.group_by("instrument").agg(pl.col("qty").sum())["qty"]
+    assert (net == 0.0).all()
+    truth = world.truth.crowd
+    assert truth is not None
+    assert len(truth.accounts) / world.tables["accounts"].height == truth.share
+    assert margins(world.snapshot()).health.min() > 1.0
+    book = world.book()
+    assert book.account.tolist() == world.tables["accounts"]["account"].to_list()
+
+
+def test_a_crowd_alone_at_its_venue_gets_a_maker() -> None:
+    world = crowded(Crowd(share=0.5, venue="binance-usdm"), accounts=20, seed=3)
+    truth = world.truth
+    assert truth.crowd is not None
+    made = world.tables["positions"].filter(
+        (pl.col("account") == truth.makers[-1]) & (pl.col("kind") == "perp")
+    )
+    assert made["qty"].to_list() == [-truth.crowd.qty]
+    kinds = world.tables["accounts"].join(world.tables["entities"], on="owner")
+    kind = kinds.filter(pl.col("account") == truth.makers[-1])["kind"].to_list()
+    assert kind == ["market_maker"]
+
+
+@pytest.mark.parametrize("accounts", [300, 12_000])
+def test_no_account_is_in_a_mode_that_its_venue_does_not_have(accounts: int) -> None:
+    world = crowded(Crowd(venue="bybit"), accounts=accounts, assets=24)
+    modes = world.tables["accounts"].select("account", "venue", "mode", "margin_group")
+    at_home = modes.filter(pl.col("venue") == "bybit")
+    assert at_home["mode"].unique().to_list() == ["isolated"]
+    held = world.tables["positions"].filter(pl.col("kind") == "perp").join(at_home, on="account")
+    assert held["account"].is_unique().all()
+    asset = held["instrument"].str.extract(r":(\w+)/")
+    assert ("isolated:" + asset == held["margin_group"]).all()
+    for key in {v.key for v in VENUES if v.kind == "perp" and "isolated" not in v.modes}:
+        assert modes.filter(pl.col("venue") == key)["mode"].unique().to_list() == ["cross"]
 
 
 def test_all_plants_stand_together() -> None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 
 from undertow import schema
 from undertow.errors import StateError
+from undertow.rules.margins import margins
+from undertow.state import Panel, Reading
 from undertow.state.conform import require
 from undertow.worlds import (
     Attribution,
     Cycle,
     Episode,
     History,
+    Mix,
+    Population,
     Prices,
     Response,
     Tandem,
@@ -102,8 +109,166 @@ def test_growth_adds_up_from_its_parts() -> None:
     cycle = Cycle(first_trough=50, build_up=300, unwind=100)
     tandem = Tandem(correlation=0.2, cycle=cycle, unwindings=(Unwinding(700, nodes=("node 2",)),))
     panel, truth = panel_of(tandem, steps=1_500)
-    parts = np.diff(truth.cycle, axis=0) + (truth.response + truth.residual + truth.events)[1:]
-    assert np.allclose(growth(panel.values), parts, atol=1e-12)
+    require_sum_of_parts(panel, truth)
+
+
+def require_sum_of_parts(panel, truth) -> None:
+    pushed = truth.response + truth.reversion + truth.residual + truth.events
+    parts = np.diff(truth.cycle, axis=0) + pushed[1:]
+    assert np.allclose(growth(panel.values), parts, rtol=0.0, atol=1e-12)
+
+
+def test_the_pull_on_growth_is_as_weak_and_the_level_as_bound_as_stated() -> None:
+    """Of a walk of unit steps, reversion is 0.35 / half_life of the variance of growth."""
+    quiet = Response(up=0.0, down=0.0)
+    free, loose = panel_of(Tandem(response=quiet, half_life=math.inf), steps=40_000)
+    bound, truth = panel_of(Tandem(response=quiet), steps=40_000)
+    assert (truth.residual == loose.residual).all()
+    assert (loose.reversion == 0.0).all()
+    share = truth.reversion.var() / growth(bound.values).var()
+    assert share == pytest.approx(math.log(2) / 2 / 1_000, rel=0.3)
+    spread = truth.noise * np.sqrt(1_000 / (2 * math.log(2)))
+    assert np.log(bound.values).std(axis=0).mean() == pytest.approx(spread, rel=0.15)
+    assert np.log(free.values).std(axis=0).mean() > 2.0 * spread
+    steps = growth(bound.values)
+    assert abs(np.corrcoef(steps[1:, 0], steps[:-1, 0])[0, 1]) < 4.0 / np.sqrt(40_000)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.5])
+def test_leverage_that_reverts_is_correlated_as_if_it_did_not(correlation: float) -> None:
+    plan = Tandem(correlation=correlation, response=Response.crooked())
+    held, truth = panel_of(plan, steps=20_000)
+    free = panel_of(replace(plan, half_life=math.inf), steps=20_000)
+    pairs = np.triu_indices(12, 1)
+    with_pull = np.corrcoef(without_prices(held, truth).T)[pairs]
+    without = np.corrcoef(without_prices(*free).T)[pairs]
+    assert np.abs(with_pull - without).max() < 0.004  # a standard error is 0.007
+    assert held.values.max() / held.values.min() < 30.0  # a kink alone would pass any bound
+
+
+def resting(world) -> dict[str, dict[str, float]]:
+    """Leverage by venue as the engine adds it up, and by asset from the tables alone."""
+    judged = margins(world.snapshot())
+    venues = dict(judged.add_up("venue").select("venue", "leverage").iter_rows())
+    t = world.tables
+    price = world.market().mark
+    keys = world.universe().instruments
+    legs = t["positions"].join(t["instruments"].select("instrument", "asset", "inverse"),
+                               on="instrument", maintain_order="left")  # fmt: skip
+    marks = pl.DataFrame({"instrument": keys, "mark": price})
+    legs = legs.join(marks, on="instrument").filter(
+        pl.col("kind").is_in(["collateral", "supply", "perp"])
+    )
+    size = pl.col("qty").abs() * pl.when("inverse").then(1.0).otherwise("mark")
+    legs = legs.with_columns(size=size).join(
+        judged.to_polars().select("account", "equity"), on="account"
+    )
+    behind = pl.col("equity") * pl.col("size") / pl.col("size").sum().over("account")
+    of_asset = legs.with_columns(behind=behind).group_by("asset").agg(
+        pl.col("size").sum() / pl.col("behind").sum()
+    )  # fmt: skip
+    return {"venue": venues, "asset": dict(of_asset.iter_rows())}
+
+
+@pytest.mark.parametrize(("accounts", "steps"), [(5, 30), (300, 500)])
+def test_leverage_ends_at_that_of_the_worlds_own_book(accounts: int, steps: int) -> None:
+    population = Population(accounts, mix=Mix(options=0.0))
+    tandem = Tandem(cycle=Cycle(first_trough=10, build_up=100, unwind=50))
+    world = build_world(
+        16, assets=12, venues=9, population=population, history=History(steps, tandem=tandem)
+    )
+    expected = resting(world)
+    told = 0
+    for name, kind in (
+        ("leverage_venue", "venue"), ("leverage_protocol", "venue"), ("leverage_asset", "asset"),
+    ):  # fmt: skip
+        panel = world.panels[name]
+        assert world.truth.series is not None
+        require_sum_of_parts(panel, world.truth.series.leverage[name])
+        for k, label in enumerate(panel.labels):
+            found = expected[kind].get(label)
+            if found:  # a maker with nothing but cash has none
+                assert panel.values[-1, k] == pytest.approx(found, rel=1e-9)
+                told += 1
+    assert told > (10 if accounts > 5 else 2)
+    assert (world.panels["leverage_protocol"].values >= 1.0).all()
+
+
+@pytest.mark.parametrize("amplitude", [None, 2.5])
+def test_assets_over_equity_stays_above_one_and_correlated_as_planted(
+    amplitude: float | None,
+) -> None:
+    cycle = None if amplitude is None else Cycle(200, 700, 300, amplitude=amplitude, stagger=90)
+    tandem = Tandem(correlation=0.6, response=Response.crooked(), cycle=cycle)
+    world = build_world(17, accounts=400, venues=13, history=History(20_000, tandem=tandem))
+    assert world.truth.series is not None
+    panel, truth = world.panels["leverage_protocol"], world.truth.series.leverage[
+        "leverage_protocol"
+    ]  # fmt: skip
+    assert (panel.values > 1.0).all()
+    assert (truth.amplitude <= 1.0).all()
+    assert (truth.amplitude < 1.0).any() or amplitude is None
+    require_sum_of_parts(panel, truth)
+    found = without_prices(panel, truth)
+    without_cycle = found - np.diff(truth.cycle - truth.cycle.mean(axis=0), axis=0)
+    off = np.corrcoef(without_cycle.T)[np.triu_indices(len(panel.labels), 1)]
+    assert np.abs(off - 0.6).max() < 0.03
+    assert without_cycle.std(axis=0) == pytest.approx(truth.noise * truth.amplitude, rel=0.1)
+
+
+def test_a_protocol_to_which_nobody_owes_anything_stays_at_one() -> None:
+    drivers = np.zeros((50, 2))
+    panel, truth = leverage_panel(
+        1, "test", nodes=["idle", "busy"], drivers=drivers, ts=np.arange(50), tandem=Tandem(),
+        last=np.array([1.0, 2.0]), floor=1.0,
+    )  # fmt: skip
+    assert (panel.values[:, 0] == 1.0).all()
+    assert truth.amplitude.tolist() == [0.0, 1.0]
+    with pytest.raises(StateError, match=r"leverage of idle was to be 0\.9; it must be at least 1"):
+        leverage_panel(
+            1, "test", nodes=["idle", "busy"], drivers=drivers, ts=np.arange(50), tandem=Tandem(),
+            last=np.array([0.9, 2.0]), floor=1.0,
+        )  # fmt: skip
+
+
+def test_leverage_is_published_as_readings_where_there_is_a_history() -> None:
+    world = build_world(18, accounts=100, assets=8, venues=4, history=History(60))
+    rows = require(schema.table("readings"), world.tables["readings"])
+    assert "readings" not in build_world(18, accounts=100).tables
+    for name in ("leverage_asset", "leverage_venue", "leverage_protocol"):
+        panel = world.panels[name]
+        mine = rows.filter(pl.col("name") == name.replace("_", "."))
+        again = Panel.from_frame(name, "1", mine, series="subject", value="value")
+        assert (again.select(panel.labels).values == panel.values).all()
+        assert (again.ts == panel.ts).all()
+        assert mine["inputs_hash"].unique().to_list() == [panel.digest]
+    first = Reading(**{**rows.row(0, named=True), "ts": int(world.panels["spot"].ts[0])})
+    assert (first.evidence, first.coverage, first.unit) == ("modelled", 1.0, "1")
+    assert rows["definition"].str.contains("ratio of sums").all()
+    alone = build_panels(18, steps=60).tables["readings"]
+    assert require(schema.table("readings"), alone).height == rows.height + 60 * (
+        sum(len(build_panels(18, steps=3).panels[name].labels)
+            for name in ("leverage_asset", "leverage_venue", "leverage_protocol"))
+        - sum(len(world.panels[name].labels)
+              for name in ("leverage_asset", "leverage_venue", "leverage_protocol"))
+    )  # fmt: skip
+
+
+def test_drivers_correlate_as_asked_or_not_at_all() -> None:
+    plan = Attribution(driver_correlation=0.0)
+    with pytest.raises(StateError, match=r"driver_correlation was 0; .* can have 0\.\d+ to 0\.99"):
+        panel_of(Tandem(correlation=plan), nodes=30, steps=10, seed=1)
+    asked = Tandem(correlation=replace(plan, driver_correlation=0.9))
+    made = panel_of(asked, nodes=30, steps=10, seed=1)[1].attribution
+    assert made is not None
+    between = made.driver_correlation[np.triu_indices(3, 1)].mean()
+    assert between == pytest.approx(0.9, abs=1e-9)
+    with pytest.raises(StateError, match=r"driver_correlation was 0\.5, of 2 nodes"):
+        panel_of(Tandem(correlation=replace(plan, driver_correlation=0.5)), nodes=2, steps=10)
+    for nodes in (1, 2):
+        truth = panel_of(Tandem(correlation=Attribution()), nodes=nodes, steps=10)[1]
+        assert truth.attribution is not None
+        assert (truth.attribution.driver_correlation == np.eye(3)).all()
 
 
 @pytest.mark.parametrize("stagger", [0, 40])
@@ -303,6 +468,7 @@ BAD = np.array([[1.0, 0.9, -0.9], [0.9, 1.0, 0.9], [-0.9, 0.9, 1.0]])
         (lambda: build_panels(1, steps=50, ties=Ties(episodes=(Episode("x", 5),))), "'x'"),
         (lambda: build_panels(1, steps=50, tandem={"leverage_moon": Tandem()}), "'leverage_moon'"),
         (lambda: Tandem(noise=0.0), "tandem.noise was 0"),
+        (lambda: Tandem(half_life=0.0), "tandem.half_life was 0"),
         (lambda: Attribution((0.9, 0.9, 0.1)), "coefficients of attribution was 1.9"),
         (lambda: Prices(degrees=2.0), "prices.degrees was 2"),
         (lambda: Prices(alpha=0.5, beta=0.6), "prices.beta was 0.6"),

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from undertow.worlds import (
     Population,
     World,
     bench_book,
+    build_panels,
     build_world,
     demo_world,
     tiny_world,
@@ -333,6 +334,10 @@ def test_a_million_accounts_are_built_in_a_minute() -> None:
     ("arguments", "words"),
     [
         ({"accounts": 4}, "accounts was 4"),
+        (
+            {"accounts": 1_000_001},
+            "accounts was 1,000,001; it must be at least 5 and at most 1,000,000",
+        ),
         ({"assets": 3}, "assets was 3"),
         ({"venues": 99}, "venues was 99"),
         ({"depth_ratio": 0.0}, "depth_ratio was 0"),
@@ -352,5 +357,43 @@ def test_impossible_populations_are_refused_by_name() -> None:
     ):
         with pytest.raises(StateError, match=words):
             Population(100, **arguments)
-    with pytest.raises(StateError, match="seed was -1"):
-        build_world(-1)
+    with pytest.raises(StateError, match="accounts was"):
+        Population(2_000_000)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        build_world,
+        demo_world,
+        lambda seed: bench_book(seed, accounts=100),
+        lambda seed: build_panels(seed, steps=10),
+    ],
+)
+def test_a_negative_seed_is_refused_by_name(make: Callable[[int], object]) -> None:
+    with pytest.raises(StateError, match="seed was -3; it must be 0 or more"):
+        make(-3)
+
+
+def test_what_was_planted_is_told_in_a_few_plain_values() -> None:
+    world = demo_world()
+    told = world.truth.as_json()
+    text = json.dumps(told, allow_nan=False)
+    assert len(text) < 20_000
+    assert json.loads(text) == told
+    truth = world.truth
+    assert truth.loop is not None
+    assert truth.series is not None
+    assert told["loop"]["multiplier"] == truth.loop.multiplier
+    assert told["hub"]["share"] == pytest.approx(0.4)
+    made, planted = told["series"]["leverage"]["leverage_venue"], truth.series.leverage
+    assert [each["ts"] for each in made["unwindings"]] == [
+        each.ts for each in planted["leverage_venue"].unwindings
+    ]
+    assert len(made["turning_points"]) == len(planted["leverage_venue"].turning_points) > 0
+    correlation = planted["leverage_venue"].correlation
+    off = correlation[np.triu_indices(len(correlation), 1)]
+    assert made["correlation"]["mean"] == pytest.approx(off.mean())
+    assert "residual" not in made
+    assert told["crowd"]["accounts"]["count"] == len(truth.crowd.accounts)  # type: ignore[union-attr]
+    assert tiny_world().truth.as_json() == {"seed": 0, "overridden": [], "makers": []}

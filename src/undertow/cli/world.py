@@ -51,7 +51,12 @@ def keep_world(lake: Lake, name: str, world: World, *, quiet: bool) -> Written:
     """Write a world's tables as one run; the same world again adds nothing."""
     tables = {table: rows for table, rows in world.tables.items() if rows.height}
     _refuse_other_data(lake, name, world.seed)
-    detail = {"world": name, "seed": world.seed, "accounts": world.tables["accounts"].height}
+    detail = {
+        "world": name,
+        "seed": world.seed,
+        "accounts": world.tables["accounts"].height,
+        "truth": world.truth.as_json(),
+    }
     progress = Progress("writing", quiet=quiet)
     return lake.write(tables, kind="world", now=now_us, detail=detail, progress=progress)
 

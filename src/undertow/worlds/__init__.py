@@ -4,13 +4,14 @@
 value (`Plants`, `Tandem`, `Ties`), and comes back exactly in `Truth`.
 """
 
+from undertow.worlds.growth import leverage_panel
 from undertow.worlds.history import History, Series, build_panels
 from undertow.worlds.named import bench_book, demo_world, tiny_world
 from undertow.worlds.plants import Chain, Crowd, Hub, Loop, Plants
 from undertow.worlds.population import Mix, Population
 from undertow.worlds.returns import Prices
 from undertow.worlds.sharing import Attribution
-from undertow.worlds.tandem import Cycle, Response, Tandem, Unwinding, leverage_panel
+from undertow.worlds.tandem import Cycle, Response, Tandem, Unwinding
 from undertow.worlds.ties import Episode, Ties
 from undertow.worlds.truths import (
     AttributionTruth,

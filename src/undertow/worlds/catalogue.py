@@ -144,6 +144,11 @@ class VenueFacts:
     rate: float = 1.0  # maintenance against that of the mildest venue
     listed: float = 1.0  # share of the traded assets that it lists, the largest first
 
+    @property
+    def isolates(self) -> bool:
+        """Whether every position has margin of its own: no account holds two contracts."""
+        return self.modes == ("isolated",)
+
 
 VENUES: tuple[VenueFacts, ...] = (
     VenueFacts("aave-v3", "lending", "aave-v3", "ethereum", "USD", 30.0),

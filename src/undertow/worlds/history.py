@@ -9,7 +9,7 @@ of untied coins arrive. Panels (columns in brackets):
     funding        per hour, positive when longs pay; NaN before the first settlement (perps)
     open_interest, depth, volume    base units; depth is the e-fold quantity (perps)
     liquidated     USD closed by force in the step, longs positive, shorts negative (perps)
-    leverage_asset, leverage_venue, leverage_protocol
+    leverage_asset, leverage_venue, leverage_protocol    also rows of the table `readings`
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from undertow.state import CodeColumn, FloatColumn, FloatMatrix, KeyColumn, Pane
 from undertow.worlds.catalogue import SPOT
 from undertow.worlds.flows import Flows, flow_rows, simulate_flows
 from undertow.worlds.frames import rows
+from undertow.worlds.levels import LEVERAGE_PANELS, Held, leverage_panels, reading_rows
 from undertow.worlds.names import TS, Names, name_world
 from undertow.worlds.returns import Prices, simulate_returns
-from undertow.worlds.seeds import require_known, require_within, stream
-from undertow.worlds.tandem import Tandem, leverage_panel
+from undertow.worlds.seeds import require_known, require_seed, require_within, stream
+from undertow.worlds.tandem import Tandem
 from undertow.worlds.ties import Ties, simulate_basis
-from undertow.worlds.truths import BasisTruth, LeverageTruth, PriceTruth, SeriesTruth
+from undertow.worlds.truths import BasisTruth, PriceTruth, SeriesTruth
 
 HOUR_US = 3_600_000_000
-LEVERAGE_PANELS = ("leverage_asset", "leverage_venue", "leverage_protocol")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +68,13 @@ class History:
 
 @dataclass(frozen=True, eq=False)
 class Paths:
-    """Prices, ties and leverage, before anything is said of how much was traded."""
+    """Prices and ties, before anything is said of how much was held or traded."""
 
     ts: KeyColumn
     perps: CodeColumn
     made: PriceTruth
     basis: BasisTruth
     spot: dict[str, FloatColumn]
-    leverage: dict[str, tuple[Panel, LeverageTruth]]
 
     def last_basis(self, names: Names) -> dict[str, float]:
         """Log basis of every perp at the last step."""
@@ -116,6 +115,7 @@ def build_panels(
     StateError
         When an argument is impossible or a date lies outside the panel.
     """
+    require_seed(seed)
     history = History(
         steps=steps,
         step_us=step_us,
@@ -143,7 +143,6 @@ def simulate(seed: int, names: Names, history: History) -> Paths:
         made=made,
         basis=basis,
         spot=_spot_paths(names, made, basis),
-        leverage=_leverage(seed, names, history, made, ts),
     )
 
 
@@ -155,23 +154,26 @@ def publish(
     *,
     open_interest: FloatColumn | None = None,
     depth: FloatColumn | None = None,
+    held: Held | None = None,
 ) -> Series:
     """The paths as panels and rows; `open_interest` and `depth`, by instrument, are those at rest.
 
-    Open interest ends at its resting size, depth moves about it; without them they are invented.
+    Open interest ends at its resting size and leverage at that of what is `held`, depth moves about
+    it; without them they are invented.
     """
+    leverage = leverage_panels(seed, names, history.tandem_of, paths.made, paths.ts, held)
     flows = simulate_flows(
-        seed, names, paths.perps, paths.made, paths.basis, paths.leverage["leverage_asset"][0],
+        seed, names, paths.perps, paths.made, paths.basis, leverage["leverage_asset"][0],
         open_interest=open_interest, depth=depth,
     )  # fmt: skip
     panels = _panels(seed, names, history, paths, flows)
-    panels |= {name: panel for name, (panel, _) in paths.leverage.items()}
+    panels |= {name: panel for name, (panel, _) in leverage.items()}
     truth = SeriesTruth(
         ts=paths.ts,
         step_us=history.step_us,
         prices=paths.made,
         basis=paths.basis,
-        leverage=MappingProxyType({name: truth for name, (_, truth) in paths.leverage.items()}),
+        leverage=MappingProxyType({name: truth for name, (_, truth) in leverage.items()}),
     )
     tables = _tables(names, panels, paths.perps, history.step_us)
     return Series(MappingProxyType(panels), MappingProxyType(tables), truth)
@@ -212,29 +214,6 @@ def _spot_paths(names: Names, made: PriceTruth, basis: BasisTruth) -> dict[str, 
         else:
             spot[key] = np.full(len(made.returns), names.price_of(key))
     return spot
-
-
-def _leverage(
-    seed: int, names: Names, history: History, made: PriceTruth, ts: KeyColumn
-) -> dict[str, tuple[Panel, LeverageTruth]]:
-    """Leverage by asset, which answers to its own return; by venue and protocol, to a basket."""
-    weight = np.array([names.assets[key].weight for key in made.assets])
-    panels = {}
-    for name in LEVERAGE_PANELS:
-        if name == "leverage_asset":
-            nodes, drivers = list(made.assets), np.array(made.returns)
-        else:
-            lending = name == "leverage_protocol"
-            nodes = [v.key for v in names.venues if (v.kind == "lending") == lending]
-            drivers = np.zeros((len(ts), len(nodes)))
-            for k, node in enumerate(nodes):
-                tilt = stream(seed, f"basket of {node}").standard_gamma(2.0, len(weight)) * weight
-                for j, part in enumerate(tilt / tilt.sum()):
-                    drivers[:, k] += part * made.returns[:, j]
-        panels[name] = leverage_panel(
-            seed, name, nodes=nodes, drivers=drivers, ts=ts, tandem=history.tandem_of(name)
-        )
-    return panels
 
 
 def _panels(
@@ -278,7 +257,8 @@ def _tables(
         _long("prices", mark.ts, mark.labels, price=mark.values, kind="mark"),
         _long("prices", mark.ts, mark.labels, price=index, kind="index"),
     ]
-    return {"prices": pl.concat(prices), **flow_rows(names, panels, perps, step_us)}
+    flows = flow_rows(names, panels, perps, step_us)
+    return {"prices": pl.concat(prices), **flows, "readings": reading_rows(panels)}
 
 
 def _long(

@@ -6,13 +6,15 @@ import numpy as np
 
 from undertow import schema
 from undertow.state import CodeColumn, FloatColumn
-from undertow.state.book import CASH, OPTION, PERP
+from undertow.state.book import CASH, ISOLATED, OPTION, PERP
 from undertow.state.book import PORTFOLIO as PORTFOLIO_MODE
-from undertow.worlds.catalogue import VenueFacts
+from undertow.worlds.catalogue import MAKER, VenueFacts
+from undertow.worlds.frames import rows
 from undertow.worlds.legs import Legs
 from undertow.worlds.names import Names
-from undertow.worlds.population import MAKER_DERIVATIVES, Roster, Sort, derivatives
-from undertow.worlds.terms import Terms
+from undertow.worlds.planting import Planted, trading_account_rows
+from undertow.worlds.population import Roster, Sort, derivatives
+from undertow.worlds.terms import Terms, require_venue
 from undertow.worlds.traders import WORST_SHARE
 
 _MAKER_CUSHION, _LEAST_CASH_USD = 0.2, 10_000.0
@@ -25,11 +27,7 @@ def maker_legs(
 
     The quantity is minus the exact sum of everybody else's, so longs equal shorts to the bit.
     """
-    universe = names.universe
-    net = np.zeros(len(universe.instruments))
-    for part in legs:
-        held = np.isin(part.kind, (PERP, OPTION))
-        np.add.at(net, part.inst[held], part.qty[held])
+    net = _net(names, legs)
     built = []
     for code, venue in enumerate(names.venues):
         makers = roster.of(Sort.MAKER, code)
@@ -38,13 +36,48 @@ def maker_legs(
         if venue.kind == "options":
             roster.mode[makers] = PORTFOLIO_MODE
         listed = derivatives(names, venue.key)
-        each = MAKER_DERIVATIVES if len(makers) > 1 else len(listed)
+        if venue.isolates:
+            roster.mode[makers] = ISOLATED
+            roster.group[makers] = [
+                roster.label(f"isolated:{names.facts(int(k)).key}") for k in listed
+            ]
+        each = -(-len(listed) // len(makers))
         for k, maker in enumerate(makers):
-            built.append(
-                _maker(names, terms, quotes, venue, int(maker), listed[k * each : k * each + each],
-                       net)
-            )  # fmt: skip
+            held = listed[k * each : k * each + each]
+            built.append(_maker(names, terms, quotes, venue, int(maker), held, net))
     return built
+
+
+def plant_maker(
+    names: Names,
+    terms: Terms,
+    quotes: FloatColumn,
+    venue_key: str,
+    crowd: Planted,
+    key: int,
+    owner: int,
+) -> Planted:
+    """A maker with an owner of its own, who takes the other side of a crowd that has nobody."""
+    venue = require_venue(names, venue_key, "perp")
+    net = _net(names, [crowd.legs])
+    held = derivatives(names, venue.key)
+    held = held[net[held] != 0.0]
+    legs = _maker(names, terms, quotes, venue, 0, held, net)
+    accounts = trading_account_rows(names, venue, names.facts(int(held[0])).key, [key], [owner])
+    entities = rows(
+        "entities", ts=names.ts, owner=[owner], label=[f"{MAKER} of {venue.key}"],
+        kind="market_maker",
+    )  # fmt: skip
+    return Planted(accounts, entities, legs, [])
+
+
+def _net(names: Names, legs: list[Legs]) -> FloatColumn:
+    """Signed quantity of every derivative, summed in the order of the legs."""
+    net = np.zeros(len(names.universe.instruments))
+    for part in legs:
+        held = np.isin(part.kind, (PERP, OPTION))
+        np.add.at(net, part.inst[held], part.qty[held])
+    return net
 
 
 def _maker(

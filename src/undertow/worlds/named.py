@@ -29,10 +29,11 @@ def demo_world(seed: int = 7) -> World:
 
     Everything is planted in it: a custodian behind 40 % of claims, a vault looped four times, a
     wrapper three deep, a crowd of ETH longs, leverage that shares more than prices, a cycle, two
-    dates at which half of it unwinds at once, and three spells of decoupling.
+    dates at which three nodes in five (of three, two) unwind at once, and three spells of
+    decoupling.
     """
     tandem = Tandem(
-        correlation=Attribution(driver_correlation=0.7),
+        correlation=Attribution(),
         noise=0.003,
         response=Response(up=-0.4, down=-0.8, lags=(-0.1,)),
         cycle=Cycle(first_trough=120, build_up=600, unwind=240, amplitude=0.5, stagger=48),

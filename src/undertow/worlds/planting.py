@@ -9,9 +9,11 @@ import numpy as np
 import polars as pl
 
 from undertow import schema
+from undertow.kernels.margin import TESTED
+from undertow.rules.terms import Rules
 from undertow.state import FloatColumn
-from undertow.state.book import CASH, COLLATERAL, CROSS, DEBT, PERP, SUPPLY
-from undertow.worlds.catalogue import CUSTODIAN
+from undertow.state.book import CASH, COLLATERAL, CROSS, DEBT, ISOLATED, PERP, SUPPLY
+from undertow.worlds.catalogue import CUSTODIAN, VenueFacts
 from undertow.worlds.frames import from_tuples, rows
 from undertow.worlds.legs import Legs, in_lots
 from undertow.worlds.names import Names
@@ -110,8 +112,12 @@ def plant_crowd(
 ) -> tuple[Planted, CrowdTruth]:
     """Accounts with cash such that each closes at a price of its own within the band.
 
-    With q signed, c in USD after the haircut and m the first maintenance rate, an account closes at
-    p where c + q * (p - entry) = m * |q| * p. Sizes stay within the first bracket.
+    With q signed and c in USD after the haircut, an account closes at p where
+
+        c + q * (p - entry) = M(|q| * b) + fee * |q| * b
+
+    with M the venue's maintenance, fee its taker fee where the profile asks for that of the exit,
+    and b the price that the profile asks maintenance at: p, or the entry.
     """
     venue = require_venue(names, crowd.venue, "perp")
     inst = names.code(venue.key, f"{crowd.asset}/{venue.quote}:{venue.quote}")
@@ -123,8 +129,7 @@ def plant_crowd(
     qty = in_lots(sign * rng.uniform(2_000.0, 40_000.0, count) / mark, np.full(count, mark))
     move = crowd.distance + crowd.band * (rng.random(count) - 0.5)
     close = mark * (1.0 - sign * move)
-    rate = float(terms.rate[inst, 0])
-    needed = rate * np.abs(qty) * close - qty * (close - mark)
+    needed = _asked_of(names, terms, inst, np.abs(qty), close, mark) - qty * (close - mark)
     money = needed / (1.0 - float(terms.haircut[cash])) / names.price_of(venue.quote)
     account = np.arange(key, key + count)
     owners = np.arange(owner, owner + count)
@@ -148,8 +153,20 @@ def plant_crowd(
         qty=float(qty.sum()), notional_usd=float((np.abs(qty) * mark).sum()),
         liquidation_prices=close, distance=crowd.distance, band=crowd.band,
     )  # fmt: skip
-    accounts = _account_rows(names, venue.key, list(account), list(owners))
+    accounts = trading_account_rows(names, venue, crowd.asset, list(account), list(owners))
     return Planted(accounts, entities, legs, []), truth
+
+
+def _asked_of(
+    names: Names, terms: Terms, inst: int, size: FloatColumn, close: FloatColumn, entry: float
+) -> FloatColumn:
+    """Maintenance of positions in a perp at their `close`, by the profile of its venue."""
+    rules = Rules.from_frames(names.universe, names.ts, terms.risk_params([]), terms.brackets).terms
+    tier = slice(int(rules.start[inst]), int(rules.start[inst + 1]))
+    notional = size * (close if rules.basis[inst] == TESTED else entry)
+    tiers = np.outer(notional, rules.rate[tier]) - rules.amount[tier]
+    asked: FloatColumn = tiers.max(axis=1) + rules.closing_fee[inst] * notional
+    return asked
 
 
 def plant_hub(names: Names, hub: Hub, claims: list[Claim]) -> tuple[list[Claim], HubTruth]:
@@ -178,11 +195,27 @@ def claim_rows(names: Names, claims: list[Claim]) -> pl.DataFrame:
     return frame.sort(schema.table("claims").key)
 
 
-def _account_rows(names: Names, venue: str, keys: list[int], owners: list[int]) -> pl.DataFrame:
+def trading_account_rows(
+    names: Names, venue: VenueFacts, asset: str, keys: list[int], owners: list[int]
+) -> pl.DataFrame:
+    """Accounts that hold a perp on `asset`, in the margin mode that their venue has."""
+    if venue.isolates:
+        return _account_rows(names, venue.key, keys, owners, ISOLATED, f"isolated:{asset}")
+    return _account_rows(names, venue.key, keys, owners)
+
+
+def _account_rows(
+    names: Names,
+    venue: str,
+    keys: list[int],
+    owners: list[int],
+    mode: int = CROSS,
+    group: str = "cross",
+) -> pl.DataFrame:
     label = pl.select(pl.format("u{}", pl.Series(keys))).to_series()
     return rows(
-        "accounts", ts=names.ts, account=keys, venue=venue, label=label, margin_group="cross",
-        mode=schema.MARGIN_MODES[CROSS], owner=owners,
+        "accounts", ts=names.ts, account=keys, venue=venue, label=label, margin_group=group,
+        mode=schema.MARGIN_MODES[mode], owner=owners,
     )  # fmt: skip
 
 

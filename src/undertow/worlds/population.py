@@ -1,7 +1,8 @@
 """Who there is: accounts, the owners behind them, and what sort of account each is.
 
 Rows are accounts, in the order of a Book: market makers first, then accounts of known owners by
-owner, then those that nobody could tie to one.
+owner, then those that nobody could tie to one. A maker has one account at a venue, several in a
+large world, and one for each contract where margin is isolated.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from undertow.worlds.frames import rows
 from undertow.worlds.names import Names
 from undertow.worlds.seeds import pareto, require_within, stream
 
-LEAST_ACCOUNTS, MOST_ACCOUNTS = 5, 10_000_000
+LEAST_ACCOUNTS, MOST_ACCOUNTS = 5, 1_000_000
 MAKER_OWNER = 1
 MAKER_DERIVATIVES = 7  # of one maker account in a large world, which keeps it within 8 legs
 LEAST_TROVE_USD = 6_000.0  # collateral of the smallest trove, which owes 2,000 at least
@@ -118,11 +119,7 @@ class Roster:
 
 def draw_roster(seed: int, names: Names, population: Population) -> Roster:
     """Owners, venues and sorts of all accounts."""
-    trading = [
-        k for k, v in enumerate(names.venues) if v.kind in ("perp", "options")
-    ]  # fmt: skip
-    trading = trading[: max(1, population.accounts // 20)]
-    makers = _maker_venues(names, trading, population.accounts)
+    trading, makers = _desks(names, population.accounts)
     free = population.accounts - len(makers)
     sort = _sorts(seed, names, population, trading, free)
     drawn = stream(seed, "sizes")
@@ -184,13 +181,24 @@ def entity_rows(seed: int, names: Names, roster: Roster) -> pl.DataFrame:
     return rows("entities", ts=names.ts, owner=owner, label=label, kind=kinds.gather(code))
 
 
-def _maker_venues(names: Names, trading: list[int], accounts: int) -> list[int]:
-    makers = []
-    for k in trading:
+def _desks(names: Names, accounts: int) -> tuple[list[int], list[int]]:
+    """Venues where anybody trades, and the venue of each maker account.
+
+    One venue for every twenty accounts, as long as makers stay a tenth of all.
+    """
+    trading: list[int] = []
+    makers: list[int] = []
+    able = [k for k, v in enumerate(names.venues) if v.kind in ("perp", "options")]
+    for k in able[: max(1, accounts // 20)]:
         listed = len(derivatives(names, names.venues[k].key))
-        each = -(-listed // MAKER_DERIVATIVES) if accounts >= _LARGE else 1
-        makers += [k] * each
-    return makers
+        if names.venues[k].isolates:
+            needed = listed
+        else:
+            needed = -(-listed // MAKER_DERIVATIVES) if accounts >= _LARGE else 1
+        if not trading or len(makers) + needed <= accounts // 10:
+            trading.append(k)
+            makers += [k] * needed
+    return trading, makers
 
 
 def _sorts(

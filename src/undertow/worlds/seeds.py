@@ -17,10 +17,17 @@ from undertow.state import FloatColumn
 
 def stream(seed: int, part: str) -> np.random.Generator:
     """Random numbers of one part of the world of `seed`."""
-    if seed < 0:
-        raise StateError(f"seed was {seed}; it must be 0 or more")
+    require_seed(seed)
     sequence = np.random.SeedSequence(seed, spawn_key=tuple(part.encode()))
     return np.random.Generator(np.random.PCG64(sequence))
+
+
+def require_seed(seed: int) -> None:
+    """Refuse what cannot name a stream of random numbers."""
+    if seed < 0:
+        raise StateError(
+            f"seed was {seed}; it must be 0 or more", hint="any whole number from 0 on is a world"
+        )
 
 
 def require_within(
@@ -44,9 +51,14 @@ def require_within(
     below = value < high if open_high else value <= high
     if above and below and not math.isnan(value):
         return
-    least = f"above {low:g}" if open_low else f"at least {low:g}"
-    most = "" if math.isinf(high) else f" and {'below' if open_high else 'at most'} {high:g}"
-    raise StateError(f"{name} was {value:g}; it must be {least}{most}", hint=hint)
+    least = f"{'above' if open_low else 'at least'} {_spelled(low)}"
+    most = "" if math.isinf(high) else f"{'below' if open_high else 'at most'} {_spelled(high)}"
+    allowed = f"{least} and {most}" if most else least
+    raise StateError(f"{name} was {_spelled(value)}; it must be {allowed}", hint=hint)
+
+
+def _spelled(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
 def require_step(name: str, step: int, steps: int) -> None:

@@ -24,11 +24,16 @@ from undertow.worlds.truths import AttributionTruth
 _DRIVERS = ("collateral", "venue", "owner")
 _DRIVER_DIMENSIONS, _DRIVER_SHAPE = 12, 0.25
 _PSD_SLACK = 1e-9
+_LEAST_NODES = 3  # with fewer there is one pair at most, and nothing to correlate
 
 
 @dataclass(frozen=True, slots=True)
 class Attribution:
-    """Correlation that comes from what nodes share: collateral, venue and owner."""
+    """Correlation that comes from what nodes share: collateral, venue and owner.
+
+    `driver_correlation` is the mean correlation of the three over pairs of nodes. It can be raised
+    from what independent holdings have by chance, never lowered.
+    """
 
     coefficients: tuple[float, float, float] = (0.35, 0.2, 0.1)
     base: float = 0.0
@@ -96,11 +101,7 @@ def _attribution(seed: int, name: str, plan: Attribution, size: int) -> Attribut
     shared = _cosines(seed, f"all shared in {name}", size)
     weight = 0.0
     if plan.driver_correlation is not None:
-        low, high = 0.0, 1.0
-        for _ in range(50):
-            weight = 0.5 * (low + high)
-            mean = _mean_off_diagonal(_pair_correlation(_mixed(own, shared, weight)))
-            low, high = (weight, high) if mean < plan.driver_correlation else (low, weight)
+        weight = _shared_weight(own, shared, plan.driver_correlation)
     drivers = _mixed(own, shared, weight)
     return AttributionTruth(
         names=_DRIVERS,
@@ -109,6 +110,30 @@ def _attribution(seed: int, name: str, plan: Attribution, size: int) -> Attribut
         drivers=frozen(drivers),
         driver_correlation=frozen(_pair_correlation(drivers)),
     )
+
+
+def _shared_weight(own: list[FloatMatrix], shared: FloatMatrix, wanted: float) -> float:
+    """The weight at which drivers correlate as wanted: none is as they are, all makes them one."""
+    size = len(shared)
+    if size < _LEAST_NODES:
+        raise StateError(
+            f"driver_correlation was {wanted:g}, of {size} nodes; pairs of at least "
+            f"{_LEAST_NODES} are needed to have one",
+            hint="leave driver_correlation out",
+        )
+    low, high = 0.0, 1.0
+    least = _mean_off_diagonal(_pair_correlation(_mixed(own, shared, low)))
+    if wanted < least:
+        raise StateError(
+            f"driver_correlation was {wanted:g}; the drivers of these {size} nodes can have "
+            f"{least:.3f} to 0.99",
+            hint="ask for more, leave it out, or take another seed or more nodes",
+        )
+    for _ in range(50):
+        weight = 0.5 * (low + high)
+        mean = _mean_off_diagonal(_pair_correlation(_mixed(own, shared, weight)))
+        low, high = (weight, high) if mean < wanted else (low, weight)
+    return high
 
 
 def _mixed(own: list[FloatMatrix], shared: FloatMatrix, weight: float) -> FloatMatrix:
@@ -124,7 +149,9 @@ def _cosines(seed: int, part: str, size: int) -> FloatMatrix:
 
 
 def _pair_correlation(drivers: FloatMatrix) -> FloatMatrix:
-    """Correlation of the drivers over all pairs of nodes."""
+    """Correlation of the drivers over all pairs of nodes; of too few nodes, that of nothing."""
+    if drivers.shape[1] < _LEAST_NODES:
+        return np.eye(len(drivers))
     upper = np.triu_indices(drivers.shape[1], 1)
     flat = np.stack([each[upper] for each in drivers])
     flat = flat - flat.mean(axis=1, keepdims=True)

@@ -12,6 +12,7 @@ import polars as pl
 
 from undertow import schema
 from undertow.errors import StateError
+from undertow.rules.profile import load_profile
 from undertow.state import FloatColumn, FloatMatrix
 from undertow.worlds.catalogue import SPOT, AssetFacts, VenueFacts
 from undertow.worlds.frames import from_tuples
@@ -37,15 +38,17 @@ class Terms:
     haircut: FloatColumn  # by instrument; of cash
     rate: FloatMatrix  # (instruments, TIERS): maintenance of a derivative
     amount: FloatMatrix  # (instruments, TIERS): what is deducted
+    fee: FloatColumn  # by instrument; what the exit of a derivative is asked for on top
     params: list[Param] = field(default_factory=list)
     brackets: pl.DataFrame = field(default_factory=pl.DataFrame)
 
     def maintenance(self, inst: np.ndarray, notional: FloatColumn) -> FloatColumn:
-        """max_j(rate_j * notional - amount_j) + TAKER_FEE * notional, of each leg."""
+        """max_j(rate_j * notional - amount_j) + fee * notional, of each leg."""
         asked = np.zeros(len(notional))
         for tier in range(TIERS):
             np.maximum(asked, self.rate[inst, tier] * notional - self.amount[inst, tier], out=asked)
-        return asked + TAKER_FEE * notional
+        asked += self.fee[inst] * notional
+        return asked
 
     def risk_params(self, more: list[Param]) -> pl.DataFrame:
         """The rows of `risk_params`, with those of what was planted."""
@@ -62,6 +65,7 @@ def set_terms(names: Names, planted: dict[str, float]) -> Terms:
         haircut=np.zeros(count),
         rate=np.zeros((count, TIERS)),
         amount=np.zeros((count, TIERS)),
+        fee=np.zeros(count),
     )
     for venue in names.venues:
         if venue.kind == "lending":
@@ -165,8 +169,10 @@ def _trade(names: Names, venue: VenueFacts, terms: Terms) -> None:
         terms.haircut[inst] = haircut
         terms.params.append((key, names.universe.instruments[inst], None, None, "haircut", haircut))
     inverse = names.universe.inverse
+    fee = TAKER_FEE if _asks_exit_fee(venue, names.ts) else 0.0
     for kind in ("perp", "option"):
         for inst in names.instruments(key, kind):
+            terms.fee[inst] = fee
             rate = venue.rate * _first_rate(names.facts(inst))
             tiers = 1 if inverse[inst] else TIERS  # coin brackets would need coin floors
             _set_tiers(terms, inst, rate, tiers)
@@ -178,6 +184,15 @@ def _trade(names: Names, venue: VenueFacts, terms: Terms) -> None:
                     ("max_leverage", 0.5 / rate),
                 ):
                     terms.params.append((key, name, None, None, what, value))
+
+
+def _asks_exit_fee(venue: VenueFacts, ts: int) -> bool:
+    """Whether the rules of that day ask for the taker fee of the exit beside maintenance."""
+    if venue.profile is None:
+        return False
+    day = np.datetime64(ts, "us").astype("datetime64[D]").item()
+    rules = load_profile(venue.profile, day).perp
+    return rules is not None and rules.closing_fee
 
 
 def _first_rate(facts: AssetFacts) -> float:

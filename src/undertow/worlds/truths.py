@@ -6,10 +6,14 @@ the very numbers that stand in the tables.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
 
-from undertow.state import FloatColumn, FloatMatrix, KeyColumn
+import numpy as np
+
+from undertow.state import AnyColumn, FloatColumn, FloatMatrix, KeyColumn
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ class CrowdTruth:
     side_share: float  # of accounts on that side of that perp, those of the crowd
     qty: float  # exact sum of their signed quantities
     notional_usd: float
-    liquidation_prices: FloatColumn  # of each account, all other prices held, no closing fee
+    liquidation_prices: FloatColumn  # of each account, by its venue's rules, other prices held
     distance: float  # centre of the band, as a move of the price
     band: float  # width of the band, as a share of the price
 
@@ -124,20 +128,25 @@ class AttributionTruth:
 class LeverageTruth:
     """How a panel of leverage was made.
 
-    growth = cycle + response + residual + events, all (steps, nodes), the first row zero; log
-    leverage is its running sum. `correlation` is that of the residual before its volatility moves.
+    growth = diff(cycle) + response + reversion + residual + events, all (steps, nodes), and zero
+    in the first row but for an event there; log leverage is its running sum. Of each node all of
+    them are already times its `amplitude`, and so are `noise`, `up`, `down` and `lags` to be read.
+    `correlation` is that of the residual before its volatility moves.
     """
 
     nodes: tuple[str, ...]
-    noise: float  # standard deviation of the residual, a step
+    noise: float  # standard deviation of the residual, a step, at amplitude 1
     correlation: FloatMatrix  # (nodes, nodes)
     up: float
     down: float
     lags: tuple[float, ...]
     vol_slope: float
+    half_life: float  # in steps, of what is neither anchor nor cycle
+    amplitude: FloatColumn  # (nodes,): 1, or less where the level would meet its floor
     drivers: FloatMatrix  # (steps, nodes): the price return that each node answers to
     cycle: FloatMatrix
     response: FloatMatrix
+    reversion: FloatMatrix
     residual: FloatMatrix
     events: FloatMatrix
     turning_points: tuple[TurningPoint, ...] = ()
@@ -204,3 +213,47 @@ class Truth:
     series: SeriesTruth | None = None
     overridden: tuple[int, ...] = ()  # accounts with terms of their own
     makers: tuple[int, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """The planted facts as plain values, small enough to keep beside a run.
+
+        What was not planted is left out, and so are series. A column is told by its length, least
+        and greatest; a correlation by its size and the least, mean and greatest off its diagonal.
+        """
+        plain: dict[str, Any] = _plain(self)
+        return plain
+
+
+_LEFT_OUT = object()
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        value = {each.name: getattr(value, each.name) for each in fields(value)}
+    if isinstance(value, Mapping):
+        told = {str(key): _plain(each) for key, each in value.items() if each is not None}
+        return {key: each for key, each in told.items() if each is not _LEFT_OUT}
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, np.ndarray):
+        return _told(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def _told(array: AnyColumn) -> Any:
+    """A column or a correlation in a few numbers; nothing else is told."""
+    if array.ndim == 1 and array.size:
+        return {"count": array.size, "least": array.min().item(), "greatest": array.max().item()}
+    if array.ndim != 2 or array.shape[0] != array.shape[1] or (np.diag(array) != 1.0).any():
+        return _LEFT_OUT
+    off = array[~np.eye(len(array), dtype=np.bool_)]
+    if not off.size:
+        return {"size": len(array)}
+    return {
+        "size": len(array),
+        "least": off.min().item(),
+        "mean": off.mean().item(),
+        "greatest": off.max().item(),
+    }

@@ -13,37 +13,20 @@ import polars as pl
 from undertow import schema
 from undertow.rules.snapshot import Snapshot
 from undertow.schema import AsOf
-from undertow.state import Book, Claims, FloatColumn, Market, Panel, Universe
+from undertow.state import Book, Claims, Market, Panel, Universe
 from undertow.state.arrays import frozen
 from undertow.worlds import backdrop, markets
 from undertow.worlds.catalogue import catalogue
 from undertow.worlds.history import History, publish, simulate
-from undertow.worlds.legs import Legs, joined, position_rows, together
-from undertow.worlds.lenders import lender_legs
-from undertow.worlds.makers import maker_legs
+from undertow.worlds.levels import book_leverage
 from undertow.worlds.names import TS, Names, name_world
-from undertow.worlds.planting import (
-    Claim,
-    Planted,
-    claim_rows,
-    plant_chain,
-    plant_crowd,
-    plant_hub,
-    plant_loop,
-)
+from undertow.worlds.planting import claim_rows, plant_hub
 from undertow.worlds.plants import Plants
-from undertow.worlds.population import (
-    Population,
-    Roster,
-    Sort,
-    account_rows,
-    draw_roster,
-    entity_rows,
-)
+from undertow.worlds.population import Population
 from undertow.worlds.quotes import implied_vol_rows, mark_prices, price_rows
-from undertow.worlds.seeds import require_within
-from undertow.worlds.terms import Param, Terms, oracle_rows, set_terms
-from undertow.worlds.traders import trader_legs
+from undertow.worlds.seeds import require_seed, require_within
+from undertow.worlds.settled import settle
+from undertow.worlds.terms import oracle_rows, set_terms
 from undertow.worlds.truths import Truth
 
 WORLD_TABLES = tuple(
@@ -122,13 +105,17 @@ def build_world(
 
     `population` says more about the accounts than how many there are (its own `accounts` then
     counts); `plants` puts structures with known numbers on top, and `history` adds series that end
-    at the snapshot. The same arguments give the same bits.
+    at the snapshot, and the table `readings` of leverage over time. The same arguments give the
+    same bits.
 
     Raises
     ------
     StateError
         When an argument is impossible; it names the argument, its value and what is allowed.
+    RuleError
+        When the rules of a venue begin after `ts`.
     """
+    require_seed(seed)
     who = population or Population(accounts)
     what = plants or Plants()
     require_within("depth_ratio", depth_ratio, 0.0, open_low=True)
@@ -139,7 +126,7 @@ def build_world(
         names = replace(names, price=frozen(paths.last_prices(names)))
         terms = replace(terms, names=names)
     mark = mark_prices(seed, names, None if paths is None else paths.last_basis(names))
-    settled = _settle(seed, names, terms, mark, who, what)
+    settled = settle(seed, names, terms, mark, who, what)
     holdings = backdrop.Holdings(names, settled.legs)
     reserves, deposits = backdrop.reserve_rows(names, holdings)
     claims = [*deposits, *backdrop.backing_claims(names, holdings), *settled.claims]
@@ -176,13 +163,17 @@ def build_world(
     panels: Mapping[str, Panel] = {}
     if history is not None and paths is not None:
         open_base = np.where(names.universe.inverse, holdings.long / mark, holdings.long)
-        series = publish(seed, names, history, paths, open_interest=open_base, depth=depth)
+        held = book_leverage(Snapshot.from_tables(tables, ts))
+        series = publish(
+            seed, names, history, paths, open_interest=open_base, depth=depth, held=held
+        )  # fmt: skip
         panels = series.panels
         truth = replace(truth, series=series.truth)
         for name, frame in series.tables.items():
             # Volumes of the day before are those of the series, step by step.
-            tables[name] = frame if name == "volumes" else pl.concat([frame, tables[name]])
-    ordered = {name: tables[name] for name in WORLD_TABLES}
+            alone = name in ("volumes", "readings")
+            tables[name] = frame if alone else pl.concat([frame, tables[name]])
+    ordered = {name: tables[name] for name in (*WORLD_TABLES, "readings") if name in tables}
     return World(seed, ts, MappingProxyType(ordered), truth, panels)
 
 
@@ -197,96 +188,6 @@ def _named(seed: int, assets: int, venues: int, plants: Plants, ts: int) -> Name
         extra_assets=plants.assets(known),
         listings=plants.listings,
     )
-
-
-@dataclass(frozen=True, eq=False)
-class _Settled:
-    """All accounts with their positions, in the order of a Book."""
-
-    roster: Roster
-    own_legs: Legs  # of the roster alone
-    legs: Legs  # of everybody
-    accounts: pl.DataFrame
-    entities: pl.DataFrame
-    positions: pl.DataFrame
-    claims: list[Claim]
-    overrides: list[Param]
-    truth: Truth
-
-
-def _settle(
-    seed: int,
-    names: Names,
-    terms: Terms,
-    mark: FloatColumn,
-    population: Population,
-    plants: Plants,
-) -> _Settled:
-    roster = draw_roster(seed, names, population)
-    lent, overrides = lender_legs(seed, names, terms, roster, population)
-    traded = trader_legs(seed, names, terms, mark, roster, population)
-    truth = Truth(
-        seed=seed,
-        tail_index=population.tail_index,
-        minimum_usd=population.minimum_usd,
-        overridden=tuple(key for _, _, _, key, _, _ in overrides if key is not None),
-        makers=tuple(int(k) for k in roster.account[roster.sort == Sort.MAKER]),
-    )
-    added, truth = _plant(seed, names, terms, mark, plants, roster, [*lent, *traded], truth)
-    making = maker_legs(names, terms, mark, roster, [*lent, *traded, *(p.legs for p in added)])
-    own = joined([*lent, *traded, *making])
-    known = int((roster.owner > 0).sum())
-    first = int(np.searchsorted(own.row, known))
-    accounts = account_rows(names, roster)
-    positions = position_rows(names.universe, own, roster.account, names.ts)
-    planted = [
-        position_rows(names.universe, joined([p.legs]), p.accounts["account"].to_numpy(), names.ts)
-        for p in added
-    ]
-    return _Settled(
-        roster=roster,
-        own_legs=own,
-        legs=together([own, *(p.legs for p in added)]),
-        accounts=pl.concat([accounts[:known], *(p.accounts for p in added), accounts[known:]]),
-        entities=pl.concat([entity_rows(seed, names, roster), *(p.entities for p in added)]),
-        positions=pl.concat([positions[:first], *planted, positions[first:]]),
-        claims=[claim for p in added for claim in p.claims],
-        overrides=overrides,
-        truth=truth,
-    )
-
-
-def _plant(
-    seed: int,
-    names: Names,
-    terms: Terms,
-    mark: FloatColumn,
-    plants: Plants,
-    roster: Roster,
-    legs: list[Legs],
-    truth: Truth,
-) -> tuple[list[Planted], Truth]:
-    """What is planted, one after the other, with keys and owners beyond those of the roster."""
-    key, owner = int(roster.account[-1]) + 1, int(roster.owner.max()) + 1
-    added: list[Planted] = []
-    if plants.loop:
-        planted, loop = plant_loop(names, plants.loop, key, owner)
-        added.append(planted)
-        truth = replace(truth, loop=loop)
-        key, owner = key + 2, owner + 2
-    if plants.chain:
-        planted, chain = plant_chain(names, plants.chain, key, owner)
-        added.append(planted)
-        truth = replace(truth, chain=chain)
-        key, owner = key + 1, owner + 1
-    if plants.crowd:
-        others = len(roster.account) + sum(p.accounts.height for p in added)
-        planted, crowd = plant_crowd(
-            seed, names, terms, mark, plants.crowd, key, owner, others, joined(legs)
-        )
-        added.append(planted)
-        truth = replace(truth, crowd=crowd)
-    return added, truth
 
 
 def _newest(name: str, frame: pl.DataFrame, ts: int) -> pl.DataFrame:
