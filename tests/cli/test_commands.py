@@ -239,3 +239,14 @@ def test_what_was_planted_is_kept_with_the_run(run: Run) -> None:
     detail = json.loads(done.json["rows"][0]["detail"])
     assert detail["truth"]["loop"]["multiplier"] == pytest.approx(4.0, rel=0.1)
     assert len(json.dumps(detail)) < 40_000
+
+
+def test_ingest_says_what_a_new_view_drops(tiny: Run, tmp_path: Path) -> None:
+    (tmp_path / "positions.csv").write_text(
+        "ts,account,instrument,kind,qty,source,evidence\n"
+        "2026-11-02T00:00:00Z,3,aave-v3:BTC,collateral,1,world,observed\n"
+    )
+    done = tiny("ingest", "tables", "positions.csv")
+    assert done.code == 0
+    assert "note: " in done.err
+    assert "9 legs before, 1 now" in done.err

@@ -12,6 +12,10 @@ T0 = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
 STAMP = "2026-01-01T00:00:00Z"
 SECOND = 1_000_000
 
+ASSETS = f"""ts,asset,symbol,kind
+{STAMP},ETH,ETH,native
+{STAMP},USDC,USDC,stable
+"""
 VENUES = f"""ts,venue,kind,profile
 {STAMP},lend,lending,aave-v3
 {STAMP},perps,perp,binance-usdm
@@ -40,10 +44,16 @@ PRICES = f"""{PRICES_HEADER}
 
 
 def write_reference(folder: Path) -> list[Path]:
-    """Venues, instruments and accounts as CSV files."""
+    """Assets, venues, instruments and accounts as CSV files."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for name, text in (("venues", VENUES), ("instruments", INSTRUMENTS), ("accounts", ACCOUNTS)):
+    texts = {
+        "assets": ASSETS,
+        "venues": VENUES,
+        "instruments": INSTRUMENTS,
+        "accounts": ACCOUNTS,
+    }
+    for name, text in texts.items():
         path = folder / f"{name}.csv"
         path.write_text(text)
         paths.append(path)
@@ -51,7 +61,7 @@ def write_reference(folder: Path) -> list[Path]:
 
 
 def reference_lake(folder: Path) -> Lake:
-    """A lake that knows two venues, three instruments and three accounts."""
+    """A lake that knows two assets, two venues, three instruments and three accounts."""
     lake = Lake.at(folder / "lake")
     ingest_tables(lake, write_reference(folder / "reference"), now=T0)
     return lake

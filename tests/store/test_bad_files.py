@@ -125,7 +125,9 @@ BAD_ROWS = {
     "an account beyond 64 bits": BadRow(
         position(account="18446744073709551617"), "account", "not '18446744073709551617'"
     ),
-    "a key that stands already": BadRow(GOOD, "account", "stands already in row 1"),
+    "a key that stands already": BadRow(
+        GOOD.replace(",5,", ",6,"), "account", "stands already in row 1"
+    ),
     "a naive time": BadRow(position(ts="2026-01-01T00:00:00"), "ts", "instant with its time zone"),
     "an epoch without a unit": BadRow(position(ts="1767225600"), "ts", "not '1767225600'"),
     "a date that is none": BadRow(position(ts="2026-02-30T00:00:00Z"), "ts", "not '2026-02-30T"),
@@ -624,7 +626,8 @@ def test_an_instant_outside_the_calendar_is_refused(lake: Lake, tmp_path: Path) 
     stamps = pl.Series([T0, 2**62, T0]).cast(pl.Datetime("us", "UTC"))
     report = ingest_tables(lake, [parquet(tmp_path, ts=stamps)], now=T0)
     assert (report.files[0].added, report.files[0].rejected) == (2, 1)
-    assert "row 2, column ts: not an instant of the years 1 to 9999" in report.files[0].sample[0]
+    assert "row 2, column ts: an instant" in report.files[0].sample[0]
+    assert "declare" not in report.files[0].sample[0]
 
 
 @pytest.mark.parametrize("name", ["prices.parquet", "prices.arrow", "prices.csv", "prices.zip"])

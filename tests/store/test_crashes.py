@@ -199,7 +199,7 @@ def test_two_writers_may_make_the_lake_at_once(tmp_path: Path, hire: Callable[..
         worker.stop()
     assert all(answer.startswith("done") for answer in answers), answers
     lake = Lake.open(tmp_path / "lake")
-    assert visible(lake) == {"venues": 2, "instruments": 3, "accounts": 3}
+    assert visible(lake) == {"assets": 2, "venues": 2, "instruments": 3, "accounts": 3}
     assert stored(lake, "venues") == 2
 
 

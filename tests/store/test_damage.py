@@ -47,7 +47,7 @@ def test_a_sound_lake_has_no_findings_and_counts_its_rows(lake: Lake) -> None:
     assert inspection.findings == ()
     assert inspection.rows["prices"] == 6
     assert inspection.rows["positions"] == 4
-    assert inspection.runs == 7
+    assert inspection.runs == 8
 
 
 def test_a_truncated_data_file_is_named(lake: Lake) -> None:

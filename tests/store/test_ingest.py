@@ -116,13 +116,14 @@ def test_an_archive_of_several_tables_is_taken_in_the_order_of_their_dependence(
     write_reference(tmp_path / "ref")
     with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
         archive.writestr("data/positions.csv", POSITIONS)
-        for name in ("accounts", "instruments", "venues"):
+        for name in ("accounts", "instruments", "venues", "assets"):
             archive.write(tmp_path / "ref" / f"{name}.csv", f"data/{name}.csv")
         archive.writestr("__MACOSX/._venues.csv", "x")
     lake = Lake.at(tmp_path / "lake")
     report = ingest_tables(lake, [tmp_path / "all.zip"], now=T0)
-    assert [f.table for f in report.files] == ["venues", "instruments", "accounts", "positions"]
-    assert report.files[3].file == "all.zip/data/positions.csv"
+    names = ["assets", "venues", "instruments", "accounts", "positions"]
+    assert [f.table for f in report.files] == names
+    assert report.files[4].file == "all.zip/data/positions.csv"
     assert report.exit_code == 0
     assert lake.read("positions").height == 4
 
@@ -135,7 +136,8 @@ def test_a_folder_stands_for_its_files(tmp_path: Path) -> None:
     (folder / ".hidden.csv").write_text("x")
     lake = Lake.at(tmp_path / "lake")
     report = ingest_tables(lake, [folder], now=T0)
-    assert [f.table for f in report.files] == ["venues", "instruments", "accounts", "prices"]
+    names = ["assets", "venues", "instruments", "accounts", "prices"]
+    assert [f.table for f in report.files] == names
     assert report.exit_code == 0
 
 
@@ -255,6 +257,101 @@ def test_the_same_file_again_adds_nothing(lake: Lake, tmp_path: Path) -> None:
     assert first.files[0].run == one.run
 
 
+def test_rows_refused_for_a_missing_name_are_taken_once_the_name_is_known(tmp_path: Path) -> None:
+    lake, path = Lake.create(tmp_path / "lake"), tmp_path / "positions.csv"
+    path.write_text(POSITIONS)
+    early = ingest_tables(lake, [path], now=T0).files[0]
+    assert (early.added, early.rejected) == (0, 4)
+    before = listing(tmp_path / "lake")
+    assert ingest_tables(lake, [path], now=T0).files[0] == early
+    assert listing(tmp_path / "lake") == before
+    ingest_tables(lake, write_reference(tmp_path / "ref"), now=T0)
+    rehearsal = ingest_tables(lake, [path], now=T0, dry_run=True)
+    report = ingest_tables(lake, [path], now=T0)
+    assert report.files == rehearsal.files
+    late = report.files[0]
+    assert (late.added, late.known, late.rejected, report.exit_code) == (4, 0, 0, 0)
+    assert late.run != early.run
+    before = listing(tmp_path / "lake")
+    rehearsal = ingest_tables(lake, [path], now=T0, dry_run=True)
+    again = ingest_tables(lake, [path], now=T0)
+    assert again.files == rehearsal.files
+    assert listing(tmp_path / "lake") == before
+    one = again.files[0]
+    assert (one.run, one.added, one.known, one.rejected) == (late.run, 0, 4, 0)
+    assert again.exit_code == 0
+    assert lake.read("positions").height == 4
+    assert lake.verify().findings == ()
+
+
+def test_a_further_attempt_adds_what_is_new_and_refuses_the_rest_with_todays_reasons(
+    lake: Lake, tmp_path: Path
+) -> None:
+    path = tmp_path / "positions.csv"
+    more = f"{STAMP},9,lend:ETH,supply,1,,chain,observed\n"
+    path.write_text(POSITIONS + more + more.replace(",9,", ",8,"))
+    first = ingest_tables(lake, [path], now=T0).files[0]
+    assert (first.added, first.known, first.rejected) == (4, 0, 2)
+    names = tmp_path / "accounts.csv"
+    names.write_text(ACCOUNTS.splitlines()[0] + f"\n{STAMP},9,lend,0xc,cross,cross\n")
+    ingest_tables(lake, [names], now=T0)
+    rehearsal = ingest_tables(lake, [path], now=T0, dry_run=True)
+    second = ingest_tables(lake, [path], now=T0)
+    assert second.files == rehearsal.files
+    one = second.files[0]
+    assert (one.added, one.known, one.rejected, second.exit_code) == (1, 4, 1, 4)
+    assert "unknown account '8'" in one.sample[0]
+    assert len({one.run, first.run}) == 2
+    third = ingest_tables(lake, [path], now=T0).files[0]
+    assert (third.run, third.added, third.known, third.rejected) == (one.run, 0, 5, 1)
+    assert lake.read("rejects")["run_of"].to_list().count(one.run) == 1
+    assert lake.verify().findings == ()
+
+
+def test_a_further_attempt_cut_short_is_completed_by_giving_the_file_again(tmp_path: Path) -> None:
+    from undertow.store import runs
+
+    class Stopped(Exception):
+        pass
+
+    def stop(*_: object, **__: object) -> None:
+        raise Stopped
+
+    lake, path = Lake.create(tmp_path / "lake"), tmp_path / "positions.csv"
+    path.write_text(POSITIONS)
+    ingest_tables(lake, [path], now=T0)
+    ingest_tables(lake, write_reference(tmp_path / "ref"), now=T0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "conclude", stop)
+        with pytest.raises(Stopped):
+            ingest_tables(lake, [path], now=T0, batch_rows=1)
+    assert lake.read("positions").is_empty()
+    report = ingest_tables(lake, [path], now=T0, batch_rows=1).files[0]
+    assert (report.added, report.rejected) == (4, 0)
+    assert lake.root.at_least("positions").count() == 4
+    assert lake.verify().findings == ()
+
+
+def test_an_attempt_opened_before_the_names_were_known_is_completed_and_judged_again(
+    tmp_path: Path,
+) -> None:
+    from undertow.store import runs
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    lake, path = Lake.create(tmp_path / "lake"), tmp_path / "positions.csv"
+    path.write_text(POSITIONS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "conclude", stop)
+        with pytest.raises(KeyboardInterrupt):
+            ingest_tables(lake, [path], now=T0)
+    ingest_tables(lake, write_reference(tmp_path / "ref"), now=T0)
+    report = ingest_tables(lake, [path], now=T0)
+    assert (report.files[0].added, report.exit_code) == (4, 0)
+    assert lake.verify().findings == ()
+
+
 def test_the_same_content_in_another_wrapping_is_the_same_run(lake: Lake, tmp_path: Path) -> None:
     first = ingest_tables(lake, [_as_csv(tmp_path / "prices.csv")], now=T0)
     packed = ingest_tables(lake, [_as_gz(tmp_path / "prices.csv.gz")], now=T0)
@@ -372,9 +469,9 @@ def test_a_rehearsal_writes_nothing_not_even_the_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "lake").exists()
     assert report.dry_run
     assert report.exit_code == 4
-    assert report.files[3].rejected == 2  # an unknown venue; an account that contradicts the first
-    assert report.files[3].known == 3
-    assert report.as_json()["files"][0]["table"] == "venues"
+    assert report.files[4].rejected == 2  # an unknown venue; an account that contradicts the first
+    assert report.files[4].known == 3
+    assert report.as_json()["files"][0]["table"] == "assets"
     assert json.dumps(report.as_json())
 
 

@@ -48,6 +48,8 @@ def run_ingest(
         rows = pl.DataFrame([each.as_json() for each in report.files]).select(_SHOWN)
         answer.give("checked, nothing written" if dry_run else "ingested", rows)
         for each in report.files:
+            for note in each.notes:
+                answer.say(f"note: {note}")
             for line in each.sample:
                 answer.say(f"rejected: {line}")
             if each.rejected > len(each.sample):

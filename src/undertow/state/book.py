@@ -18,6 +18,7 @@ import polars as pl
 from undertow import schema
 from undertow.errors import StateError
 from undertow.state.arrays import (
+    BoolColumn,
     CodeColumn,
     FloatColumn,
     KeyColumn,
@@ -251,25 +252,36 @@ def _account_rows(account: KeyColumn, keys: KeyColumn, rows: KeyColumn) -> KeyCo
     return located
 
 
-def _check_legs(
-    universe: Universe, held: pl.DataFrame, legs: tuple[Any, ...], venue: ShortColumn
-) -> None:
-    row, inst, kind, qty, entry = legs
-    if (inst == NONE).any():
-        raise StateError("a position names no instrument", source="positions")
+def leg_faults(
+    kind: Any, traded: Any, qty: FloatColumn, entry: FloatColumn, elsewhere: BoolColumn
+) -> tuple[tuple[BoolColumn, str, str], ...]:
+    """What no leg may be: which legs are, the column at fault, and the words for it.
+
+    `kind` are codes of position kinds, `traded` codes of the instruments' kinds, `entry` is 0
+    where there is none, and `elsewhere` says whose instrument is not of the account's venue.
+    """
     names = [schema.INSTRUMENT_KINDS.index(name) for name in ("perp", "future", "option")]
     derivative = np.isin(kind, _DERIVATIVES)
-    traded = universe.kind[inst]
     as_instrument = np.zeros(len(schema.POSITION_KINDS), dtype=np.int32)
     as_instrument[list(_DERIVATIVES)] = names
-    checks = (
-        (universe.venue_of[inst] != venue[row], "instrument", "the instrument is of another venue"),
+    return (
+        (elsewhere, "instrument", "the instrument is of another venue"),
         (derivative & (as_instrument[kind] != traded), "kind", "the instrument is of another kind"),
         (~derivative & np.isin(traded, names), "kind", "a derivative is held as money"),
         ((kind == DEBT) & (qty > 0), "qty", "a debt is a negative quantity"),
         (np.isin(kind, (COLLATERAL, SUPPLY)) & (qty < 0), "qty", "a deposit cannot be negative"),
         (np.isin(kind, (PERP, FUTURE)) & (entry <= 0), "entry", "a perp or future needs its entry"),
     )
+
+
+def _check_legs(
+    universe: Universe, held: pl.DataFrame, legs: tuple[Any, ...], venue: ShortColumn
+) -> None:
+    row, inst, kind, qty, entry = legs
+    if (inst == NONE).any():
+        raise StateError("a position names no instrument", source="positions")
+    elsewhere = universe.venue_of[inst] != venue[row]
+    checks = leg_faults(kind, universe.kind[inst], qty, entry, elsewhere)
     for fault, column, words in checks:
         if fault.any():
             at = int(np.flatnonzero(fault)[0])

@@ -5,12 +5,14 @@ Each check marks rows of a chunk; the caller keeps the rest. Nothing here writes
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import polars as pl
 
 from undertow.schema import TABLES, Table
+from undertow.state.conform import empty
 from undertow.store.delta import Root
 from undertow.store.files import ROW
 from undertow.store.reading import identity, read_rows, rows_between
@@ -24,8 +26,19 @@ REFERENCES = {
     "debt_instrument": "instruments",
     "account": "accounts",
 }
+# The same where only one table's column means it.
+_ASSETS = (
+    ("assets", "reference"),
+    ("instruments", "asset"),
+    ("instruments", "quote"),
+    ("instruments", "settle"),
+)
 # A feed sees accounts die that no account list ever held.
 _FREE = {("liquidations", "account")}
+# What else is asked of a name, once it is known.
+_MORE = {"instruments": ("venue", "kind"), "accounts": ("venue",), "assets": ("reference",)}
+_NAMING = {*REFERENCES.values(), "assets"}
+_GUESSED, _COMPARED = 5, 5_000  # unknown names compared with known ones, at most
 _KNOWN = "__known"
 
 
@@ -35,51 +48,98 @@ class Names:
 
     root: Root
     stands: Standing | None
-    more: dict[str, list[pl.Series]] = field(default_factory=dict)
-    _held: dict[str, pl.Series] = field(default_factory=dict)
+    more: dict[str, list[pl.DataFrame]] = field(default_factory=dict)
+    _held: dict[str, pl.DataFrame] = field(default_factory=dict)
+    _own: dict[str, pl.DataFrame] = field(default_factory=dict)
 
     def add(self, table: Table, rows: pl.DataFrame) -> None:
         """Count the names that `rows` declare among the known."""
-        if table.name in REFERENCES.values():
-            self.more.setdefault(table.name, []).append(rows[table.key[0]])
+        if table.name in _NAMING:
+            self.more.setdefault(table.name, []).append(rows.select(_kept(table.name)))
             self._held.pop(table.name, None)
+
+    def begin(self, table: Table, frames: Iterable[pl.DataFrame]) -> None:
+        """Look through a file whose rows speak of names that it declares itself."""
+        self._own = {}
+        if table.name not in ("assets", "accounts"):
+            return
+        columns = _kept(table.name)
+        own = pl.concat([empty(table).select(columns), *(f.select(columns) for f in frames)])
+        while table.name == "assets":  # a row that falls takes those that lean on it with it
+            there = pl.concat([self.rows("assets")["asset"], own["asset"]])
+            follows = pl.col("reference")
+            left = own.filter(follows.is_null() | follows.is_in(there.implode()))
+            if left.height == own.height:
+                break
+            own = left
+        together = pl.concat([self.rows(table.name), own])
+        first = together.unique(columns[0], keep="first", maintain_order=True)
+        self._own = {table.name: first}
+
+    def rows(self, name: str) -> pl.DataFrame:
+        """One row for each name that the table called `name` declares, and what is asked of it."""
+        if name in self._own:
+            return self._own[name]
+        if name not in self._held:
+            columns = _kept(name)
+            parts = list(self.more.get(name, []))
+            if self.stands is not None:
+                parts.append(
+                    read_rows(self.root, name, self.stands, columns=columns, ordered=False)
+                )
+            found = pl.concat([empty(TABLES[name]).select(columns), *parts])
+            self._held[name] = found.unique(columns[0]) if name in self.more else found
+        return self._held[name]
 
     def known(self, name: str) -> pl.Series:
         """All names that the table called `name` declares."""
-        if name not in self._held:
-            key = TABLES[name].key[0]
-            parts = list(self.more.get(name, []))
-            if self.stands is not None:
-                rows = read_rows(self.root, name, self.stands, columns=[key], ordered=False)
-                parts.append(rows[key])
-            self._held[name] = pl.concat(parts).unique() if parts else pl.Series([], dtype=pl.Null)
-        return self._held[name]
+        return self.rows(name)[TABLES[name].key[0]]
 
     def faults(self, table: Table, rows: pl.DataFrame) -> pl.DataFrame:
         """Rows that name what nothing declares: row, column, reason."""
         found = [no_faults()]
-        for column, owner in REFERENCES.items():
+        wanted = [(c, o) for c, o in REFERENCES.items() if c in table.column_names]
+        wanted += [(column, "assets") for name, column in _ASSETS if name == table.name]
+        for column, owner in wanted:
             itself = table.name == owner and column == table.key[0]
-            if column not in table.column_names or itself or (table.name, column) in _FREE:
+            if itself or (table.name, column) in _FREE:
                 continue
-            present = rows[column].drop_nulls().unique()
             known = self.known(owner)
-            unknown = (
-                present if known.is_empty() else present.filter(~present.is_in(known.implode()))
-            )
+            present = rows[column].drop_nulls().unique(maintain_order=True)
+            unknown = present.filter(~present.is_in(known.implode()))
             if unknown.is_empty():
                 continue
-            thing = owner.removesuffix("s")
-            words = pl.format(
-                f"unknown {thing} '{{}}'; ingest it into {owner} first", pl.col(column)
+            reasons = unknown.to_frame().with_columns(
+                pl.Series("reason", _unknown(owner, unknown, known), dtype=pl.String)
             )
-            bad = rows.filter(pl.col(column).is_in(unknown.implode()))
             found.append(
-                bad.select(
-                    pl.col(ROW).alias("row"), pl.lit(column).alias("column"), words.alias("reason")
-                )
+                rows.select(pl.col(ROW).alias("row"), column)
+                .join(reasons, on=column, how="inner")
+                .select("row", pl.lit(column).alias("column"), "reason")
+                .sort("row")
             )
         return pl.concat(found)
+
+
+def _kept(name: str) -> list[str]:
+    return [TABLES[name].key[0], *_MORE.get(name, ())]
+
+
+def _unknown(owner: str, names: pl.Series, known: pl.Series) -> list[str]:
+    """Why each of `names` cannot be taken; the first of them with what was probably meant."""
+    thing, words = owner.removesuffix("s"), []
+    alike: dict[str, str] = {}
+    if known.dtype == pl.String:
+        alike = {
+            name.lower(): name for name in known.sort().head(_COMPARED)
+        }  # in one order, always
+    for place, name in enumerate(names):
+        near = alike.get(str(name).strip().lower())
+        if near is None and alike and place < _GUESSED:
+            near = next(iter(difflib.get_close_matches(str(name), alike.values(), 1, 0.75)), None)
+        hint = f"did you mean '{near}'?" if near else f"ingest it into {owner} first"
+        words.append(f"unknown {thing} '{name}'; {hint}")
+    return words
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,16 +200,23 @@ def suspects(hashes: list[pl.DataFrame]) -> pl.Series:
     return together.filter(pl.col("hash").is_duplicated())[ROW]
 
 
-def repetitions(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
-    """Faults of rows that repeat the key of an earlier row of the same file."""
+def repetitions(table: Table, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rows that repeat the key of an earlier row of the file: twins of it, and faults of others.
+
+    Of a twin, which says the same in every column, come `row` and the `first` that it repeats.
+    """
     key = identity(table)
+    rest = [name for name in table.column_names if name not in key]
     first = pl.col(ROW).min().over(key)
-    words = pl.format(f"the key ({', '.join(key)}) stands already in row {{}}", "first")
-    return (
-        rows.with_columns(first=first)
-        .filter(pl.col(ROW) != pl.col("first"))
-        .sort(ROW)
-        .select(
-            pl.col(ROW).alias("row"), pl.lit(table.key[0]).alias("column"), words.alias("reason")
-        )
+    later = rows.with_columns(first=first).filter(pl.col(ROW) != pl.col("first")).sort(ROW)
+    both = later.join(
+        rows, left_on="first", right_on=ROW, how="inner", suffix=_KNOWN, maintain_order="left"
     )
+    alike = pl.all_horizontal(
+        [pl.lit(value=True), *(pl.col(n).eq_missing(pl.col(n + _KNOWN)) for n in rest)]
+    )
+    words = pl.format(f"the key ({', '.join(key)}) stands already in row {{}}", "first")
+    faults = both.filter(~alike).select(
+        pl.col(ROW).alias("row"), pl.lit(table.key[0]).alias("column"), words.alias("reason")
+    )
+    return both.filter(alike).select(pl.col(ROW).alias("row"), "first"), faults

@@ -25,6 +25,7 @@
     [account]            # an integer key out of names, the same for whoever derives it
     venue = { constant = "aave-v3" }
     label = "user"
+    group = "margin_group"          # if an account has several; `cross` where left out
 
     [text]               # how numbers and gaps are spelled
     decimal = ","
@@ -76,6 +77,7 @@ _SPANS = {"us": 1.0, "ms": 1e3, "s": 1e6, "min": 6e7, "h": 3.6e9, "day": 8.64e10
 _HOURS = {"per_hour": 1.0, "per_8h": 8.0, "per_day": 24.0, "per_year": 8760.0}
 EPOCHS = {"s": 1_000_000, "ms": 1000, "us": 1, "ns": 0}  # microseconds in one; ns are divided
 _PARTS = ("venue", "label", "group")
+_GROUP = "margin_group"  # what the table calls the group
 _KEYS = {
     "": (
         "table",
@@ -90,7 +92,7 @@ _KEYS = {
         "drop",
         "filters",
     ),
-    "account": _PARTS,
+    "account": (*_PARTS, _GROUP),
     "owner": ("label",),
     "text": ("decimal", "thousands", "nulls", "separator"),
     "drop": ("columns",),
@@ -369,6 +371,10 @@ class _Reader:
         if not isinstance(value, dict):
             self.refuse(f"{target} is not a section", f"write [{target}] and its keys below")
         self.known(target, value)
+        if _GROUP in value:
+            if "group" in value:
+                self.refuse(f"[{target}] has group and {_GROUP}", "keep one of the two")
+            value = {("group" if name == _GROUP else name): v for name, v in value.items()}
         needed = ("venue", "label") if target == "account" else ("label",)
         for name in needed:
             if name not in value:

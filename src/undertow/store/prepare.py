@@ -13,18 +13,19 @@ from pathlib import Path
 import polars as pl
 
 from undertow.errors import SchemaError, UnreadableFile
-from undertow.schema import TABLES, Table
+from undertow.schema import TABLES, Kind, Table
 from undertow.schema import table as declared
 from undertow.state.conform import conform, empty
 from undertow.store.checks import key_hashes, repetitions, suspects
 from undertow.store.checksum import content_hash
 from undertow.store.files import ROW, Chunk, Fault, open_file
 from undertow.store.mapping import ColumnMap, closest
-from undertow.store.recast import recast
+from undertow.store.recast import NO_NUMBER, recast
 from undertow.store.runs import REJECTS, RUNS
 from undertow.store.unpack import Limits, Source
 
 _OWN = (RUNS, REJECTS)
+_TWINS = {"row": pl.Int64, "first": pl.Int64}
 _SCHEMA = {"row": pl.Int64, "column": pl.String, "reason": pl.String, "content": pl.String}
 
 
@@ -42,11 +43,16 @@ class Prepared:
     rows: int = 0
     filtered: int = 0
     repeated: pl.Series = field(default_factory=lambda: pl.Series([], dtype=pl.Int64))
+    twins: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=_TWINS))
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """The rows that are good by themselves, batch by batch, numbered in `__row`."""
         for path in self.batches:
             yield pl.read_ipc(path)
+
+    def without_repetitions(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The rows of a batch whose key does not stand in an earlier row of the file."""
+        return frame.filter(~pl.col(ROW).is_in(self.repeated.implode()))
 
 
 def table_for(source: Source, table: str | None, mapping: ColumnMap) -> Table:
@@ -127,9 +133,29 @@ def _sorted_out(made: Prepared, chunk: Chunk) -> tuple[pl.DataFrame, pl.DataFram
     numbers = taken[ROW]
     conformed = conform(made.table, taken.drop(ROW), keys=False)
     faults = conformed.faults.with_columns(numbers.gather(conformed.faults["row"] - 1).alias("row"))
+    faults = _explained(made, faults, taken)
     kept = numbers.filter(~numbers.is_in(faults["row"].unique().implode()))
     good = conformed.rows.with_columns(kept.alias(ROW))
     return good, faults, frame.height - taken.height
+
+
+def _explained(made: Prepared, faults: pl.DataFrame, taken: pl.DataFrame) -> pl.DataFrame:
+    """The same faults, with what to declare where a bare number was given for an instant."""
+    reason = pl.col("reason").str.replace_all(NO_NUMBER, "", literal=True)
+    for column in made.table.columns:
+        if column.kind is not Kind.TIME or column.name not in taken.columns:
+            continue
+        dtype = taken[column.name].dtype
+        if column.name in made.mapping.times or not (dtype == pl.String or dtype.is_numeric()):
+            continue
+        here = pl.col("column") == column.name
+        for unit, digits in (("s", 10), ("ms", 13), ("us", 16), ("ns", 19)):
+            epoch = pl.col("reason").str.contains(rf"not '\d{{{digits}}}(\.\d+)?'$")
+            hint = f'; declare [time] {column.name} = {{ unit = "{unit}" }} in a mapping file'
+            reason = (
+                pl.when(here & epoch).then(pl.concat_str(reason, pl.lit(hint))).otherwise(reason)
+            )
+    return faults.with_columns(reason.alias("reason"))
 
 
 def _with_gaps(frame: pl.DataFrame, made: Prepared) -> pl.DataFrame:
@@ -146,8 +172,9 @@ def _refuse_repetitions(made: Prepared, rows: pl.Series) -> None:
     if rows.is_empty():
         return
     doubtful = [f.filter(pl.col(ROW).is_in(rows.implode())) for f in made.frames()]
-    faults = repetitions(made.table, pl.concat(doubtful))
-    made.repeated = faults["row"]
+    twins, faults = repetitions(made.table, pl.concat(doubtful))
+    made.twins = twins.cast(_TWINS)  # type: ignore[arg-type]
+    made.repeated = pl.concat([made.twins["row"], faults["row"].cast(pl.Int64)])
     late_rejects(made, faults)
 
 

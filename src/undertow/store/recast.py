@@ -13,6 +13,7 @@ from undertow.schema import Column, Kind, Table, integer_key
 from undertow.store.files import ROW
 from undertow.store.mapping import EPOCHS, ColumnMap, Part, TextRules, Unit, When, closest
 
+NO_NUMBER = "\ue000"  # before a text that reads as a number and, by the mapping, is none
 _PLAIN_NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)\s*$"
 _ZONED = r"(?i)(z|[+-]\d\d:?\d\d)\s*$"
 _NAIVE_FORMATS = (
@@ -76,13 +77,14 @@ def _pairing(table: Table, mapping: ColumnMap, sources: list[str], file: str) ->
             taken[name] = name
         elif name not in used and not mapping.ignore_others:
             clash = name in mapping.constants
+            near = closest(name, table.column_names)
             raise SchemaError(
                 "the mapping gives a constant for it too"
                 if clash
                 else f"{table.name} has no such column",
                 source=file,
                 column=name,
-                hint=f"{closest(name, table.column_names)} rename it, drop it, or map it",
+                hint=f"{near}{'' if near.endswith('?') else ';'} rename it, drop it, or map it",
             )
     for column in table.columns:
         if not column.null and column.name not in {*taken, *mapping.constants, *mapping.keys}:
@@ -151,7 +153,9 @@ def _dotted(series: pl.Series, rules: TextRules) -> pl.Series:
         bare = pl.when(bare.str.contains(grouped)).then(joined).otherwise(bare)
     if rules.decimal == ",":  # a point is then no decimal point: leave it, and it will be refused
         swapped = bare.str.replace(",", ".", literal=True)
-        bare = pl.when(~bare.str.contains(".", literal=True)).then(swapped).otherwise("'" + bare)
+        bare = (
+            pl.when(~bare.str.contains(".", literal=True)).then(swapped).otherwise(NO_NUMBER + bare)
+        )
     return text.select(bare).collect().to_series()
 
 
