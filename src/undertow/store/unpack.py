@@ -158,6 +158,14 @@ def _check_file(path: Path, limits: Limits) -> None:
         raise UnreadableFile(
             f"has {size} MB, and {most} MB are taken", source=path.name, hint="split the file"
         )
+    try:
+        path.open("rb").close()
+    except PermissionError as error:
+        raise _unpermitted(path.name) from error
+    except OSError as error:
+        raise UnreadableFile(
+            f"cannot be opened: {error.strerror}", source=path.name, hint="check the disk"
+        ) from error
 
 
 def _unpermitted(name: str) -> UnreadableFile:
