@@ -17,10 +17,24 @@ from undertow.worlds import World, build_world
 
 _COLUMNS = ("assets", "debt", "equity", "cover", "asked", "notional", "leverage", "fall", "rise")
 _NAMING = {
-    "asset": ("assets", "instruments", "claims", "implied_vols"),
-    "venue": ("venues", "instruments", "accounts", "risk_params", "implied_vols"),
-    "instrument": ("instruments", "positions", "prices", "depth", "risk_params", "margin_brackets"),
-}
+    "asset": ("assets", "instruments", "claims", "implied_vols", "free_assets", "pools"),
+    "venue": (
+        "venues", "instruments", "accounts", "risk_params", "implied_vols", "oracles",
+        "venue_funds", "pools",
+    ),
+    "instrument": (
+        "instruments", "positions", "prices", "depth", "risk_params", "margin_brackets", "oracles",
+        "volumes", "reserves",
+    ),
+}  # fmt: skip
+_ALSO = {  # columns of other names that hold the same keys
+    "asset": (
+        ("assets", "reference"), ("instruments", "quote"), ("instruments", "settle"),
+        ("pools", "quote"),
+    ),
+    "venue": (),
+    "instrument": (("oracles", "feed"),),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -74,13 +88,8 @@ def test_other_names_change_no_number_beyond_rounding(world: World, judged: Marg
         renamed = {key: f"{len(keys) - place:05d}" for place, key in enumerate(keys)}
         for name in where:
             tables[name] = tables[name].with_columns(pl.col(column).replace(renamed))
-        if column == "asset":
-            for name, also in (
-                ("assets", "reference"),
-                ("instruments", "quote"),
-                ("instruments", "settle"),
-            ):
-                tables[name] = tables[name].with_columns(pl.col(also).replace(renamed))
+        for name, also in _ALSO[column]:
+            tables[name] = tables[name].with_columns(pl.col(also).replace(renamed))
         if column != "instrument":
             for side in ("debtor", "creditor"):
                 of_kind = pl.col(f"{side}_kind") == column

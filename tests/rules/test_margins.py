@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -185,7 +187,7 @@ def test_parts_of_different_universes_make_no_snapshot(tables: dict[str, pl.Data
     whole = Snapshot.from_tables(tables, TS)
     other = Universe.empty()
     with pytest.raises(MisalignedState, match="different universes"):
-        Snapshot(TS, whole.book, Claims.from_frames(other), whole.market, whole.rules)
+        replace(whole, claims=Claims.from_frames(other))
 
 
 def test_what_is_held_needs_a_price(tables: dict[str, pl.DataFrame]) -> None:

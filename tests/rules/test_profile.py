@@ -12,6 +12,7 @@ import pytest
 from undertow.errors import RuleError
 from undertow.rules import profile
 from undertow.rules.profile import (
+    ClosingRules,
     GridRules,
     LendingRules,
     PerpRules,
@@ -37,7 +38,7 @@ minimum_ratio = 1.2
 
 
 def test_every_profile_loads_and_says_what_it_stands_on() -> None:
-    assert len(profile_names()) >= 14
+    assert len(profile_names()) >= 19
     for name in profile_names():
         one = load_profile(name)
         assert one.name == name
@@ -46,10 +47,11 @@ def test_every_profile_loads_and_says_what_it_stands_on() -> None:
         assert all(s.endswith(".") for s in (*one.exact, *one.approximated)), name
 
 
-@pytest.mark.parametrize("kind", [LendingRules, PerpRules, GridRules])
+@pytest.mark.parametrize("kind", [LendingRules, PerpRules, GridRules, ClosingRules])
 def test_no_number_of_a_profile_is_left_that_no_rule_reads(kind: type) -> None:
     folder = Path(profile.__file__).parent
-    text = "".join(path.read_text() for path in folder.glob("*.py"))
+    kernels = folder.parent / "kernels"
+    text = "".join(path.read_text() for at in (folder, kernels) for path in at.glob("*.py"))
     names = [field.name for field in fields(kind)]
     assert not [n for n in names if not re.search(rf'\.{n}\b|_flag\("{n}"\)', text)]
 
@@ -82,6 +84,7 @@ def test_a_good_profile_is_read_with_its_defaults() -> None:
 
 
 RULES = "[version.lending]\nminimum_ratio = 1.2"
+CLOSING = GOOD + '[version.closing]\nmechanism = "pair"\n'
 BAD = {
     "not TOML": "name = ",
     "no version": 'name = "x"\nshape = "perp"',
@@ -105,6 +108,18 @@ BAD = {
     "unknown basis": GOOD.replace('"lending"\n[[', '"perp"\n[[').replace(
         RULES, '[version.perp]\nmaintenance_basis = "mood"'
     ),
+    "unknown mechanism": CLOSING.replace("pair", "magic"),
+    "no mechanism": GOOD + "[version.closing]\nbonus = 0.05\n",
+    "a mechanism of another shape": CLOSING.replace("pair", "slices"),
+    "nothing may be closed": CLOSING + "close_factor = 0.0\n",
+    "no slice": CLOSING + "slice = 0.0\n",
+    "a target under water": CLOSING + "target_health = 0.99\n",
+    "what can be closed neither way": CLOSING
+    + "close_factor = 0.5\nsmall_usd = 500.0\nleftover_usd = 1000.0\n",
+    "two ways to take all": CLOSING + "seize_all = true\nreturns_surplus = true\n",
+    "a bonus in percent": CLOSING + "bonus = 5.0\n",
+    "half a microsecond": CLOSING + "delay_us = 0.5\n",
+    "no amplification": CLOSING + "bands_amplification = 1.0\n",
     "empty grid": GOOD + "[version.grid]\nprice_moves = []\nvol_moves = [0.1]\n",
     "a fall of everything": GOOD + "[version.grid]\nprice_moves = [-1.0]\nvol_moves = [0.1]\n",
 }  # fmt: skip

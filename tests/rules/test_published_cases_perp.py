@@ -159,7 +159,7 @@ def _hyperliquid(case: Case, data: dict[str, Any]) -> set[str]:
     return {"liquidation_price"}
 
 
-QUANTUM = 1e-6  # USD, the unit in which that chain writes its own amounts
+QUANTUM = 1e-6  # USD, the unit in which these chains write their own amounts
 
 
 def test_margins_and_prices_are_those_of_the_tables_of_dydx() -> None:
@@ -223,36 +223,85 @@ def _dydx(case: Case, data: dict[str, Any]) -> set[str]:
     return {"bankruptcy_price_quote", "per_unit"}
 
 
-# kinds of the file that size a liquidation or share its loss, which nothing here does yet
-LATER = {"base_amount", "liability_amount", "per_base", "if_fee"}
-
-
-def test_weights_that_move_with_size_are_those_of_the_tests_of_drift() -> None:
-    check_all("perp_liquidation_drift", _drift, later=LATER)
+def test_weights_and_liquidations_are_those_of_the_tests_of_drift() -> None:
+    check_all("perp_liquidation_drift", _drift)
 
 
 def _drift(case: Case, data: dict[str, Any]) -> set[str]:
     given, expected, tol = case["inputs"], case["expected"], case["tol"]
-    if set(expected) <= LATER:
-        return set()
-    quantum = _rules("drift-v2").fraction_quantum
+    (field,) = expected
+    _same(_SIZED[field](given), expected[field], tol)
+    return {field}
+
+
+def _weight(given: dict[str, Any]) -> float:
+    rules = _rules("drift-v2")
     if "scale_start_usd" in given:
-        got = scaled.scaled_asset_weight(
+        return scaled.scaled_asset_weight(
             given["deposits"],
             given["oracle_price"],
             given["scale_start_usd"],
             given["initial_weight"],
         )
-    elif "liability_weight" in given:
-        assert _rules("drift-v2").size_premium
-        got = float(
-            scaled.size_premium(
-                given["size"], given["imf_factor"], given["liability_weight"], quantum=quantum
-            )
+    if "liability_weight" in given:
+        assert rules.size_premium
+        sizes = given["size"], given["imf_factor"], given["liability_weight"]
+        return float(scaled.size_premium(*sizes, quantum=rules.fraction_quantum))
+    sizes = given["size"], given["imf_factor"], given["asset_weight"]
+    return scaled.size_discount(*sizes, quantum=rules.fraction_quantum)
+
+
+def _base(given: dict[str, Any]) -> float:
+    return scaled.base_to_cover(
+        given["margin_shortage"],
+        given["oracle_price"],
+        given["margin_ratio"],
+        liquidation_fee=given["liquidation_fee"],
+        insurance_fee=given["insurance_fee"],
+        quote_price=given["quote_price"],
+    )
+
+
+def _liability(given: dict[str, Any]) -> float:
+    multipliers = {
+        "asset_multiplier": given["asset_liq_multiplier"],
+        "liability_multiplier": given["liability_liq_multiplier"],
+    }
+    if "asset_amount" in given:
+        return scaled.implied_liability(
+            given["asset_amount"], given["asset_price"], given["liability_price"], **multipliers
         )
-    else:
-        got = scaled.size_discount(
-            given["size"], given["imf_factor"], given["asset_weight"], quantum=quantum
-        )
-    _same(got, expected["weight"], tol)
-    return {"weight"}
+    return scaled.liability_to_cover(
+        given["margin_shortage"],
+        given["liability_price"],
+        liability_weight=given["liability_weight"],
+        asset_weight=given["asset_weight"],
+        insurance_fee=given["insurance_fee"],
+        **multipliers,
+    )
+
+
+def _per_base(given: dict[str, Any]) -> float:
+    return scaled.loss_per_base(
+        given["loss"], given["base_long"], given["base_short"], quantum=QUANTUM
+    )
+
+
+def _fund_fee(given: dict[str, Any]) -> float:
+    return scaled.insurance_fee(
+        given["margin_shortage"],
+        given["base"],
+        given["oracle_price"],
+        given["margin_ratio"],
+        liquidator_fee=given["liquidator_fee"],
+        most=given["max_if_fee"],
+    )
+
+
+_SIZED = {
+    "weight": _weight,
+    "base_amount": _base,
+    "liability_amount": _liability,
+    "per_base": _per_base,
+    "if_fee": _fund_fee,
+}

@@ -43,6 +43,22 @@ def test_a_universe_that_differs_in_one_reference_is_another(
     assert Universe.from_frames(other, names["venues"], names["instruments"]) != universe
 
 
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [("assets", "issuer"), ("assets", "custodian"), ("assets", "chain"), ("venues", "chain")],
+)
+def test_who_keeps_an_asset_and_what_runs_where_is_part_of_it(
+    names: dict[str, pl.DataFrame], universe: Universe, table: str, column: str
+) -> None:
+    first = pl.int_range(pl.len()) == 0
+    told = names[table].with_columns(pl.when(first).then(pl.lit("Somebody")).alias(column))
+    other = Universe.from_frames(**{**names, table: told})
+    field = "venue_chain" if table == "venues" else column
+    said = sorted(getattr(other, field))
+    assert said == [""] * (len(said) - 1) + ["Somebody"]
+    assert other != universe
+
+
 def test_an_empty_universe_is_one() -> None:
     assert Universe.empty().assets == ()
 

@@ -179,3 +179,14 @@ def portfolio_requirements(lo, hi, offsets, legs, price, chain, grid, out):
     """`portfolio_requirement` of the accounts `lo:hi`; writes their rows of `out`."""
     for a in range(lo, hi):
         out[a] = portfolio_requirement(offsets[a], offsets[a + 1], legs, price, chain, grid)
+
+
+@njit(cache=True)
+def option_prices(kind, forward, strike, vol, tau, discount, out):
+    """`black76` of every option (a column) in every scenario (a row of `forward` and `vol`).
+
+    Writes `out`, which has the shape of `forward`.
+    """
+    for s in range(out.shape[0]):
+        for k in range(out.shape[1]):
+            out[s, k] = black76(kind[k], forward[s, k], strike[k], vol[s, k], tau[k], discount[k])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from undertow.errors import RuleError
+from undertow.kernels import closing as kernel
 from undertow.rules import lending
 from undertow.rules.profile import LendingRules
 from undertow.rules.rounding import below, ceil_to, floor_to
@@ -84,7 +85,7 @@ def seized_for_shares(
         shares, total_assets, total_shares, rules=rules, quantum=quantum, up=False
     )
     worth = float(floor_to(repaid * incentive_factor(lltv, rules=rules), quantum))
-    return float(floor_to(worth / price, quantum))
+    return float(kernel.seized_for(worth, 1.0, price, 0.0, quantum or 0.0))
 
 
 def market_account(

@@ -31,13 +31,18 @@ _FRACTIONS = (
     "haircut",
     "optimal_utilisation",
     "minimum_margin_rate",
+    "liquidation_factor",
+    "liquidation_fee",
 )
 RANGES = dict.fromkeys(_FRACTIONS, (0.0, 1.0))
 RANGES |= dict.fromkeys(("liquidation_bonus", "debt_weight", "base_rate"), (0.0, 10.0))
-RANGES |= dict.fromkeys(("slope1", "slope2", "target_health", "imf_factor"), (0.0, 100.0))
-RANGES |= {"max_leverage": (1.0, 1000.0), "taker_fee": (-0.01, 0.1)}
+RANGES |= dict.fromkeys(("slope1", "slope2", "imf_factor"), (0.0, 100.0))
+RANGES |= {"max_leverage": (1.0, 1000.0), "taker_fee": (-0.01, 0.1), "gas_usd": (0.0, 1e6)}
+RANGES |= {"target_health": (1.0, 10.0)}
 # Read by instrument alone; one of an account's own would be passed over in silence.
 _WHOLE = ("taker_fee", "imf_factor", "minimum_margin_rate")
+# Read by venue alone: how much of an account is closed is not a matter of one of its legs.
+_VENUE_WIDE = ("close_factor", "target_health", "liquidation_fee", "gas_usd")
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +96,13 @@ class Params:
         for venue, inst, given in rows.select("venue", "inst", "value").sort("inst").iter_rows():
             where = self.universe.venue_of == venue if inst == NONE else inst
             value[where] = given
+        return value
+
+    def by_venue(self, name: str, default: FloatColumn) -> FloatColumn:
+        """The number called `name` of each venue, `default` by venue where nothing says one."""
+        value = np.array(default, dtype=np.float64)
+        for venue, given in self._named(name).select("venue", "value").iter_rows():
+            value[venue] = given
         return value
 
     def narrow(self, names: tuple[str, ...]) -> bool:
@@ -174,8 +186,8 @@ class Params:
         faults = (
             (both & (ltv > threshold), "ltv {} is above the liquidation threshold {}", ltv),
             (
-                self.given("liquidation_bonus") & (threshold * (1.0 + bonus) > 1.0 + 1e-12)
-                & self.given("liquidation_threshold") & (threshold > 0),
+                self.given("liquidation_bonus") & (bonus > 0.0)
+                & self.given("liquidation_threshold") & (threshold * (1.0 + bonus) >= 1.0),
                 "bonus {} with threshold {} seizes more than the debt is covered by",
                 bonus,
             ),
@@ -187,7 +199,7 @@ class Params:
                     words.format(number[at], threshold[at]),
                     source="risk_params",
                     column=self.universe.instruments[at],
-                    hint="threshold x (1 + bonus) may not pass 1, nor ltv below the threshold",
+                    hint="threshold x (1 + bonus) stays below 1, and ltv at or below the threshold",
                 )
 
 
@@ -230,4 +242,12 @@ def _check_scopes(rows: pl.DataFrame) -> None:
             source="risk_params",
             column="name",
             hint="give it to an instrument or a venue",
+        )
+    wrong = rows.filter(pl.col("name").is_in(list(_VENUE_WIDE)) & (own | (pl.col("inst") != NONE)))
+    if wrong.height:
+        raise RuleError(
+            f"{wrong['name'][0]} is given to something narrower than a venue",
+            source="risk_params",
+            column="name",
+            hint="give it to the venue; leave instrument, category and account empty",
         )

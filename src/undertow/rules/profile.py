@@ -22,6 +22,7 @@ from importlib.resources import files
 from typing import Any, TypeVar
 
 from undertow.errors import RuleError
+from undertow.kernels import closing as kernel
 from undertow.rules import interest
 from undertow.rules.lending import Rounding
 from undertow.rules.single import Basis
@@ -44,6 +45,35 @@ class Compounding(Enum):
     BINOMIAL = "binomial"
     EXACT = "exact"
     NONE = "none"  # no interest, or none that the venue accrues itself
+
+
+class Mechanism(Enum):
+    """What a venue does to an account that it closes; see `kernels.closing`."""
+
+    PAIR = "pair"  # one debt is repaid against one collateral
+    WHOLE = "whole"  # all debt against all collateral
+    BANDS = "bands"  # collateral is converted along a ladder of prices
+    SLICES = "slices"  # shares of all derivatives
+
+    @property
+    def code(self) -> int:
+        """The kernel's number for it."""
+        return {"pair": kernel.PAIR, "whole": kernel.WHOLE, "bands": kernel.BANDS,
+                "slices": kernel.SLICES}[self.value]  # fmt: skip
+
+
+class Deleveraging(Enum):
+    """Who pays for a loss that no fund covers."""
+
+    NONE = "none"  # nobody but the venue
+    PROFIT_LEVERAGE = "profit_leverage"  # the highest profit times leverage is closed first
+    PRORATA = "prorata"  # every winner, in proportion, without being closed
+
+    @property
+    def code(self) -> int:
+        """The kernel's number for it."""
+        return {"none": kernel.ADL_NONE, "profit_leverage": kernel.ADL_PROFIT_LEVERAGE,
+                "prorata": kernel.ADL_PRORATA}[self.value]  # fmt: skip
 
 
 _GROWTH: Mapping[Compounding, Callable[[float, float], float]] = {
@@ -124,6 +154,60 @@ class GridRules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClosingRules:
+    """How a venue closes an account; `kernels.closing` says what each number does.
+
+    `close_factor`, `target_health`, `bonus`, `bonus_fee`, `fee` and `gas_usd` are defaults under
+    the risk parameters of a date.
+    """
+
+    mechanism: Mechanism
+    bonus: float = 0.0  # of a collateral, taken per unit repaid
+    bonus_fee: float = 0.0  # share of the bonus that is the protocol's
+    gas_usd: float = 0.0
+    close_factor: float = 1.0
+    full_below: float = 0.0
+    small_usd: float = 0.0
+    leftover_usd: float = 0.0
+    of_all_debt: bool = False
+    target_health: float = 0.0
+    bonus_start: float = 1.0
+    bonus_full_at: float = 1.0
+    deficit: bool = False
+    penalty: float = 0.0
+    seize_all: bool = False
+    returns_surplus: bool = False
+    caller_share: float = 0.0  # of the collateral, to whoever triggers the closing
+    delay_us: int = 0
+    bands_amplification: float = 2.0
+    bands_count: float = 1.0
+    loan_discount: float = 0.0
+    bands_loss: float = 0.0
+    slice: float = 1.0
+    slice_above_usd: float = 0.0
+    cooldown_us: int = 0
+    backstop_below: float = 0.0
+    to_health: float = 0.0  # health that a closing restores; 0.0 where it takes slices
+    fee: float = 0.0
+    keeps_rest: bool = False
+    adl: Deleveraging = Deleveraging.NONE
+
+    def __post_init__(self) -> None:
+        """Refuse rules under which nothing could be closed, or nothing repaired."""
+        if 0.0 < self.target_health < 1.0:
+            raise RuleError(
+                f"target_health was {self.target_health}; it is 1 or more, or 0 for none"
+            )
+        if self.close_factor < 1.0 and self.leftover_usd > self.small_usd:
+            raise RuleError(
+                f"leftover_usd was {self.leftover_usd} and small_usd {self.small_usd}; a pair "
+                "worth between them could be closed neither in part nor whole"
+            )
+        if self.seize_all and self.returns_surplus:
+            raise RuleError("collateral is seized all or taken against a credit, not both")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
     """The rules of one venue from one date on."""
 
@@ -136,10 +220,12 @@ class Profile:
     lending: LendingRules | None = None
     perp: PerpRules | None = None
     grid: GridRules | None = None
+    closing: ClosingRules | None = None  # None: nothing is closed here
 
 
 # name -> (least, most), ends included, of every number that could be impossible
 _BOUNDS: Mapping[str, tuple[float, float]] = {
+    "to_health": (0.0, 2.0),
     "share_quantum": (1e-18, 0.01),
     "virtual_assets": (0.0, math.inf),
     "virtual_shares": (0.0, math.inf),
@@ -158,6 +244,35 @@ _BOUNDS: Mapping[str, tuple[float, float]] = {
     "vol_near_power": (0.0, 1.0),
     "vol_far_power": (0.0, 1.0),
     "add_on": (0.0, 1.0),
+    "bonus": (0.0, 1.0),
+    "bonus_fee": (0.0, 1.0),
+    "gas_usd": (0.0, 1e6),
+    "close_factor": (1e-6, 1.0),
+    "full_below": (0.0, 1.0),
+    "small_usd": (0.0, math.inf),
+    "leftover_usd": (0.0, math.inf),
+    "target_health": (0.0, 10.0),
+    "bonus_start": (0.0, 1.0),
+    "bonus_full_at": (0.0, 1.0),
+    "penalty": (0.0, 1.0),
+    "caller_share": (0.0, 0.5),
+    "delay_us": (0, 10**12),
+    "bands_amplification": (1.01, 1e5),
+    "bands_count": (1.0, 1e3),
+    "loan_discount": (0.0, 0.99),
+    "bands_loss": (0.0, 0.99),
+    "slice": (1e-6, 1.0),
+    "slice_above_usd": (0.0, math.inf),
+    "cooldown_us": (0, 10**12),
+    "backstop_below": (0.0, 1.0),
+    "fee": (0.0, 0.5),
+}
+# which shape of rules each mechanism closes
+_CLOSES = {
+    Mechanism.PAIR: Shape.LENDING,
+    Mechanism.WHOLE: Shape.LENDING,
+    Mechanism.BANDS: Shape.LENDING,
+    Mechanism.SLICES: Shape.PERP,
 }
 
 
@@ -229,7 +344,7 @@ def _check(profile: Profile, source: str) -> None:
         raise RuleError(
             "a version cites its sources and says what is exact or approximated", source=source
         )
-    for group in (profile.lending, profile.perp, profile.grid):
+    for group in (profile.lending, profile.perp, profile.grid, profile.closing):
         if group is None:
             continue
         for field in fields(group):
@@ -239,6 +354,11 @@ def _check(profile: Profile, source: str) -> None:
                 raise RuleError(
                     f"{field.name} was {value}; it lies in {least:g} to {most:g}", source=source
                 )
+    if profile.closing and _CLOSES[profile.closing.mechanism] is not profile.shape:
+        mechanism = profile.closing.mechanism.value
+        raise RuleError(
+            f"mechanism {mechanism} closes no account of shape {profile.shape.value}", source=source
+        )
     lending = profile.lending
     if lending and lending.critical_ratio is not None:
         minimum = math.inf if lending.minimum_ratio is None else lending.minimum_ratio
@@ -282,7 +402,7 @@ def _typed(hint: Any, value: Any, key: str, source: str) -> Any:
     if isinstance(hint, type):
         if issubclass(hint, Enum) and value in {choice.value for choice in hint}:
             return hint(value)
-        if isinstance(value, dict) and hint in (LendingRules, PerpRules, GridRules):
+        if isinstance(value, dict) and hint in (LendingRules, PerpRules, GridRules, ClosingRules):
             return _built(hint, value, source)
         if hint is float and type(value) in (int, float) and math.isfinite(value):
             return float(value)

@@ -1,4 +1,4 @@
-"""Margin that grows with size: open-interest scaling on dYdX, size premia and scaling on Drift.
+"""Margin that grows with size on dYdX and Drift, and how these two size and share a liquidation.
 
 A flat share of notional lets a large position be as levered as a small one, though it cannot be
 closed as fast. Both chains scale the share instead, with the crowd (dYdX) or the size (Drift).
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from undertow.errors import RuleError
+from undertow.kernels import closing as kernel
 from undertow.rules.perp import Position, account
 from undertow.rules.profile import PerpRules
 from undertow.rules.rounding import ceil_to, floor_to
@@ -199,3 +200,111 @@ def scaled_asset_weight(deposits: float, price: float, scale_start: float, weigh
     if scale_start == 0.0 or value <= scale_start:
         return weight
     return weight * scale_start / value
+
+
+def base_to_cover(
+    shortage: float,
+    price: float,
+    margin_ratio: float,
+    *,
+    liquidation_fee: float = 0.0,
+    insurance_fee: float = 0.0,
+    quote_price: float = 1.0,
+) -> float:
+    """Size of a perp whose closing ends a margin shortage; inf where the fees eat what it frees.
+
+    shortage / (price * quote_price * (margin_ratio - liquidation_fee - insurance_fee)).
+
+    References
+    ----------
+    Drift v2, `calculate_base_asset_amount_to_cover_margin_shortage`.
+    """
+    _positive(price=price, quote_price=quote_price)
+    freed = margin_ratio - liquidation_fee - insurance_fee
+    return float(kernel.needed(shortage, price * quote_price * freed))
+
+
+def liability_to_cover(
+    shortage: float,
+    price: float,
+    *,
+    liability_weight: float,
+    asset_weight: float,
+    liability_multiplier: float = 1.0,
+    asset_multiplier: float = 1.0,
+    insurance_fee: float = 0.0,
+) -> float:
+    """Borrowed quantity whose transfer, against an asset, ends a margin shortage; inf where none.
+
+    shortage / (price * (liability_weight - asset_weight * asset_multiplier / liability_multiplier
+    - insurance_fee * liability_weight)).
+
+    References
+    ----------
+    Drift v2, `calculate_liability_transfer_to_cover_margin_shortage`.
+    """
+    _positive(price=price, liability_multiplier=liability_multiplier)
+    multiplier = asset_multiplier / liability_multiplier
+    return float(
+        kernel.liability_to_cover(
+            shortage, price, liability_weight, asset_weight, multiplier, insurance_fee
+        )
+    )
+
+
+def implied_liability(
+    asset: float,
+    asset_price: float,
+    liability_price: float,
+    *,
+    asset_multiplier: float = 1.0,
+    liability_multiplier: float = 1.0,
+) -> float:
+    """Borrowed quantity that a quantity of an asset pays for, after the liquidator's share.
+
+    References
+    ----------
+    Drift v2, `calculate_liability_transfer_implied_by_asset_amount`.
+    """
+    _positive(liability_price=liability_price, asset_multiplier=asset_multiplier)
+    paid = asset * asset_price * liability_multiplier
+    return paid / (liability_price * asset_multiplier)
+
+
+def insurance_fee(
+    shortage: float,
+    size: float,
+    price: float,
+    margin_ratio: float,
+    *,
+    liquidator_fee: float,
+    most: float,
+) -> float:
+    """Share of a closing's notional that the insurance fund may take without a new shortage.
+
+    0.95 * (margin_ratio - liquidator_fee - shortage / notional), within 0 to `most`.
+
+    References
+    ----------
+    Drift v2, `calculate_perp_if_fee`.
+    """
+    _positive(price=price, size=abs(size))
+    notional = abs(size) * price
+    return float(kernel.insurance_share(shortage, notional, margin_ratio, liquidator_fee, most))
+
+
+def loss_per_base(loss: float, long: float, short: float, *, quantum: float | None = None) -> float:
+    """A loss nothing covers, spread over all open size of its market, rounded up to `quantum`.
+
+    References
+    ----------
+    Drift v2, `calculate_funding_rate_deltas_to_resolve_bankruptcy`.
+    """
+    _positive(open_size=abs(long) + abs(short))
+    return float(kernel.loss_per_unit(loss, long, short, quantum or 0.0))
+
+
+def _positive(**numbers: float) -> None:
+    for name, value in numbers.items():
+        if not value > 0.0:
+            raise RuleError(f"{name} was {value}; it must be above 0")

@@ -9,7 +9,16 @@ from typing import Any
 
 from undertow.errors import MisalignedState
 from undertow.rules.terms import Rules
-from undertow.state import Book, Claims, Market, Universe
+from undertow.state import (
+    Book,
+    Claims,
+    FreeAssets,
+    Funds,
+    Liquidity,
+    Market,
+    Oracles,
+    Universe,
+)
 from undertow.state.arrays import digest
 
 # The tables that make a snapshot, and whether one can do without.
@@ -25,6 +34,12 @@ TABLES = {
     "claims": False,
     "risk_params": False,
     "margin_brackets": False,
+    "oracles": False,
+    "venue_funds": False,
+    "free_assets": False,
+    "pools": False,
+    "volumes": False,
+    "reserves": False,
 }
 
 
@@ -37,9 +52,13 @@ class Snapshot:
     claims: Claims
     market: Market
     rules: Rules
+    liquidity: Liquidity
+    oracles: Oracles
+    funds: Funds
+    free: FreeAssets
 
     def __post_init__(self) -> None:
-        for noun in (self.claims, self.market, self.rules):
+        for noun in self._parts[1:]:
             if noun.universe != self.book.universe:
                 raise MisalignedState(
                     f"the book and the {type(noun).__name__.lower()} speak of different universes",
@@ -59,9 +78,10 @@ class Snapshot:
             When something that is held has no price.
         """
         universe = Universe.from_frames(tables["assets"], tables["venues"], tables["instruments"])
+        book = Book.from_frames(universe, tables["accounts"], tables["positions"])
         return cls(
             ts=ts,
-            book=Book.from_frames(universe, tables["accounts"], tables["positions"]),
+            book=book,
             claims=Claims.from_frames(universe, tables.get("claims")),
             market=Market.from_frames(
                 universe, tables["prices"], tables.get("depth"), tables.get("implied_vols")
@@ -69,6 +89,17 @@ class Snapshot:
             rules=Rules.from_frames(
                 universe, ts, tables.get("risk_params"), tables.get("margin_brackets")
             ),
+            liquidity=Liquidity.from_frames(
+                universe,
+                ts,
+                depth=tables.get("depth"),
+                pools=tables.get("pools"),
+                volumes=tables.get("volumes"),
+                reserves=tables.get("reserves"),
+            ),
+            oracles=Oracles.from_frames(universe, tables.get("oracles")),
+            funds=Funds.from_frames(universe, tables.get("venue_funds")),
+            free=FreeAssets.from_frames(book, tables.get("free_assets")),
         )
 
     def __repr__(self) -> str:
@@ -82,5 +113,11 @@ class Snapshot:
     @cached_property
     def digest(self) -> str:
         """A hash of everything in it, for `inputs_hash` of what is computed from it."""
-        parts = (self.book, self.claims, self.market, self.rules)
-        return digest(str(self.ts), *(part.digest for part in parts))
+        return digest(str(self.ts), *(part.digest for part in self._parts))
+
+    @property
+    def _parts(
+        self,
+    ) -> tuple[Book, Claims, Market, Rules, Liquidity, Oracles, Funds, FreeAssets]:
+        nouns = (self.book, self.claims, self.market, self.rules)
+        return *nouns, self.liquidity, self.oracles, self.funds, self.free

@@ -15,9 +15,12 @@ from undertow.state.arrays import (
 )
 from undertow.state.book import Book
 from undertow.state.claims import Claims
+from undertow.state.funds import FreeAssets, Funds
 from undertow.state.intake import as_frame
+from undertow.state.liquidity import Ladders, Liquidity
 from undertow.state.market import Market
 from undertow.state.network import Network
+from undertow.state.oracles import Oracles
 from undertow.state.panel import Panel
 from undertow.state.reading import Reading, readings_frame
 from undertow.state.universe import Universe
@@ -30,9 +33,14 @@ __all__ = [
     "CodeColumn",
     "FloatColumn",
     "FloatMatrix",
+    "FreeAssets",
+    "Funds",
     "KeyColumn",
+    "Ladders",
+    "Liquidity",
     "Market",
     "Network",
+    "Oracles",
     "Panel",
     "Reading",
     "ShortColumn",

@@ -38,10 +38,14 @@ class Universe:
     asset_kind: CodeColumn  # into schema.ASSET_KINDS
     reference: CodeColumn  # asset that it should follow, or NONE
     reference_rate: FloatColumn  # units of the reference that one unit should be worth
-    sector: tuple[str, ...]
+    sector: tuple[str, ...]  # empty words, here and below, where nobody said
+    issuer: tuple[str, ...]  # who can mint or redeem it
+    custodian: tuple[str, ...]  # who holds what backs it
+    chain: tuple[str, ...]  # where it lives
     # by venue
     venue_kind: CodeColumn  # into schema.VENUE_KINDS
     profile: tuple[str, ...]  # rule profile; empty where the venue judges nothing
+    venue_chain: tuple[str, ...]  # where it runs
     # by instrument
     venue_of: CodeColumn
     asset_of: CodeColumn
@@ -79,9 +83,13 @@ class Universe:
             asset_kind=_codes(asset["kind"], pl.Series(schema.ASSET_KINDS), "assets"),
             reference=_codes(asset["reference"], asset_keys, "assets"),
             reference_rate=frozen(asset["rate"].fill_null(1.0).to_numpy()),
-            sector=tuple(asset["sector"].fill_null("")),
+            sector=_words(asset["sector"]),
+            issuer=_words(asset["issuer"]),
+            custodian=_words(asset["custodian"]),
+            chain=_words(asset["chain"]),
             venue_kind=_codes(venue["kind"], pl.Series(schema.VENUE_KINDS), "venues"),
-            profile=tuple(venue["profile"].fill_null("")),
+            profile=_words(venue["profile"]),
+            venue_chain=_words(venue["chain"]),
             venue_of=_codes(inst["venue"], venue_keys, "instruments"),
             asset_of=_codes(inst["asset"], asset_keys, "instruments"),
             quote_of=_codes(inst["quote"], asset_keys, "instruments"),
@@ -119,9 +127,9 @@ class Universe:
     @cached_property
     def digest(self) -> str:
         """A hash of all keys and references."""
-        words = "\x00".join(
-            (*self.assets, *self.sector, *self.venues, *self.profile, *self.instruments)
-        )
+        by_asset = (*self.assets, *self.sector, *self.issuer, *self.custodian, *self.chain)
+        by_venue = (*self.venues, *self.profile, *self.venue_chain)
+        words = "\x00".join((*by_asset, *by_venue, *self.instruments))
         return digest_of(
             words,
             *(self.asset_kind, self.reference, self.reference_rate, self.venue_kind),
@@ -206,6 +214,10 @@ def _lookup(values: pl.Series, keys: pl.Series) -> pl.Series:
 
 def _codes(values: pl.Series, keys: pl.Series, source: str) -> AnyColumn:
     return frozen(encode(values, keys, what=values.name, source=source))
+
+
+def _words(column: pl.Series) -> tuple[str, ...]:
+    return tuple(column.fill_null(""))
 
 
 def _refuse_repeats(name: str, keys: pl.Series) -> None:
