@@ -14,9 +14,11 @@
     │   ├── NoLake           there is no lake at that place
     │   ├── NoRun            no complete run was committed by that instant
     │   └── DamagedLake      a table's files and its log disagree
+    ├── NotSettled           a cascade that had to come to rest was still selling
     ├── EstimationError      an estimator was given what it cannot estimate from
     ├── PolicyError          a limit or policy file is not usable
-    └── SettingsError        a settings file or variable is not usable
+    ├── SettingsError        a settings file or variable is not usable
+    └── WorkerError          work sent elsewhere failed there, could not be sent, or its worker died
 
 A misuse is also a `ValueError`; what the world did (a cascade that does not settle, a fit on a
 flat series) is never an error but a status in the result. `row`, `column`, `source` and `hint`
@@ -109,6 +111,10 @@ class DamagedLake(StoreError):
     """A table's files and its log disagree."""
 
 
+class NotSettled(UndertowError):
+    """A cascade that had to come to rest was still selling after its last round."""
+
+
 class EstimationError(UndertowError, ValueError):
     """An estimator was given what it cannot estimate from."""
 
@@ -119,3 +125,14 @@ class PolicyError(UndertowError, ValueError):
 
 class SettingsError(UndertowError, ValueError):
     """A settings file or variable is not usable."""
+
+
+class WorkerError(UndertowError):
+    """Work sent elsewhere failed there, could not be sent, or its worker died.
+
+    `item` is the number of the item, or of the crew's member, that it concerns.
+    """
+
+    def __init__(self, message: str, *, item: int | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.item = item
