@@ -147,6 +147,19 @@ def test_ingest_takes_good_rows_and_keeps_bad_ones_apart(tiny: Run, tmp_path: Pa
     assert {row["column"] for row in refused["rows"]} == {"instrument", "price"}
 
 
+def test_refused_rows_that_judge_nobody_are_no_warning(tiny: Run, tmp_path: Path) -> None:
+    (tmp_path / "volumes.csv").write_text(
+        "ts,instrument,interval_us,base,source\n"
+        "2026-11-01T00:00:00Z,aave-v3:ETH,3600000000,1500,desk\n"
+        "2026-11-01T00:00:00Z,aave-v3:XYZ,3600000000,1500,desk\n"
+    )
+    assert tiny("ingest", "tables", "volumes.csv").code == 4
+    assert tiny("lake", "rejects", "--json").json["rejects"] == 1
+    judged = tiny("margins", "--json")
+    assert "rows_refused" not in judged.json
+    assert "warning" not in judged.err
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [

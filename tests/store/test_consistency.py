@@ -30,6 +30,10 @@ INSTRUMENT = INSTRUMENTS.splitlines()[0]
 OPTION = f"{INSTRUMENT},expiry,strike,option_type"
 PARAM = "ts,venue,instrument,account,name,value"
 BRACKET = "ts,instrument,tier,min_notional,max_notional,rate"
+ORACLE = "ts,venue,instrument,mode,feed"
+FREE = "ts,owner,asset,qty,source,evidence"
+POOL = "ts,pool,venue,asset,quote,model,side,level,price,qty,source,evidence"
+DEPTH = "ts,instrument,side,band,qty,source"
 LATER = "2026-01-01T00:00:01Z"
 
 
@@ -124,6 +128,30 @@ SENSELESS = {
         "margin_brackets", BRACKET, "perps:ETH,0,1000,1000,0.01",
         "max_notional", "max_notional 1000.0 is not above min_notional 1000.0",
     ),
+    "an oracle of another venue's instrument": (
+        "oracles", ORACLE, "perps,lend:ETH,market,", "venue",
+        "'lend:ETH' is an instrument of 'lend', not of 'perps'; a price elsewhere is a feed",
+    ),
+    "an oracle that follows nothing known": (
+        "oracles", ORACLE, "lend,lend:ETH,market,spot:ETH",
+        "feed", "unknown instrument 'spot:ETH'",
+    ),
+    "a pool of an unknown asset": (
+        "pools", POOL, "p,perps,XXX,USDC,linear,,0,2500,10,book,observed",
+        "asset", "unknown asset 'XXX'",
+    ),
+    "a pool that pays an unknown asset": (
+        "pools", POOL, "p,perps,ETH,DOLLARS,linear,,0,2500,10,book,observed",
+        "quote", "unknown asset 'DOLLARS'",
+    ),
+    "free assets of no name": (
+        "free_assets", FREE, "1,XXX,5,book,observed",
+        "asset", "unknown asset 'XXX'",
+    ),
+    "a level of a book without a side": (
+        "pools", POOL, "p,perps,ETH,USDC,ladder,,0,2500,10,book,observed",
+        "side", "the pool 'p' has a level without a side; say bid or ask",
+    ),
 }  # fmt: skip
 
 
@@ -138,6 +166,52 @@ def test_a_row_that_no_book_could_hold_is_refused_when_it_is_given(lake: Lake, n
     (reject,) = lake.read("rejects").iter_rows(named=True)
     assert reject["column"] == column
     assert words in reject["reason"]
+
+
+LADDER = "p,perps,ETH,USDC,ladder"
+
+
+@pytest.mark.parametrize(
+    ("lines", "refused", "column", "words"),
+    [
+        ((f"{LADDER},bid,0,2501,1", f"{LADDER},bid,1,2400,1", f"{LADDER},ask,0,2500,1"), 3,
+         "price", "the pool 'p' is crossed: a bid at or above an ask; take bids and asks of one"),
+        ((f"{LADDER},bid,0,2501,0", f"{LADDER},bid,1,2400,1", f"{LADDER},ask,0,2500,1"), 0, "", ""),
+        ((f"{LADDER},bid,0,2400,1", "p,lend,ETH,USDC,ladder,ask,0,2500,1"), 2,
+         "model", "the pool 'p' is described in two ways; give one venue, asset, quote and model"),
+        ((f"{LADDER},bid,0,2400,1", "q,lend,ETH,USDC,ladder,ask,0,2300,1"), 0, "", ""),
+        (("p,perps,ETH,USDC,linear,,0,2500,1", "p,perps,ETH,USDC,linear,,1,2500,1"), 2,
+         "level", "the pool 'p' has several rows; only a ladder has several levels"),
+    ],
+    ids=["crossed", "crossed by nothing", "of two venues", "two pools", "two reserves"],
+)  # fmt: skip
+def test_rows_of_one_pool_are_refused_together(
+    lake: Lake, lines: tuple[str, ...], refused: int, column: str, words: str
+) -> None:
+    report = given(lake, "pools", POOL, *(f"{LATER},{line},book,observed" for line in lines))
+    assert (report.added, report.rejected) == (len(lines) - refused, refused)
+    rejects = lake.read("rejects")
+    assert set(rejects["column"]) == ({column} if refused else set())
+    assert all(words in reason for reason in rejects["reason"])
+
+
+def test_two_sources_or_instants_of_a_pool_may_differ(lake: Lake) -> None:
+    bid, ask = f"{LADDER},bid,0,2501,1", f"{LADDER},ask,0,2500,1"
+    lines = [f"{STAMP},{bid},book,observed", f"{LATER},{ask},book,observed",
+             f"{LATER},{bid},other,observed"]  # fmt: skip
+    report = given(lake, "pools", POOL, *lines)
+    assert (report.added, report.rejected) == (3, 0)
+
+
+def test_a_band_that_holds_less_than_a_nearer_one_is_refused_alone(lake: Lake) -> None:
+    bands = ["bid,0.05,6", "bid,0.01,5", "bid,0.02,4.5", "bid,1,2", "ask,0.02,3"]
+    lines = [f"{STAMP},perps:ETH,{band},book" for band in bands]
+    lines += [f"{LATER},perps:ETH,bid,0.1,1,book", f"{STAMP},perps:ETH,bid,0.1,1,other"]
+    report = given(lake, "depth", DEPTH, *lines)
+    assert (report.added, report.rejected) == (6, 1)
+    (reject,) = lake.read("rejects").iter_rows(named=True)
+    assert (reject["row"], reject["column"]) == (3, "qty")
+    assert "4.5 within 0.02 of mid is less than 5.0 nearer to it" in reject["reason"]
 
 
 def test_an_asset_may_refer_to_one_of_its_own_file_unless_that_one_falls(lake: Lake) -> None:

@@ -12,10 +12,14 @@ from undertow.cli.lake import the_lake
 from undertow.cli.options import UnusableOption, instant, iso, now_us
 from undertow.cli.output import Answer
 from undertow.rules.margins import Margins, margins
-from undertow.rules.snapshot import TABLES
 from undertow.store import Lake
 from undertow.store.load import load_snapshot
 
+# Tables without whose rows an account is judged otherwise.
+_JUDGED_BY = [
+    *("assets", "venues", "instruments", "accounts", "positions", "prices"),
+    *("implied_vols", "risk_params", "margin_brackets"),
+]
 _LARGEST_FIRST = {
     "distance": False,
     "health": False,
@@ -90,7 +94,7 @@ def _left_out(home: Lake, answer: Answer, known: int | None, held: int | None) -
     An account that lacks a refused leg looks safer or worse than it is, so this is said aloud.
     """
     refused = home.read("rejects", as_of=known)
-    refused = refused.filter(pl.col("table").is_in(list(TABLES)))
+    refused = refused.filter(pl.col("table").is_in(_JUDGED_BY))
     if refused.is_empty():
         return {}
     brought = [

@@ -32,6 +32,11 @@ _ASSETS = (
     ("instruments", "asset"),
     ("instruments", "quote"),
     ("instruments", "settle"),
+    ("implied_vols", "asset"),
+    ("claims", "asset"),
+    ("free_assets", "asset"),
+    ("pools", "asset"),
+    ("pools", "quote"),
 )
 # A feed sees accounts die that no account list ever held.
 _FREE = {("liquidations", "account")}

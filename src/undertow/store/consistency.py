@@ -1,7 +1,8 @@
 """Rows that say something that cannot be: each fits its table, and no book could be made of it.
 
 What is refused here would otherwise stop whoever loads the lake later, far from the file at fault.
-Rows come here once all names in them are known.
+Rows come here once all names in them are known, a batch at a time: what is wrong only between rows
+of two batches is left to whoever loads them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from undertow.rules.params import RANGES
 from undertow.rules.profile import profile_names
 from undertow.schema import INSTRUMENT_KINDS, POSITION_KINDS, Table
 from undertow.state.book import leg_faults
+from undertow.state.liquidity import pool_faults
+from undertow.state.market import E_FOLD
 from undertow.store.checks import Names, no_faults
 from undertow.store.files import ROW
 from undertow.store.mapping import closest
@@ -122,6 +125,33 @@ def _margin_brackets(rows: pl.DataFrame, names: Names) -> pl.DataFrame:
     return _fault(rows, wrong, "max_notional", words)
 
 
+def _oracles(rows: pl.DataFrame, names: Names) -> pl.DataFrame:
+    inst = names.rows("instruments").select("instrument", of="venue")
+    words = (
+        "'{instrument}' is an instrument of '{of}', not of '{venue}'; a price elsewhere is a feed"
+    )
+    both = rows.join(inst, on="instrument", how="inner")
+    return _fault(both, pl.col("of") != pl.col("venue"), "venue", words)
+
+
+def _depth(rows: pl.DataFrame, names: Names) -> pl.DataFrame:
+    """Of one side of a book, as one source saw it at once, a wider band holds no less."""
+    book = ("instrument", "side", "ts", "source")
+    most = pl.col("qty").cum_max().over(book, order_by="band")
+    bands = rows.filter(pl.col("band") != E_FOLD).with_columns(nearer=most)
+    words = "{qty} within {band} of mid is less than {nearer} nearer to it; quantities add up"
+    return _fault(bands, pl.col("qty") < pl.col("nearer"), "qty", words)
+
+
+def _pools(rows: pl.DataFrame, names: Names) -> pl.DataFrame:
+    held = rows.filter(pl.col("qty") > 0.0)
+    faults = [
+        _fault(held, wrong, column, f"the pool '{{pool}}' {words}; {hint}")
+        for wrong, column, words, hint in pool_faults("pool", "ts", "source")
+    ]
+    return pl.concat([no_faults(), *faults])
+
+
 _CHECKS = {
     "positions": _positions,
     "instruments": _instruments,
@@ -129,4 +159,7 @@ _CHECKS = {
     "accounts": _accounts,
     "risk_params": _risk_params,
     "margin_brackets": _margin_brackets,
+    "oracles": _oracles,
+    "depth": _depth,
+    "pools": _pools,
 }

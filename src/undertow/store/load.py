@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from undertow.errors import StateError
 from undertow.rules.snapshot import TABLES, Snapshot
+from undertow.state.liquidity import STALE_VOLUME_US
+from undertow.store.delta import RUN
 from undertow.store.lake import Lake, read_tables
+from undertow.store.reading import rows_between
 from undertow.store.runs import microseconds
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def load_snapshot(
@@ -31,8 +36,10 @@ def load_snapshot(
     lake = lake if isinstance(lake, Lake) else Lake.open(lake)
     held = None if at is None else microseconds(at)
     # The book puts accounts and legs in order itself, whatever order they come in.
+    stands = lake.standing(as_of=as_of)
+    present = [name for name in TABLES if name != "volumes"]
     tables = read_tables(
-        lake, tuple(TABLES), as_of=as_of, at=held, unordered=("accounts", "positions")
+        lake, present, at=held, standing=stands, unordered=("accounts", "positions")
     )
     for name, needed in TABLES.items():
         if needed and tables[name].is_empty():
@@ -43,4 +50,9 @@ def load_snapshot(
             )
     newest = tables["prices"]["ts"].to_physical().max()
     assert isinstance(newest, int)
-    return Snapshot.from_tables(tables, newest if held is None else held)
+    ts = newest if held is None else held
+    # What traded is a log without end, of which a snapshot asks for the last days.
+    first, last = (_EPOCH + timedelta(microseconds=t) for t in (ts - STALE_VOLUME_US, ts))
+    traded = rows_between(lake.root, "volumes", stands, first, last)
+    tables["volumes"] = traded.drop(RUN)
+    return Snapshot.from_tables(tables, ts)

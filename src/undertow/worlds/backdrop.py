@@ -19,6 +19,7 @@ from undertow.worlds.seeds import stream
 
 _SPOT_SHARE = 0.5
 _LEAST_DEPTH_USD = 250_000.0
+_DEFENDED = {"money": 40.0, "tied": 4.0}  # depth over that of an asset that follows nothing
 _UTILISATION = 0.8
 
 
@@ -34,12 +35,20 @@ class Holdings:
         self.borrowed = -_summed(legs, count, legs.qty < 0.0, DEBT)
 
     def asset_depth(self, ratio: float) -> FloatColumn:
-        """E-fold depth of each asset, in its own units."""
+        """E-fold depth of each asset, in its own units.
+
+        What follows something else is defended: whoever can redeem it buys it cheap and sells it
+        dear, so it takes many times the volume to move it as far.
+        """
         universe, price = self.names.universe, self.names.price
         held = self.collateral + np.where(
             universe.inverse, self.long / price[universe.asset_of], self.long
         )
+        held = np.maximum(held, self.borrowed)  # what is owed has to be bought
         by_asset = np.bincount(universe.asset_of, held, minlength=len(universe.assets))
+        by_asset *= np.where(universe.stable, _DEFENDED["money"], 1.0)
+        tied = ~universe.stable & (universe.reference >= 0)
+        by_asset *= np.where(tied, _DEFENDED["tied"], 1.0)
         depth: FloatColumn = np.maximum(ratio * by_asset, _LEAST_DEPTH_USD / price)
         return depth
 

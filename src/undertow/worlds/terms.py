@@ -25,6 +25,8 @@ _HIGHEST_RATE = 0.5
 TAKER_FEE = 0.0005
 ETH_CATEGORY = "eth-correlated"
 _CATEGORY_TERMS = {"ltv": 0.93, "liquidation_threshold": 0.95, "liquidation_bonus": 0.01}
+# Lenders of whom no list of reserves says what a liquidation takes: their rules do.
+_BY_RULE = ("liquity-v1", "morpho-blue")
 _PARAM = ("venue", "instrument", "category", "account", "name", "value")
 Param = tuple[str, str | None, str | None, int | None, str, float]
 
@@ -76,13 +78,10 @@ def set_terms(names: Names, planted: dict[str, float]) -> Terms:
         inst = names.universe.code("instrument", key)
         terms.threshold[inst] = threshold
         venue_key = key.partition(":")[0]
-        bonus = min(0.05, (1.0 - threshold) / 2.0)
-        for name, value in (
-            ("ltv", threshold - 0.01),
-            ("liquidation_threshold", threshold),
-            ("liquidation_bonus", bonus),
-        ):
-            terms.params.append((venue_key, key, None, None, name, value))
+        numbers = {"ltv": threshold - 0.01, "liquidation_threshold": threshold}
+        if venue_key not in _BY_RULE:
+            numbers["liquidation_bonus"] = min(0.05, (1.0 - threshold) / 2.0)
+        terms.params.extend((venue_key, key, None, None, k, v) for k, v in numbers.items())
     return replace(terms, brackets=_bracket_rows(names, terms))
 
 
@@ -127,6 +126,8 @@ def _lend(names: Names, venue: VenueFacts, terms: Terms) -> None:
             "slope1": 0.055 if facts.money else 0.07,
             "slope2": 0.6 if facts.money else 3.0,
         }
+        if key in _BY_RULE:
+            del numbers["liquidation_bonus"], numbers["protocol_fee"]
         terms.params.extend((key, name, None, None, k, v) for k, v in numbers.items())
         if key == "aave-v3" and is_eth_like(facts):
             terms.params.extend(
@@ -146,9 +147,9 @@ def _lend(names: Names, venue: VenueFacts, terms: Terms) -> None:
 def _reserve_terms(venue: str, facts: AssetFacts) -> tuple[float, float]:
     """Threshold and bonus of a reserve."""
     if venue == "liquity-v1":
-        return 1.0 / 1.1, 0.05
+        return 1.0 / 1.1, 0.0
     if venue == "morpho-blue":
-        return 0.77, 1.0 / (1.0 - 0.3 * 0.23) - 1.0
+        return 0.77, 0.0
     if facts.kind == "stable":
         threshold, bonus = 0.78, 0.045
     elif is_eth_like(facts):
