@@ -28,7 +28,11 @@ def test_imports_run_one_way_and_every_module_has_its_floor() -> None:
 
 
 @pytest.mark.parametrize(
-    "wing", ["kernels", "econometrics", "state", "rules", "measures", "stress", "worlds", "limits"]
+    "wing",
+    [
+        *("kernels", "econometrics", "state", "rules", "measures", "stress", "worlds", "validate"),
+        "limits",
+    ],
 )
 def test_computing_modules_touch_no_clock_socket_or_environment(wing: str) -> None:
     """Only the faces, the store and the sources see the outside; a table's path may be read."""

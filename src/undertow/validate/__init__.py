@@ -1,0 +1,6 @@
+"""Does a number deserve belief: the engine held against what real venues did.
+
+`sheets` judges one account at many instants in one call; `calls` says when the engine would have
+closed it, and scores that against when it was closed. `traders` and `borrowers` rebuild accounts
+from what venues publish of them. Nothing here reads a file: the tables come from the caller.
+"""
