@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     from undertow.state import Book, Claims, Market, Network, Panel, Reading, Universe
     from undertow.store import Lake, ingest_tables
     from undertow.store.load import load_snapshot
+    from undertow.stress.cascade import Cascade, run_cascade
+    from undertow.stress.scenario import Scenario, load_scenario
     from undertow.worlds import World, build_world, demo_world, tiny_world
 
 _HOME = {
     "Book": "undertow.state",
+    "Cascade": "undertow.stress",
     "Claims": "undertow.state",
     "Lake": "undertow.store",
     "Margins": "undertow.rules.margins",
@@ -28,6 +31,7 @@ _HOME = {
     "Network": "undertow.state",
     "Panel": "undertow.state",
     "Reading": "undertow.state",
+    "Scenario": "undertow.stress",
     "Snapshot": "undertow.rules.snapshot",
     "Universe": "undertow.state",
     "World": "undertow.worlds",
@@ -35,13 +39,16 @@ _HOME = {
     "demo_world": "undertow.worlds",
     "ingest_tables": "undertow.store",
     "load_profile": "undertow.rules.profile",
+    "load_scenario": "undertow.stress",
     "load_snapshot": "undertow.store.load",
     "margins": "undertow.rules.margins",
+    "run_cascade": "undertow.stress",
     "tiny_world": "undertow.worlds",
 }
 
 __all__ = [
     "Book",
+    "Cascade",
     "Claims",
     "Lake",
     "Margins",
@@ -49,6 +56,7 @@ __all__ = [
     "Network",
     "Panel",
     "Reading",
+    "Scenario",
     "Snapshot",
     "Universe",
     "World",
@@ -56,8 +64,10 @@ __all__ = [
     "demo_world",
     "ingest_tables",
     "load_profile",
+    "load_scenario",
     "load_snapshot",
     "margins",
+    "run_cascade",
     "tiny_world",
 ]
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from undertow import __version__
 from undertow.cli import options
@@ -23,9 +24,27 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+class _StressGroup(TyperGroup):
+    """`undertow stress NAME` is `undertow stress run NAME`, for every NAME that is no command."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put `run` where it was left out."""
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
 lake_app = typer.Typer(help="Look after the lake.", rich_markup_mode=None, no_args_is_help=True)
 ingest_app = typer.Typer(
     help="Bring data into the lake.", rich_markup_mode=None, no_args_is_help=True
+)
+stress_app = typer.Typer(
+    help="What if: `undertow stress NAME` follows a scenario through the book, to its end.",
+    cls=_StressGroup,
+    rich_markup_mode=None,
+    no_args_is_help=True,
 )
 
 
@@ -190,6 +209,101 @@ def margins(
     )
 
 
+class Invented(Enum):
+    """The worlds that a scenario may run on without a lake."""
+
+    tiny = "tiny"
+    demo = "demo"
+
+
+class Curve(Enum):
+    """What forced sales do to a price."""
+
+    none = "none"
+    linear = "linear"
+    exponential = "exponential"
+    square_root = "square-root"
+    constant_product = "constant-product"
+    ladder = "ladder"
+
+
+@stress_app.command("run")
+def stress_run(
+    scenario: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|FILE",
+            help="A packaged replay (`undertow stress list`) or a TOML file of shocks.",
+        ),
+    ],
+    impact: Annotated[
+        Curve | None,
+        typer.Option("--impact", help="What sales do to prices.", show_default="the scenario's"),
+    ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(
+            "--channels",
+            metavar="LIST",
+            help="Switch channels, as `capacity,no-oracles,recovery=0.1`: capacity, profitable, "
+            "oracles, top-up, delever, unwind, convert, deleveraging=profile|pro-rata|none, "
+            "recovery=SHARE, withdrawal=SHARE.",
+        ),
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option("--rounds", min=1, help="Leave it as it is after so many.")
+    ] = None,
+    settle: Annotated[
+        bool, typer.Option("--settle/--no-settle", help="Close first what is due anyway.")
+    ] = True,
+    check: Annotated[
+        bool, typer.Option("--check", help="Keep both sides of the ledger; exit 1 if money leaks.")
+    ] = False,
+    trace: Annotated[
+        str | None,
+        typer.Option(
+            "--trace",
+            metavar="FILE|-",
+            help="Write every closing to a .csv, .json, .ndjson, .parquet or .arrow file, or as "
+            "NDJSON to the terminal instead of the report.",
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="How many owners.")] = 10,
+    world: Annotated[
+        Invented | None, typer.Option("--world", help="Run on an invented book, not on a lake.")
+    ] = None,
+    seed: options.Seed = None,
+    lake: options.Lake = None,
+    as_of: options.AsOf = None,
+    at: options.At = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Follow one scenario through the book: who is closed, what is missing, who pays.
+
+    The word `run` may be left out: undertow stress 2025-10-10
+    """
+    from undertow.cli.stress import Run, Source, run_stress
+
+    run_stress(
+        scenario,
+        Source(lake, world.value if world else None, seed, as_of, at),
+        Run(impact.value if impact else None, channels, rounds, settle, check),
+        trace=trace,
+        top=top,
+        as_json=as_json,
+        quiet=quiet,
+    )
+
+
+@stress_app.command("list")
+def stress_list(as_json: options.Json = False) -> None:
+    """List the packaged replays of dated events."""
+    from undertow.cli.stress import run_list
+
+    run_list(as_json=as_json)
+
+
 @lake_app.command("verify")
 def lake_verify(
     lake: options.Lake = None, as_json: options.Json = False, quiet: options.Quiet = False
@@ -251,4 +365,5 @@ def lake_quality(
 
 
 app.add_typer(ingest_app, name="ingest")
+app.add_typer(stress_app, name="stress")
 app.add_typer(lake_app, name="lake")

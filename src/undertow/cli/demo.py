@@ -1,18 +1,34 @@
-"""`undertow demo`: a demo world into a lake, back out as a state, and what it says."""
+"""`undertow demo`: a demo world into a lake, back out as a state, and what it says.
+
+Two dated replays run on it as well. Nothing of what they say is about those days: the book is
+invented, so they only show what an answer looks like.
+"""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
+
+import polars as pl
 
 from undertow.cli.options import iso
 from undertow.cli.output import Answer
+from undertow.cli.stress import tell_of_compiling
 from undertow.cli.world import keep_world
 from undertow.rules.margins import margins
+from undertow.rules.snapshot import Snapshot
 from undertow.settings import load_settings
 from undertow.store import Lake
 from undertow.store.load import load_snapshot
+from undertow.stress import Plan, load_scenario, run_cascade
 from undertow.worlds import demo_world
+
+REPLAYS = ("2020-03-12", "2025-10-10")
+_SHOWN = (
+    "outcome", "rounds", "first_fall", "final_fall", "accounts", "owners", "liquidated_usd",
+    "bad_debt_usd", "shortfall_usd", "insolvency_usd",
+)  # fmt: skip
 
 
 def run_demo(folder: Path, *, seed: int | None, as_json: bool, quiet: bool) -> None:
@@ -27,17 +43,37 @@ def run_demo(folder: Path, *, seed: int | None, as_json: bool, quiet: bool) -> N
     snapshot = load_snapshot(lake)
     judged = margins(snapshot)
     answer.say(f"{snapshot.book} judged, {time.monotonic() - began:.1f} s in all")
-    answer.give(
-        "leverage by venue (assets, debt, notional and equity in USD)",
-        judged.add_up("venue"),
-        {
-            "at": iso(snapshot.ts),
-            "accounts": snapshot.book.accounts,
-            "owners": len(snapshot.book.owners),
-            "legs": len(snapshot.book),
-            "breached": int(judged.breached.sum()),
-            "inputs_hash": snapshot.digest,
-            "note": "a synthetic ecosystem: no real account is in it",
-        },
-    )
-    answer.say(f"look further: undertow margins --lake {lake.uri} --sort distance")
+    facts: dict[str, Any] = {
+        "at": iso(snapshot.ts),
+        "accounts": snapshot.book.accounts,
+        "owners": len(snapshot.book.owners),
+        "legs": len(snapshot.book),
+        "breached": int(judged.breached.sum()),
+        "inputs_hash": snapshot.digest,
+        "note": "a synthetic ecosystem: no real account is in it",
+    }
+    title = "leverage by venue (assets, debt, notional and equity in USD)"
+    if not as_json:
+        answer.give(title, judged.add_up("venue"), facts)
+    tell_of_compiling(answer)
+    replays = replayed(snapshot)
+    if as_json:
+        facts["replays"] = replays.to_dicts()
+        answer.give(title, judged.add_up("venue"), facts)
+    else:
+        print()
+        answer.give("an illustration: two dated shocks on this invented book (USD)", replays)
+    where = f"--lake {lake.uri}"
+    answer.say(f"look further: undertow margins {where} --sort distance")
+    answer.say(f"              undertow stress {REPLAYS[-1]} {where}")
+
+
+def replayed(snapshot: Snapshot) -> pl.DataFrame:
+    """What the shocks of two dated events do to an invented book, a row each."""
+    plan = Plan.of(snapshot)
+    rows = []
+    for name in REPLAYS:
+        head = run_cascade(plan, load_scenario(name), trace=False).headline()
+        shown = {key.removesuffix("_usd"): value for key, value in head.items() if key in _SHOWN}
+        rows.append({"scenario": name, **shown})
+    return pl.DataFrame(rows)

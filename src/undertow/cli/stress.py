@@ -1,0 +1,452 @@
+"""`undertow stress`: a scenario on a book, and what a risk committee asks about it.
+
+`loaded` reads the book and `the_scenario` what happens to it; every command of this group starts
+with these two.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numba
+import polars as pl
+
+from undertow.cli import FAILED
+from undertow.cli.lake import the_lake
+from undertow.cli.options import UnusableOption, instant, iso, now_us
+from undertow.cli.output import Answer, number, plain, render
+from undertow.errors import UnreadableFile
+from undertow.rules.snapshot import Snapshot
+from undertow.settings import load_settings
+from undertow.store.load import load_snapshot
+from undertow.stress import (
+    Cascade,
+    Deleveraging,
+    Impact,
+    Options,
+    Outcome,
+    Scenario,
+    load_scenario,
+    read_scenario,
+    run_cascade,
+    scenario_names,
+)
+from undertow.stress.cascade import LEAK
+from undertow.stress.coverage import Coverage
+from undertow.stress.plan import Plan
+
+LARGEST_SCENARIO = 1 << 20  # bytes
+_SWITCHES = ("capacity", "profitable", "oracles")
+_RESPONSES = ("top-up", "delever", "unwind", "convert")
+_SHARES = ("recovery", "withdrawal")
+_CHANNELS = (*_SWITCHES, "deleveraging", *_RESPONSES, *_SHARES)
+_TOP = 10
+_SHOWN_ROUNDS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the book comes from: a lake as of an instant, or an invented world."""
+
+    lake: str | None = None
+    world: str | None = None
+    seed: int | None = None
+    as_of: str | None = None
+    at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A book, and the words for where it came from."""
+
+    snapshot: Snapshot
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How the cascade runs, where the command line says otherwise than the scenario."""
+
+    impact: str | None = None
+    channels: str | None = None
+    rounds: int | None = None
+    settle: bool = True
+    check: bool = False
+
+    def over(self, options: Options) -> Options:
+        """The options of a scenario, with what the command line says in their place."""
+        changed: dict[str, Any] = {}
+        if self.impact is not None:
+            changed["impact"] = Impact(self.impact)
+        if self.rounds is not None:
+            changed["max_rounds"] = self.rounds
+        options = replace(options, **changed)
+        return with_channels(options, self.channels) if self.channels else options
+
+
+def run_stress(
+    name: str,
+    source: Source,
+    run: Run,
+    *,
+    trace: str | None,
+    top: int,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Run one scenario on one book and tell what came of it."""
+    to_stdout = trace == "-"
+    answer = Answer(as_json, quiet=quiet)
+    rows_to = None if trace is None or to_stdout else Answer(file=Path(trace), quiet=quiet)
+    scenario = the_scenario(name)
+    options = run.over(scenario.options)
+    book = loaded(source)
+    began = time.monotonic()
+    tell_of_compiling(answer)
+    plan = Plan.of(book.snapshot)
+    cascade = run_cascade(plan, scenario, options, settle=run.settle, check=run.check)
+    answer.say(f"{_many(cascade.rounds, 'round')}, {time.monotonic() - began:.1f} s")
+    covered = Coverage.of(cascade.plan)
+    if rows_to is not None:
+        rows_to.give("trace", cascade.trace())
+    if to_stdout:
+        print(cascade.trace().write_ndjson(), end="")
+    elif as_json:
+        answer.give_facts(as_facts(scenario, cascade, covered, book, top))
+    else:
+        _print(scenario, cascade, covered, book, top)
+    _warn(answer, cascade)
+
+
+def run_list(*, as_json: bool) -> None:
+    """List the packaged replays of dated events, with what they rest on."""
+    answer = Answer(as_json)
+    known = [load_scenario(name) for name in scenario_names()]
+    if as_json:
+        facts = [
+            {
+                "name": each.name,
+                "title": each.title,
+                "date": each.date,
+                "shocks": len(each.shocks),
+                "facts": [{**asdict(f), "certainty": f.certainty.value} for f in each.facts],
+            }
+            for each in known
+        ]
+        answer.give_facts({"scenarios": facts})
+        return
+    rows = pl.DataFrame(
+        [
+            {"scenario": s.name, "shocks": len(s.shocks), "facts": len(s.facts), "title": s.title}
+            for s in known
+        ]
+    )
+    answer.give("packaged replays (undertow stress NAME); --json has facts and sources", rows)
+
+
+def loaded(source: Source) -> Loaded:
+    """Read the book that the options name.
+
+    Raises
+    ------
+    UnusableOption
+        When they contradict each other.
+    """
+    if source.world is None:
+        return _from_lake(source)
+    for option, value in (("--lake", source.lake), ("--as-of", source.as_of), ("--at", source.at)):
+        if value is not None:
+            raise UnusableOption(
+                f"{option} was {value!r}, but --world invents a book",
+                hint="give one or the other",
+            )
+    from undertow import worlds
+
+    seed = load_settings().seed if source.seed is None else source.seed
+    if seed < 0:
+        raise UnusableOption(f"--seed was {seed}", hint="a seed is a whole number from 0 on")
+    world = worlds.tiny_world() if source.world == "tiny" else worlds.demo_world(seed=seed)
+    snapshot = world.snapshot()
+    return Loaded(snapshot, {"at": iso(snapshot.ts), "world": source.world, "seed": world.seed})
+
+
+def _from_lake(source: Source) -> Loaded:
+    if source.seed is not None:
+        raise UnusableOption(
+            f"--seed was {source.seed}, but a lake is what it is", hint="say --world too"
+        )
+    now = now_us()
+    known = instant("--as-of", source.as_of, now)
+    home = the_lake(source.lake)
+    stands = home.standing(as_of=known)
+    snapshot = load_snapshot(home, as_of=known, at=instant("--at", source.at, now))
+    facts: dict[str, Any] = {
+        "at": iso(snapshot.ts),
+        "as_of": iso(stands.committed),
+        "lake": home.uri,
+    }
+    for detail in home.history().runs["detail"]:
+        told = json.loads(detail)
+        if "world" in told:  # an invented book makes no replay, out of a lake either
+            facts |= {"world": told["world"], "seed": told["seed"]}
+    return Loaded(snapshot, facts)
+
+
+def the_scenario(name: str) -> Scenario:
+    """A packaged replay by its name, or a scenario from a TOML file.
+
+    Raises
+    ------
+    StateError
+        When there is no such replay, or the file is no scenario.
+    UnreadableFile
+        When the file cannot be read.
+    """
+    path = Path(name)
+    if path.suffix != ".toml" and not path.is_file():
+        return load_scenario(name)
+    try:
+        if path.stat().st_size > LARGEST_SCENARIO:
+            raise UnreadableFile("a scenario is a short file", source=name)
+        return read_scenario(path.read_text(encoding="utf-8"), source=name)
+    except OSError as error:
+        raise UnreadableFile(f"could not be read: {error.strerror}", source=name) from error
+    except UnicodeDecodeError as error:
+        raise UnreadableFile("is no UTF-8 text", source=name) from error
+
+
+def with_channels(options: Options, text: str) -> Options:
+    """Options with channels switched: `capacity,no-oracles,recovery=0.2,deleveraging=none`.
+
+    Raises
+    ------
+    UnusableOption
+        When a channel is unknown or has a value that it cannot have.
+    """
+    changed: dict[str, Any] = {}
+    responses: dict[str, Any] = {}
+    for word in filter(None, (part.strip() for part in text.split(","))):
+        name, _, value = word.partition("=")
+        off = name.startswith("no-") and not value
+        name = name.removeprefix("no-") if off else name
+        value = "off" if off else value or "on"
+        if name in _SHARES:
+            changed[name] = _share(name, value)
+        elif name in _SWITCHES:
+            changed[name] = _switch(name, value)
+        elif name in _RESPONSES:
+            responses[name.replace("-", "_")] = _switch(name, value)
+        elif name == "deleveraging":
+            changed[name] = _deleveraging(value)
+        else:
+            raise UnusableOption(
+                f"--channels names {word!r}", hint=f"channels are {', '.join(_CHANNELS)}"
+            )
+    return replace(options, responses=replace(options.responses, **responses), **changed)
+
+
+def _switch(name: str, value: str) -> bool:
+    if value not in ("on", "off"):
+        raise UnusableOption(f"--channels has {name}={value}", hint="it may be on or off")
+    return value == "on"
+
+
+def _share(name: str, value: str) -> float:
+    try:
+        return 0.0 if value == "off" else float(value)
+    except ValueError:
+        raise UnusableOption(
+            f"--channels has {name}={value}", hint=f"give a number, as {name}=0.1"
+        ) from None
+
+
+def _deleveraging(value: str) -> Deleveraging:
+    known = {"on": Deleveraging.PROFILE, "off": Deleveraging.NONE}
+    known |= {each.value: each for each in Deleveraging}
+    if value not in known:
+        raise UnusableOption(
+            f"--channels has deleveraging={value}", hint=f"it may be {', '.join(known)}"
+        )
+    return known[value]
+
+
+def tell_of_compiling(answer: Answer) -> None:
+    """Say so where a first run has to compile: it takes minutes, and only once."""
+    kept = Path(str(numba.config.CACHE_DIR))
+    if not any(kept.rglob("rounds.run_rounds*.nbi")):
+        answer.say("compiling the cascade: two minutes or so, once on this machine")
+
+
+def as_facts(
+    scenario: Scenario, cascade: Cascade, covered: Coverage, book: Loaded, top: int
+) -> dict[str, Any]:
+    """A cascade as one object."""
+    settled = cascade.settled
+    return {
+        "scenario": scenario.name,
+        "title": scenario.title,
+        "date": scenario.date,
+        **book.facts,
+        **cascade.headline(),
+        "due_before": settled.headline() if settled is not None else None,
+        "coverage": covered.share,
+        "unseen": covered.losses(cascade).to_dicts(),
+        "worst_leak": cascade.worst_leak,
+        "venues": cascade.by_venue().to_dicts(),
+        "assets": cascade.by_asset().to_dicts(),
+        "path": cascade.by_round().to_dicts(),
+        "top_owners": cascade.by_owner().head(top).to_dicts(),
+        "reserves": cascade.reserves().to_dicts(),
+        "notes": list(cascade.notes),
+        "options": _options(cascade.options),
+        "inputs_hash": cascade.stressed.digest,
+    }
+
+
+def _options(options: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for each in fields(options):
+        value = getattr(options, each.name)
+        if isinstance(value, Enum):
+            value = value.value
+        found[each.name] = _options(value) if each.name == "responses" else plain(value)
+    return found
+
+
+def _print(scenario: Scenario, cascade: Cascade, covered: Coverage, book: Loaded, top: int) -> None:
+    """The report that a person reads: how bad, where, when, who, and on what assumptions."""
+    print(f"{scenario.name}: {scenario.title}" if scenario.title else scenario.name)
+    if "world" in book.facts:
+        print("an illustration: an invented book makes no replay")
+    print()
+    for label, words in told(cascade, covered).items():
+        print(f"  {label:<12}{words}")
+    print()
+    tables = (
+        ("by venue, USD", _venues(cascade)),
+        ("by asset, USD", _assets(cascade)),
+        ("by round in which anybody was closed, USD", _rounds(cascade)),
+        (f"owners, the largest {top}, USD", cascade.by_owner().head(top)),
+        ("reserves that were run on, USD", cascade.reserves()),
+    )
+    for title, rows in tables:
+        if rows.height:
+            print(title)
+            print(render(_plain_names(rows)))
+            print()
+    if covered.share is not None and covered.share < 1.0 - 1e-6:
+        print("what was not seen, USD")
+        print(render(_plain_names(covered.losses(cascade).drop("coverage"))))
+        print()
+    print("assumed")
+    for note in (*_assumed(scenario, cascade, covered), *cascade.notes):
+        print(f"  - {note}")
+
+
+def told(cascade: Cascade, covered: Coverage) -> dict[str, str]:
+    """The headline in sentences."""
+    head = cascade.headline()
+    lost = head["bad_debt_usd"] + head["shortfall_usd"]
+    more = head["amplification"]
+    venues = cascade.by_venue()
+    paid = {
+        "funds": float(venues["funds_paid_usd"].sum()),
+        "suppliers": float(venues["suppliers_bear_usd"].sum()),
+        "winners": float(venues["winners_paid_usd"].sum()),
+        "nobody": float(venues["uncovered_usd"].sum()),
+    }
+    minutes = number(cascade.options.round_us / 6e7)
+    again = f", {more:.3g} times" if more is not None else ""
+    under = number(head["insolvency_usd"])
+    lines = {
+        "outcome": f"{head['outcome']} after {_many(head['rounds'], 'round')} of {minutes} min",
+        "prices": f"fell by {head['first_fall']:.1%} at first and {head['final_fall']:.1%} in the "
+        f"end{again} (weighted with what is held)",
+        "closed": f"{number(head['liquidated_usd'])} USD of {_many(head['accounts'], 'account')} "
+        f"of {_many(head['owners'], 'owner')}, {head['owners_called_twice']:,} on several venues",
+        "missing": f"{number(lost)} USD: {number(head['bad_debt_usd'])} bad debt, "
+        f"{number(head['shortfall_usd'])} shortfall; {under} with what still stands under water",
+        "borne by": ", ".join(f"{who} {number(usd)}" for who, usd in paid.items()),
+    }
+    if head["locked_usd"] > 0.0:
+        lines["locked"] = f"{number(head['locked_usd'])} USD of deposits that wanted out"
+    if cascade.settled is not None:
+        due = cascade.settled.headline()
+        lines["due before"] = (
+            f"{number(due['liquidated_usd'])} USD of {_many(due['accounts'], 'account')} and "
+            f"{number(due['insolvency_usd'])} missing without any shock; not counted above"
+        )
+    if covered.share is not None:
+        lines["seen"] = f"{covered.share:.1%} of what the venues are known to hold"
+    return lines
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
+
+
+def _assumed(scenario: Scenario, cascade: Cascade, covered: Coverage) -> list[str]:
+    options = cascade.options
+    responses = [
+        each.name.replace("_", "-")
+        for each in fields(options.responses)
+        if getattr(options.responses, each.name) is True
+    ]
+    shown = "as the venues have them" if options.oracles else "read the market"
+    carried = "limited" if options.capacity else "not limited"
+    prices = f"impact {options.impact.value}, coupling {options.coupling:g}"
+    said = [
+        f"{prices}, recovery {options.recovery:g}, withdrawal {options.withdrawal:g}",
+        f"oracles {shown}; liquidators {carried}"
+        + (", never at a loss" if options.profitable else ""),
+        f"deleveraging {options.deleveraging.value}; owners respond by "
+        + (", ".join(responses) or "nothing"),
+    ]
+    if scenario.date is not None:
+        said.append("the falls of a day contain its own forced sales: read a replay as severe")
+    if covered.share is None:
+        said.append("a lower bound: nothing says how much of its venues this book holds")
+    return said
+
+
+def _venues(cascade: Cascade) -> pl.DataFrame:
+    return cascade.by_venue().drop("repaid_usd", "liquidators_gain_usd", "venue_cut_usd")
+
+
+def _assets(cascade: Cascade) -> pl.DataFrame:
+    touched = pl.any_horizontal(pl.col("closed_usd", "sold_usd", "bad_debt_usd") != 0.0)
+    moved = (pl.col("final_fall") != 0.0) | touched
+    return cascade.by_asset().filter(moved).head(_TOP)
+
+
+def _rounds(cascade: Cascade) -> pl.DataFrame:
+    """The rounds in which anybody was closed: the first of them, and the last."""
+    rows = cascade.by_round().filter(pl.col("accounts") > 0)
+    if rows.height <= _SHOWN_ROUNDS:
+        return rows
+    return pl.concat([rows.head(_SHOWN_ROUNDS - 1), rows.tail(1)])
+
+
+def _plain_names(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.rename({name: name.removesuffix("_usd") for name in rows.columns})
+
+
+def _warn(answer: Answer, cascade: Cascade) -> None:
+    if cascade.outcome is Outcome.ROUND_LIMIT:
+        many = _many(cascade.rounds, "round")
+        answer.say(f"warning: still selling after {many}; allow more with --rounds")
+    leak = cascade.worst_leak
+    if leak is not None and leak > LEAK:
+        print(
+            f"undertow: money leaks: a round's transfers sum to {leak:.2e} of the book, which is "
+            f"more than the {LEAK:.0e} that rounding explains",
+            file=sys.stderr,
+        )
+        sys.exit(FAILED)

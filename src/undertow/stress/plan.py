@@ -1,0 +1,273 @@
+"""A book laid out for cascades: what does not depend on the scenario, worked out once.
+
+`Plan.of(snapshot)` joins book, rules and market into the columns that the kernels read;
+`case_of(plan, stressed, options)` adds one scenario. Accounts stand as in the book, so row a of
+anything here is account a there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from undertow import schema
+from undertow.kernels import accounts, closing, margin, rounds
+from undertow.kernels.fixed import quanta_per_unit
+from undertow.rules import portfolio
+from undertow.rules.closing import ClosingColumns, closing_columns
+from undertow.rules.snapshot import Snapshot
+from undertow.state import AnyColumn, Book, CodeColumn, FloatColumn, KeyColumn, SmallColumn
+from undertow.state.arrays import frozen
+from undertow.state.book import OPTION as HELD_OPTION
+from undertow.state.book import PORTFOLIO
+from undertow.state.claims import CLAIM_KINDS
+from undertow.stress.carriers import Carriers
+from undertow.stress.pricing import PricingMap
+
+_RESERVE = schema.INSTRUMENT_KINDS.index("reserve")
+_DEPOSIT = CLAIM_KINDS.index("deposit")
+_HEADROOM_QTY, _HEADROOM_USD = 4.0, 64.0  # how far sums may outgrow what is there at the start
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """One snapshot, ready for any number of scenarios."""
+
+    snapshot: Snapshot
+    hold: accounts.Holdings
+    insts: AnyColumn  # INSTRUMENT; what depends on a scenario is still as at rest
+    brackets: AnyColumn
+    grids: accounts.Grids
+    options: CodeColumn  # instruments that are options and held
+    closing: AnyColumn  # by venue
+    carriers: Carriers
+    holders: rounds.Holders
+    owner_start: KeyColumn
+    per_demand: FloatColumn  # by venue
+    deposits: AnyColumn  # claims that stand in reserves
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> Plan:
+        """Lay a snapshot out.
+
+        Raises
+        ------
+        RuleError
+            When something is held of which the venue's rules say nothing.
+        MissingPrice
+            When an option has no underlying price or volatility.
+        """
+        book, rules = snapshot.book, snapshot.rules
+        legs = rules.leg_columns(book)
+        columns = closing_columns(rules, book)
+        portfolio.require_models(snapshot, portfolio.chain_of(snapshot))
+        grids, grid_of_venue = _grids(snapshot)
+        carriers = Carriers.of(snapshot)
+        owners = np.searchsorted(book.owner, np.arange(len(book.owners) + 1))
+        return cls(
+            snapshot=snapshot,
+            hold=_holdings(book, legs, columns, grid_of_venue),
+            insts=_instruments(snapshot, carriers),
+            brackets=records(accounts.BRACKET, rate=rules.terms.rate, amount=rules.terms.amount),
+            grids=grids,
+            options=np.unique(book.inst[book.kind == HELD_OPTION]).astype(np.int32),
+            closing=_closing(columns.by_venue),
+            carriers=carriers,
+            holders=_holders(snapshot, legs.role),
+            owner_start=frozen(owners.astype(np.int64)),
+            per_demand=frozen(
+                np.full(len(snapshot.universe.venues), quanta_per_unit(_whole(snapshot)))
+            ),
+            deposits=_deposits(snapshot),
+        )
+
+    def __repr__(self) -> str:
+        return f"Plan({self.snapshot.book!r})"
+
+    @cached_property
+    def pricing(self) -> PricingMap:
+        """How everything answers factors, worked out when first asked for."""
+        return PricingMap.of(self.snapshot)
+
+    @cached_property
+    def gross_usd(self) -> FloatColumn:
+        """USD held and owed at the start, gross, by instrument."""
+        legs = self.hold.legs
+        price = np.where(self.insts["inverse"] != 0, 1.0, self.insts["start"])
+        usd = np.abs(legs["qty"]) * price[legs["inst"]]
+        return frozen(np.bincount(legs["inst"], weights=usd, minlength=len(self.insts)))
+
+
+def records(dtype: np.dtype[np.void], **columns: Any) -> AnyColumn:
+    """A structured array from its columns; what is not given is 0."""
+    size = len(next(iter(columns.values())))
+    rows = np.zeros(size, dtype=dtype)
+    for name, column in columns.items():
+        rows[name] = column
+    return rows.view(np.recarray)
+
+
+def _closing(by_venue: closing.Closing) -> AnyColumn:
+    """The columns of `Closing` as one row a venue."""
+    columns = by_venue._asdict()
+    dtype = np.dtype([(name, column.dtype) for name, column in columns.items()], align=True)
+    return records(dtype, **columns)
+
+
+def _holdings(
+    book: Book, legs: margin.Legs, columns: ClosingColumns, grid_of_venue: AnyColumn
+) -> accounts.Holdings:
+    in_grid = book.mode == PORTFOLIO
+    return accounts.Holdings(
+        records(
+            accounts.ACCOUNT,
+            first=book.offset[:-1],
+            last=book.offset[1:],
+            venue=book.venue,
+            owner=book.owner,
+            grid=np.where(in_grid, grid_of_venue[book.venue], -1),
+        ),
+        records(
+            accounts.LEG,
+            inst=legs.inst,
+            role=legs.role,
+            qty=legs.qty,
+            entry=legs.entry,
+            weight=legs.weight,
+            bonus=columns.bonus,
+            fee=columns.fee,
+        ),
+    )
+
+
+def _instruments(snapshot: Snapshot, carriers: Carriers) -> AnyColumn:
+    """What every instrument is, at rest: its oracle reads the market unless a scenario says."""
+    universe, market, terms = snapshot.universe, snapshot.market, snapshot.rules.terms
+    chain = portfolio.chain_of(snapshot)
+    rate, amount = (_largest(terms, column) for column in (terms.rate, terms.amount))
+    held = np.bincount(snapshot.book.inst, np.abs(snapshot.book.qty), len(market.mark))
+    usd = np.maximum(_HEADROOM_USD * _gross(snapshot), _whole(snapshot) / _HEADROOM_USD)
+    return records(
+        accounts.INSTRUMENT,
+        start=np.where(market.mark > 0.0, market.mark, 1.0),
+        first=terms.start[:-1],
+        last=terms.start[1:],
+        closing_fee=terms.closing_fee,
+        steepest=rate,
+        largest=amount,
+        basis=terms.basis,
+        money=universe.stable[universe.asset_of],
+        inverse=universe.inverse,
+        kind=chain.kind,
+        asset=universe.asset_of,
+        venue=universe.venue_of,
+        strike=np.where(chain.kind != 0, chain.strike, 1.0),
+        tau=chain.tau,
+        forward=np.where(chain.forward > 0.0, chain.forward, 1.0),
+        vol=chain.vol,
+        carrier=carriers.start[:-1],
+        carriers=carriers.start[1:],
+        tied=carriers.tied,
+        spot_pool=carriers.spot_pool,
+        own_pool=carriers.own_pool,
+        spot_rate=carriers.spot_rate,
+        factor=np.ones(len(market.mark)),
+        per_qty=[quanta_per_unit(_HEADROOM_QTY * qty) for qty in held],
+        per_usd=[quanta_per_unit(value) for value in usd],
+        supplied=snapshot.liquidity.supplied,
+    )
+
+
+def _largest(terms: margin.Terms, column: FloatColumn) -> FloatColumn:
+    """By instrument, the largest entry of a column of its brackets; 0 without any."""
+    largest = np.zeros(len(terms.start) - 1)
+    owner = np.repeat(np.arange(len(largest)), np.diff(terms.start))
+    np.maximum.at(largest, owner, np.abs(column))
+    return largest
+
+
+def _gross(snapshot: Snapshot) -> FloatColumn:
+    """USD held and owed, gross, by instrument."""
+    book, universe = snapshot.book, snapshot.universe
+    price = np.where(universe.inverse, 1.0, snapshot.market.mark)
+    return np.bincount(book.inst, np.abs(book.qty) * price[book.inst], len(price))
+
+
+def _whole(snapshot: Snapshot) -> float:
+    """More USD than a sum over the whole book can come to."""
+    return max(_HEADROOM_USD * float(_gross(snapshot).sum()), 1.0)
+
+
+def _holders(snapshot: Snapshot, role: SmallColumn) -> rounds.Holders:
+    """Straight derivative legs by instrument: those who may be deleveraged."""
+    book = snapshot.book
+    legs = np.flatnonzero((role == margin.LINEAR) | (role == margin.INVERSE))
+    order = legs[np.argsort(book.inst[legs], kind="stable")]
+    start = np.searchsorted(book.inst[order], np.arange(len(snapshot.universe.instruments) + 1))
+    return rounds.Holders(
+        frozen(start.astype(np.int64)), frozen(order.astype(np.int64)),
+        frozen(book.leg_account[order]),
+    )  # fmt: skip
+
+
+def _grids(snapshot: Snapshot) -> tuple[accounts.Grids, AnyColumn]:
+    """The grids of all venues that margin portfolios, end to end, and the row of each venue."""
+    universe = snapshot.universe
+    row = np.full(len(universe.venues), -1, dtype=np.int32)
+    start, points, charges = [0], [], []
+    for venue, profile in enumerate(snapshot.rules.profiles):
+        if profile is None or profile.grid is None:
+            continue
+        row[venue] = len(charges)
+        points.append(records(accounts.POINT, **portfolio.grid_of(profile.grid)._asdict()))
+        start.append(start[-1] + len(points[-1]))
+        chain = portfolio.chain_of(snapshot, profile.grid)
+        charges.append(
+            records(
+                accounts.CHARGE,
+                vol_scale=chain.vol_scale,
+                add_on=chain.add_on,
+                minimum=chain.minimum,
+            )
+        )
+    count = len(universe.instruments)
+    return (
+        accounts.Grids(
+            np.array(start, dtype=np.int64),
+            np.concatenate([np.empty(0, accounts.POINT), *points]).view(np.recarray),
+            np.concatenate([np.empty((0, count), accounts.CHARGE), *(c[None] for c in charges)])
+            .view(np.recarray),
+        ),
+        row,
+    )  # fmt: skip
+
+
+def _deposits(snapshot: Snapshot) -> AnyColumn:
+    """Which claims stand in which reserves: deposits that an asset has at a venue.
+
+    A vault share is a claim on all that its vault deposited; the share of it that a reserve backs
+    is that deposit over all its deposits, each at its mark.
+    """
+    universe, claims = snapshot.universe, snapshot.claims
+    reserve_of = {
+        (int(universe.venue_of[k]), int(universe.asset_of[k])): int(k)
+        for k in np.flatnonzero(universe.kind == _RESERVE)
+    }
+    found: list[tuple[int, int, float]] = []
+    for row in np.flatnonzero(claims.kind == _DEPOSIT):
+        debtor, creditor = claims.nodes[claims.debtor[row]], claims.nodes[claims.creditor[row]]
+        if debtor.startswith("venue:") and creditor.startswith("asset:"):
+            venue = universe.code("venue", debtor.removeprefix("venue:"))
+            k = reserve_of.get((venue, int(claims.asset[row])))
+            if k is not None:
+                value = float(claims.qty[row] * snapshot.market.mark[k])
+                found.append((k, universe.code("asset", creditor.removeprefix("asset:")), value))
+    reserve = np.array([f[0] for f in found], dtype=np.int32)
+    claim = np.array([f[1] for f in found], dtype=np.int32)
+    value = np.array([f[2] for f in found])
+    whole = np.bincount(claim, weights=value, minlength=len(universe.assets))[claim]
+    share = np.divide(value, whole, out=np.zeros_like(value), where=whole > 0.0)
+    return records(rounds.DEPOSIT, reserve=reserve, claim=claim, share=share)

@@ -1,0 +1,114 @@
+"""The packaged replays load, cite what they know, and run on any snapshot."""
+
+from __future__ import annotations
+
+from math import exp
+
+import numpy as np
+import pytest
+
+from undertow.errors import StateError
+from undertow.rules.snapshot import Snapshot
+from undertow.stress import PricingMap, load_scenario, scenario_names
+from undertow.stress.scenario import Certainty
+from undertow.worlds import World, demo_world, tiny_world
+
+EVENTS = {
+    "2020-03-12", "2021-05-19", "2022-05-ust", "2022-06-steth", "2022-11-09-ftx", "2022-11-22-crv",
+    "2023-03-11-usdc", "2024-08-05", "2025-10-10", "2025-11-stream", "2026-03-10-capo",
+    "2026-04-18-rseth",
+}  # fmt: skip
+
+
+def run_all(world: World) -> dict[str, bool]:
+    """Apply every replay; which of them did something."""
+    snapshot = world.snapshot()
+    did = {}
+    calm = PricingMap.of(snapshot).prices(np.zeros(len(snapshot.universe.instruments)))
+    assert (calm == snapshot.market.mark).all()
+    for name in scenario_names():
+        scenario = load_scenario(name)
+        after = scenario.apply(snapshot)
+        pricing = PricingMap.of(after.snapshot)
+        price = pricing.prices(
+            pricing.moves(after.factor, after.basis),
+            vol_mult=after.vol_mult,
+            vol_shift=after.vol_shift,
+            receipt=pricing.receipts(after.receipt),
+        )
+        assert np.isfinite(price).all()
+        assert (price >= 0.0).all()
+        left_out = [note for note in after.notes if note.startswith("left out")]
+        betas = [note for note in left_out if "the beta of" in note]
+        did[name] = len(left_out) - len(betas) < len(scenario.shocks)
+    return did
+
+
+def test_every_event_is_there_oldest_first() -> None:
+    names = scenario_names()
+    assert set(names) == EVENTS
+    days = [load_scenario(name).date for name in names]
+    assert days == sorted(days)
+
+
+@pytest.mark.parametrize("name", sorted(EVENTS))
+def test_a_replay_is_dated_cites_facts_and_runs_anywhere(name: str) -> None:
+    scenario = load_scenario(name)
+    assert scenario.name == name
+    assert scenario.date is not None
+    assert str(scenario.date).startswith(name[:7])
+    assert len(scenario.facts) >= 3
+    assert any(fact.certainty is Certainty.CITED for fact in scenario.facts)
+    assert all(fact.source and fact.what for fact in scenario.facts)
+    assert scenario.shocks
+    assert all(shock.optional for shock in scenario.shocks)
+
+
+def test_replays_run_on_the_tiny_world() -> None:
+    did = run_all(tiny_world())
+    absent = {"2022-11-22-crv", "2025-11-stream", "2026-03-10-capo"}
+    assert {name for name, acted in did.items() if not acted} == absent
+
+
+def test_replays_run_on_a_world_with_options_and_pegs(market_world: World) -> None:
+    did = run_all(market_world)
+    assert {name for name, acted in did.items() if not acted} == {"2022-11-22-crv"}
+
+
+@pytest.mark.slow
+def test_replays_run_on_the_demo_world() -> None:
+    did = run_all(demo_world())
+    assert {name for name, acted in did.items() if not acted} == {"2022-11-22-crv"}
+
+
+@pytest.mark.parametrize(
+    ("name", "asset", "fall"),
+    [
+        ("2020-03-12", "ETH", 0.43),
+        ("2020-03-12", "BTC", 0.39),
+        ("2021-05-19", "ETH", 0.43),
+        ("2022-06-steth", "ETH", 0.42),
+        ("2022-11-09-ftx", "BTC", 0.22),
+        ("2024-08-05", "ETH", 0.214),
+        ("2025-10-10", "BTC", 0.12),
+    ],
+)
+def test_a_replay_moves_prices_by_what_it_cites(
+    wide: Snapshot, name: str, asset: str, fall: float
+) -> None:
+    factor = load_scenario(name).apply(wide).factor
+    moved = exp(factor[wide.universe.code("asset", asset)]) - 1.0
+    assert moved == pytest.approx(-fall, abs=2e-3)
+
+
+def test_the_capped_oracle_shows_what_the_cap_allowed(wide: Snapshot) -> None:
+    after = load_scenario("2026-03-10-capo").apply(wide)
+    inst = wide.universe.code("instrument", "aave-v3:wstETH")
+    assert after.oracle_factor[inst] == pytest.approx(1.0 - 0.0285)
+    assert np.count_nonzero(after.oracle_factor != 1.0) == 1
+    assert not after.factor.any()
+
+
+def test_an_unknown_replay_is_answered_with_the_nearest() -> None:
+    with pytest.raises(StateError, match=r"did you mean .*2025-10-10"):
+        load_scenario("2025-10-11")
