@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
 from types import FunctionType, SimpleNamespace
 from typing import Any
 
@@ -11,23 +13,16 @@ import numpy as np
 import pytest
 
 from stress.running import Run, run_engine, shocked
-from undertow.kernels import (
-    accounts,
-    cascade,
-    closing,
-    fixed,
-    impact,
-    margin,
-    options,
-    prices,
-    rounds,
-)
+from undertow import kernels
+from undertow.kernels import rounds
 from undertow.rules.snapshot import Snapshot
 from undertow.stress.options import Deleveraging, Impact, Options
 from undertow.stress.stressed import Stressed
 from undertow.worlds import build_world, tiny_world
 
-MODULES = (fixed, margin, options, impact, closing, accounts, prices, cascade, rounds)
+MODULES = [
+    import_module(f"{kernels.__name__}.{found.name}") for found in iter_modules(kernels.__path__)
+]
 MINUTE = 60_000_000
 
 

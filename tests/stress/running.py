@@ -68,7 +68,8 @@ def run_engine(
     plan = plan_of(stressed.snapshot)
     funds, mult = stressed.snapshot.funds, stressed.fund_mult
     case = case_of(plan, stressed, options, check=check)
-    state = state_of(plan, case, log_rows=4 * len(plan.hold.accounts) + 64)
+    rows = 4 * len(plan.hold.accounts) + 64
+    state = state_of(plan, case, most_rounds=options.max_rounds, log_rows=rows)
     common = common_of(plan, options, path=True)
     insurance, backstop = funds.insurance * mult, funds.backstop * mult
     kernels.start_over(case, state, common, insurance, backstop)

@@ -280,7 +280,7 @@ def _deleveraging(value: str) -> Deleveraging:
 def tell_of_compiling(answer: Answer) -> None:
     """Say so where a first run has to compile: it takes minutes, and only once."""
     kept = Path(str(numba.config.CACHE_DIR))
-    if not any(kept.rglob("rounds.run_rounds*.nbi")):
+    if not any(kept.rglob("rounds.*.nbi")):
         answer.say("compiling the cascade: two minutes or so, once on this machine")
 
 

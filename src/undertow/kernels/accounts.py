@@ -7,7 +7,7 @@ those that it touches get a row in `Touched`, with what remains of each leg and 
 loss realised so far in USD, which counts for its face value.
 
 Portfolio margin groups (`grid` >= 0) are repriced. What one contract of instrument k loses at grid
-point g is `loss[k, g]`, worked out once per price vector by `grid_losses` and shared by all groups.
+point g is `loss[k, g]`, worked out at most once per price vector and shared by all groups.
 
 `spread` is how much H can move at most per unit of relative move in every price together; H over
 spread is therefore a distance that needs no new look at the account until prices have moved so far.
@@ -36,7 +36,8 @@ LEG = np.dtype(
     align=True,
 )  # fmt: skip
 TOUCH = np.dtype(
-    [("first", "i8"), ("cash", "f8"), ("account", "i4"), ("ready", "i4"), ("state", "i1")],
+    [("first", "i8"), ("cash", "f8"), ("account", "i4"), ("ready", "i4"), ("place", "i4"),
+     ("state", "i1")],
     align=True,
 )
 BRACKET = np.dtype([("rate", "f8"), ("amount", "f8")])
@@ -109,6 +110,14 @@ class Grids(NamedTuple):
     start: NDArray[np.int64]  # (grids + 1,)
     points: NDArray[np.void]  # POINT
     charges: NDArray[np.void]  # (grids, instruments) CHARGE
+    options: NDArray[np.int32]  # instruments that are options and held
+
+
+class Losses(NamedTuple):
+    """What one contract of each option loses at every point; worked out when first asked for."""
+
+    loss: NDArray[np.float64]  # (instruments, points of all grids)
+    stamp: NDArray[np.int64]  # (2,): the price vector that `loss` is of, and the present one
 
 
 class Touched(NamedTuple):
@@ -134,6 +143,7 @@ def touch(a, hold, touched):
     row.first = start
     row.cash = account.cash
     row.ready = 0
+    row.place = -1
     row.state = KEPT
     for i in range(account.first, account.last):
         touched.rest[start + i - account.first] = hold.legs[i].qty
@@ -225,7 +235,7 @@ def leg_health(leg, qty, inst, p, brackets):
 
 
 @njit(cache=True, error_model="numpy", inline="always")
-def account_health(a, hold, touched, now, insts, brackets, grids, loss):
+def account_health(a, hold, touched, now, insts, brackets, grids, losses):
     """Cover, asked and spread of account `a` at the seen prices."""
     account = hold.accounts[a]
     n = touched.slot[a]
@@ -241,7 +251,7 @@ def account_health(a, hold, touched, now, insts, brackets, grids, loss):
         if leg.role == OPTION:
             spread += abs(qty) * now[leg.inst].forward
     if account.grid >= 0:
-        more, reach = grid_requirement(a, n, hold, touched, now, insts, grids, loss)
+        more, reach = grid_requirement(a, n, hold, touched, now, insts, grids, losses)
         asked += more
         spread += reach
     return cover, asked, spread
@@ -254,13 +264,10 @@ def option_value(inst, forward, vol):
 
 
 @njit(cache=True, error_model="numpy")
-def grid_losses(now, insts, held, grids, loss):
-    """What one contract of each option in `held` loses from now, at every point; writes `loss`.
-
-    Rows of `loss` are instruments, columns the points of all grids end to end.
-    """
-    for m in range(held.size):
-        k = held[m]
+def grid_losses(now, insts, grids, loss):
+    """What one contract of each option loses from now, at every point; writes `loss`."""
+    for m in range(grids.options.size):
+        k = grids.options[m]
         here, inst = now[k], insts[k]
         worth = option_value(inst, here.forward, here.vol)
         for grid in range(grids.start.size - 1):
@@ -273,10 +280,14 @@ def grid_losses(now, insts, held, grids, loss):
 
 
 @njit(cache=True, error_model="numpy")
-def grid_requirement(a, n, hold, touched, now, insts, grids, loss):
+def grid_requirement(a, n, hold, touched, now, insts, grids, losses):
     """What the grid of account `a` asks, as `options.portfolio_requirement`, and its spread."""
     account = hold.accounts[a]
     grid, lo, hi = account.grid, account.first, account.last
+    if losses.stamp[0] != losses.stamp[1]:
+        grid_losses(now, insts, grids, losses.loss)
+        losses.stamp[0] = losses.stamp[1]
+    loss = losses.loss
     first, last = grids.start[grid], grids.start[grid + 1]
     asked, least, reach, furthest = 0.0, 0.0, 0.0, 0.0
     for s in range(first, last):

@@ -31,6 +31,7 @@ from undertow.kernels.accounts import (
     EMPTIED,
     Grids,
     Holdings,
+    Losses,
     Touched,
     account_health,
     left_of,
@@ -111,7 +112,6 @@ class Case(NamedTuple):
     insts: NDArray[np.void]  # INSTRUMENT
     brackets: NDArray[np.void]  # BRACKET
     grids: Grids
-    options: NDArray[np.int32]  # instruments that are options and held
     shock: NDArray[np.float64]  # (2, instruments) log moves: of the market, and without the peg
     vol: NDArray[np.float64]  # (instruments,) after the shock
     places: Places
@@ -141,10 +141,14 @@ class State(NamedTuple):
 
     now: NDArray[np.void]  # NOW
     moving: Moving
-    loss: NDArray[np.float64]  # (instruments, grid points)
+    losses: Losses
     touched: Touched
     flows: Flows
-    keys: NDArray[np.float64]  # (accounts,) how far prices must travel until a new look
+    watch: NDArray[np.int32]  # (twice the accounts,) those that a scenario could call
+    watched: NDArray[np.int64]  # (1,) how many they are
+    keys: NDArray[np.float64]  # how far prices must travel until a new look, as `watch`
+    reach: NDArray[np.float64]  # how far its own prices must, from the round `looked`
+    looked: NDArray[np.int16]  # or -1
     due: NDArray[np.int32]  # (accounts,)
     free: NDArray[np.float64]  # (owners,) USD that an owner could bring in
     log: Log
@@ -154,43 +158,77 @@ class State(NamedTuple):
 def health_of(a, case, state):
     """Cover, asked and spread of account `a` now."""
     return account_health(
-        a, case.hold, state.touched, state.now, case.insts, case.brackets, case.grids, state.loss
+        a, case.hold, state.touched, state.now, case.insts, case.brackets, case.grids, state.losses
     )
 
 
 @njit(cache=True, error_model="numpy")
-def judge(lo, hi, case, state):
-    """Find the accounts of `lo:hi` that are called now; writes `state.due` and `state.keys`.
+def judge(r, case, state):
+    """Find the accounts on the watch list that are called now; writes `state.due` and the keys.
 
-    An account is looked at again only when prices have travelled to its key.
+    An account is looked at again only when prices have travelled to its key, and then only if those
+    of what it holds have moved so far that it could be called: `reach` from the round `looked`.
+    An account that stands on the list twice is judged where it was touched first.
     """
     travelled = state.moving.travelled[0]
     trigger = max(case.switches.buffer, 1.0)
+    hold, touched, now = case.hold, state.touched, state.now
+    insts, brackets, grids, losses = case.insts, case.brackets, case.grids, state.losses
+    closing, watch, keys, due = case.closing, state.watch, state.keys, state.due
+    reach, looked, trail, legs = state.reach, state.looked, state.moving.trail, hold.legs
     found = 0
-    for a in range(lo, hi):
-        if state.keys[a] <= travelled:
-            state.keys[a] = next_look(a, trigger, travelled, case, state)
-            if state.keys[a] <= travelled:
-                state.due[found] = a
-                found += 1
+    for j in range(state.watched[0]):
+        if keys[j] > travelled:
+            continue
+        a = watch[j]
+        n = touched.slot[a]
+        if n >= 0:
+            row = touched.rows[n]
+            if row.place < 0:  # touched since: what was found out before no longer holds
+                row.place = j
+                looked[j] = -1
+            if row.state == EMPTIED or row.place != j:
+                keys[j] = inf
+                continue
+        if looked[j] >= 0:
+            far = 0.0
+            for i in range(hold.accounts[a].first, hold.accounts[a].last):
+                k = legs[i].inst
+                far = max(far, trail[r, k] - trail[looked[j], k])
+            if far < reach[j]:
+                keys[j] = travelled + (reach[j] - far)
+                continue
+        cover, asked, spread = account_health(
+            a, hold, touched, now, insts, brackets, grids, losses
+        )
+        room = cover - trigger * asked
+        looked[j] = -1
+        if room < 0.0 or closing[hold.accounts[a].venue].mechanism == BANDS:
+            keys[j] = travelled
+            due[found] = a
+            found += 1
+        elif spread <= 0.0:
+            keys[j] = inf
+        else:
+            reach[j] = log1p(room / (spread * trigger)) * (1.0 - 1e-9)
+            looked[j] = r
+            keys[j] = travelled + max(reach[j], 1e-300)
     return found
 
 
 @njit(cache=True, error_model="numpy", inline="always")
-def next_look(a, trigger, travelled, case, state):
-    """How far prices must have travelled until account `a` can be called; now, if it is.
-
-    Accounts on a ladder of bands are always looked at.
-    """
-    cover, asked, spread = account_health(
-        a, case.hold, state.touched, state.now, case.insts, case.brackets, case.grids, state.loss
-    )
-    room = cover - trigger * asked
-    if room < 0.0 or case.closing[case.hold.accounts[a].venue].mechanism == BANDS:
-        return travelled
-    if spread <= 0.0:
-        return inf
-    return travelled + max(log1p(room / (spread * trigger)) * (1.0 - 1e-9), 1e-300)
+def watch_again(a, fresh, case, state):
+    """See to it that account `a` is judged in the next round; `fresh` says it was not touched."""
+    row = state.touched.rows[state.touched.slot[a]]
+    if fresh:
+        j = state.watched[0]
+        state.watch[j] = a
+        state.keys[j] = -inf
+        state.looked[j] = -1
+        state.watched[0] = j + 1
+    elif row.place >= 0:
+        state.keys[row.place] = -inf
+        state.looked[row.place] = -1
 
 
 @njit(cache=True, error_model="numpy", inline="always")
@@ -237,7 +275,6 @@ def close_due(due, r, scale, dry, case, state):
             continue
         row = state.touched.slot[a]
         if row >= 0 and state.touched.rows[row].state == EMPTIED:
-            state.keys[a] = inf
             continue
         if r < case.venues[v].opens or (row >= 0 and r < state.touched.rows[row].ready):
             cover, asked, _ = health_of(a, case, state)
@@ -369,15 +406,24 @@ def write_off(a, r, health, case, state):
     before = worth(a, case, state) if case.switches.check else 0.0
     row = touch(a, hold, state.touched)
     state.touched.rows[row].state = EMPTIED
-    state.keys[a] = inf
     lo = hold.accounts[a].first
     shift = state.touched.rows[row].first - lo
     lost, first = 0, -1
+    money, owed = max(state.touched.rows[row].cash, 0.0), 0.0
+    for i in range(lo, hold.accounts[a].last):
+        if hold.legs[i].role == DEBT:
+            owed -= state.touched.rest[i + shift] * now[hold.legs[i].inst].seen
+    paid = min(money, owed) / owed if owed > 0.0 else 0.0
+    state.touched.rows[row].cash -= paid * owed
     for i in range(lo, hold.accounts[a].last):
         k = hold.legs[i].inst
         if hold.legs[i].role == DEBT and state.touched.rest[i + shift] < 0.0:
             value = -state.touched.rest[i + shift] * now[k].seen
             state.touched.rest[i + shift] = 0.0
+            if paid > 0.0:
+                bring_to_market(k, -paid * value / now[k].seen, 0, case, state)
+                add(REPAID, k, paid * value, case, state)
+                value *= 1.0 - paid
             add(BAD, k, value, case, state)
             note(r, a, -1, k, LIQUIDATED, health, 0.0, now[k].seen, 0.0, 0.0, value, state.log)
             lost, first = 1, k
@@ -429,8 +475,6 @@ def close_all(a, v, r, cover, asked, scale, dry, case, state):
     row = touch(a, hold, touched)
     touched.rows[row].state = CALLED if scale < 1.0 else EMPTIED
     touched.rows[row].ready = r + 1
-    if scale == 1.0:
-        state.keys[a] = inf
     shift = touched.rows[row].first - lo
     seized, penalty, credit = seized * scale, penalty * scale, credit * scale
     repaid, bad, from_cash = repaid * scale, bad * scale, from_cash * scale
@@ -631,7 +675,6 @@ def empty(a, row, left, case, state):
             touched.rest[i + shift] = 0.0
     touched.rows[row].cash = left
     touched.rows[row].state = EMPTIED
-    state.keys[a] = inf
 
 
 @njit(cache=True, error_model="numpy")

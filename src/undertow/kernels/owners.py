@@ -39,6 +39,7 @@ from undertow.kernels.cascade import (
     note,
     realised,
     worth,
+    watch_again,
 )
 from undertow.kernels.closing import BANDS, NOTHING, SLICES
 from undertow.kernels.margin import CASH, COLLATERAL, DEBT, INVERSE, LINEAR
@@ -434,6 +435,7 @@ def close_against(a, lost, asset, share, r, case, state):
     """Close a share of what account `a` holds against `lost` of an asset."""
     hold = case.hold
     before = worth(a, case, state) if case.switches.check else 0.0
+    fresh = state.touched.slot[a] < 0
     row = touch(a, hold, state.touched)
     lo = hold.accounts[a].first
     for i in range(lo, hold.accounts[a].last):
@@ -442,6 +444,6 @@ def close_against(a, lost, asset, share, r, case, state):
             qty, value = close_leg(i, lo, row, share, case, state)
             price = state.now[k].seen
             note(r, a, k, -1, UNWOUND, 0.0, qty, price, value, 0.0, 0.0, state.log)
-    state.keys[a] = -np.inf
+    watch_again(a, fresh, case, state)
     if case.switches.check:
         add(ACCOUNTS, first_inst(a, case), worth(a, case, state) - before, case, state)

@@ -47,15 +47,25 @@ class Moving(NamedTuple):
     receipt: NDArray[np.float64]  # (assets,) what is left of a claim on a pool that lost
     pending: NDArray[np.int64]  # (longest delay + 1, instruments) sales that are still to come
     travelled: NDArray[np.float64]  # (1,) sum over rounds of the largest log move of any price
+    trail: NDArray[np.float64]  # (rounds + 1, instruments) the same by instrument, up to a round
+    dirty: NDArray[np.int8]  # (pools + 1,): 1 where volumes changed; the last: all prices are new
 
 
 @njit(cache=True, error_model="numpy")
 def market_prices(insts, shock, places, now, moving):
     """Write market prices and forwards from the volumes sold so far."""
-    for n in range(moving.sold.size):
-        moving.logs[n] = log_multiplier(n, places.pools, moving)
+    pools = moving.sold.size
+    fresh = moving.dirty[pools]
+    for n in range(pools):
+        if fresh or moving.dirty[n]:
+            moving.logs[n] = log_multiplier(n, places.pools, moving)
     for k in range(insts.size):
         inst, here = insts[k], now[k]
+        changed = fresh
+        for c in range(inst.carrier, inst.carriers):
+            changed |= moving.dirty[places.carriers[c].pool]
+        if not changed:
+            continue
         move = shock[0, k]
         for c in range(inst.carrier, inst.carriers):
             move += places.carriers[c].pull * moving.logs[places.carriers[c].pool]
@@ -67,6 +77,7 @@ def market_prices(insts, shock, places, now, moving):
             left = backed(inst.asset, places, moving)
             if left != 1.0:
                 here.market *= left
+    moving.dirty[:] = 0
 
 
 @njit(cache=True, error_model="numpy")
@@ -100,9 +111,10 @@ def option_price(inst, here):
 def oracle_prices(r, insts, shock, places, now, moving):
     """Write seen prices for round `r`; return 1 where a late oracle has yet to publish a move."""
     waiting = 0
-    row = r % moving.history.shape[0]
-    for k in range(insts.size):
-        moving.history[row, k] = now[k].market
+    if moving.history.shape[0] > 1:
+        row = r % moving.history.shape[0]
+        for k in range(insts.size):
+            moving.history[row, k] = now[k].market
     for k in range(insts.size):
         inst, here = insts[k], now[k]
         here.before = here.seen
@@ -129,7 +141,9 @@ def oracle_prices(r, insts, shock, places, now, moving):
 def publish(r, k, inst, here, moving):
     """Let a late oracle publish what it hears in round `r`; 1 while a move is still on its way."""
     depth = moving.history.shape[0]
-    late = inst.start if r < inst.lag else moving.history[(r - inst.lag) % depth, k]
+    late = here.market
+    if inst.lag > 0:
+        late = inst.start if r < inst.lag else moving.history[(r - inst.lag) % depth, k]
     beats = inst.heartbeat > 0 and r - here.published_at >= inst.heartbeat
     if beats or abs(late - here.published) > inst.deviation * here.published:
         here.published = late
@@ -142,7 +156,7 @@ def publish(r, k, inst, here, moving):
 
 
 @njit(cache=True, error_model="numpy")
-def largest_move(insts, now, moving):
+def largest_move(r, insts, now, moving):
     """Largest log move of any seen price or forward since the last round; adds to `travelled`.
 
     Option prices are left out: what they do follows from their forwards.
@@ -155,8 +169,9 @@ def largest_move(insts, now, moving):
             here.forward_before = here.forward
         else:
             last, then = here.seen, here.before
-        if last != then:
-            most = max(most, abs(log(last / then)))
+        far = abs(log(last / then)) if last != then else 0.0
+        most = max(most, far)
+        moving.trail[r, k] = far if r == 0 else moving.trail[r - 1, k] + far
     moving.travelled[0] += most
     return most
 
@@ -194,6 +209,7 @@ def sell(counts, insts, places, now, moving, impact):
     for n in range(moving.by_pool.size):
         if moving.by_pool[n] != 0.0:
             moving.sold[n] += moving.by_pool[n] / moving.thin[n]
+            moving.dirty[n] = 1
 
 
 @njit(cache=True, error_model="numpy")

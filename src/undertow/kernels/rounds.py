@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from undertow.kernels.accounts import CALLED, KEPT, forget, grid_losses, left_of, touch
+from undertow.kernels.accounts import CALLED, KEPT, forget, left_of, touch
 from undertow.kernels.cascade import (
     ACCOUNTS,
     BAD,
@@ -34,6 +34,7 @@ from undertow.kernels.cascade import (
     judge,
     leg_notional,
     note,
+    watch_again,
     worth,
 )
 from undertow.kernels.closing import ADL_NONE, ADL_PRORATA, SLICES, adl_score
@@ -95,13 +96,21 @@ class Common(NamedTuple):
 
 @njit(cache=True, error_model="numpy")
 def start_over(case, state, common, insurance, backstop):
-    """Bring everything that a scenario writes back to its beginning."""
+    """Bring everything that a scenario writes back to its beginning, with everybody watched."""
+    begin(case, state, common, insurance, backstop)
+    watch_all(state)
+
+
+@njit(cache=True, error_model="numpy")
+def begin(case, state, common, insurance, backstop):
+    """Bring everything that a scenario writes back to its beginning, but for the watch list."""
     moving = state.moving
     moving.sold[:] = 0.0
     moving.thin[:] = 1.0
     moving.receipt[:] = 1.0
     moving.pending[:] = 0
     moving.travelled[0] = 0.0
+    moving.dirty[:] = 1
     for k in range(case.insts.size):
         inst, here = case.insts[k], state.now[k]
         here.seen = inst.start
@@ -117,7 +126,7 @@ def start_over(case, state, common, insurance, backstop):
         common.funds[v].insurance = insurance[v]
         common.funds[v].backstop = backstop[v]
     forget(state.touched)
-    state.keys[:] = -inf
+    gather(case, state)
     state.log.used[0] = 0
     state.flows.counts[:] = 0
     state.flows.later[:] = 0
@@ -128,14 +137,23 @@ def start_over(case, state, common, insurance, backstop):
 
 
 @njit(cache=True, error_model="numpy")
+def watch_all(state):
+    """Put every account on the watch list, to be judged at once."""
+    for a in range(state.touched.slot.size):
+        state.watch[a] = a
+        state.keys[a] = -inf
+        state.looked[a] = -1
+    state.watched[0] = state.touched.slot.size
+
+
+@njit(cache=True, error_model="numpy")
 def open_round(r, case, state):
     """Prices of round `r`, in the market and as seen; (oracles still to come, largest move)."""
     now, moving = state.now, state.moving
     market_prices(case.insts, case.shock, case.places, now, moving)
     waiting = oracle_prices(r, case.insts, case.shock, case.places, now, moving)
-    most = largest_move(case.insts, now, moving)
-    if case.grids.start.size > 1 and (r == 0 or most > 0.0):
-        grid_losses(now, case.insts, case.options, case.grids, state.loss)
+    most = largest_move(r, case.insts, now, moving)
+    state.losses.stamp[1] += 1
     return waiting, most
 
 
@@ -291,6 +309,7 @@ def take_from_winners(r, k, rank, share, per_unit, holder, score, case, state, h
             continue
         a, leg = holders.account[holder[n]], hold.legs[holders.leg[holder[n]]]
         before = worth(a, case, state) if case.switches.check else 0.0
+        fresh = touched.slot[a] < 0
         row = touched.rows[touch(a, hold, touched)]
         at = row.first + holders.leg[holder[n]] - hold.accounts[a].first
         closed = touched.rest[at] if part >= 1.0 else touched.rest[at] * part
@@ -300,7 +319,7 @@ def take_from_winners(r, k, rank, share, per_unit, holder, score, case, state, h
         row.cash += gained - pays
         if row.state == KEPT:
             row.state = CALLED
-        state.keys[a] = -inf
+        watch_again(a, fresh, case, state)
         add(PAID, k, pays, case, state)
         value = leg_notional(leg.role, closed, here)
         note(r, a, k, -1, DELEVERAGED, 0.0, closed, here.seen, value, 0.0, pays, state.log)
@@ -395,8 +414,11 @@ def book(r, case, state, common):
 def receipts(case, state, common):
     """Mark down the claims on reserves that lost, by the share of the supply that is gone."""
     receipt = state.moving.receipt
+    if common.deposits.size == 0:
+        return
     for n in range(common.deposits.size):
         receipt[common.deposits[n].claim] = 1.0
+    state.moving.dirty[state.moving.sold.size] = 1
     for n in range(common.deposits.size):
         deposit = common.deposits[n]
         k = deposit.reserve
@@ -414,6 +436,7 @@ def recover(case, state):
     moving, switches = state.moving, case.switches
     if switches.recovery > 0.0:
         moving.sold[:] *= 1.0 - switches.recovery
+        moving.dirty[:] = 1
     if switches.withdrawal > 0.0:
         for k in range(case.insts.size):
             inst = case.insts[k]
@@ -425,34 +448,39 @@ def recover(case, state):
 
 
 @njit(cache=True, error_model="numpy")
+def close_round(r, found, capped, case, state, common, holders, scale):
+    """Close the first `found` of those due and settle the round; whether more must follow."""
+    due, switches = state.due[:found], case.switches
+    answering = switches.top_up or switches.delever or switches.convert
+    answered = answer(due, r, case, state) if answering and found > 0 else 0
+    before = np.empty(state.touched.rest.size if switches.unwind else 0)
+    known = remember(before, state) if switches.unwind else 0
+    scale[:] = 1.0
+    if capped and found > 0:
+        close_due(due, r, scale, True, case, state)
+        carry(case, state, scale)
+    acted, held_back = close_due(due, r, scale, False, case, state)
+    if share_losses(r, case, state, common):
+        deleverage(r, case, state, common, holders)
+    if switches.unwind:
+        answered += unwind(r, known, before, case, state)
+    acted += answered
+    pending = end_round(r, case, state, common)
+    common.acted[r] = acted
+    return acted > 0 or held_back > 0 or pending > 0
+
+
+@njit(cache=True, error_model="numpy")
 def run_rounds(case, state, common, holders, scale):
     """Follow one scenario to its end; returns (rounds, outcome). Accounts all stand in `state`."""
-    capped, switches = limited(case), case.switches
-    answering = switches.top_up or switches.delever or switches.convert
-    before = np.empty(state.touched.rest.size if switches.unwind else 0)
-    gather(case, state)
+    capped = limited(case)
     for r in range(common.acted.size):
         waiting, most = open_round(r, case, state)
         if r < common.path.shape[0]:
             for k in range(case.insts.size):
                 common.path[r, k] = state.now[k].seen
-        found = judge(0, case.hold.accounts.size, case, state)
-        due = state.due[:found]
-        scale[:] = 1.0
-        answered = answer(due, r, case, state) if answering and found > 0 else 0
-        known = remember(before, state) if switches.unwind else 0
-        if capped and found > 0:
-            close_due(due, r, scale, True, case, state)
-            carry(case, state, scale)
-        acted, held_back = close_due(due, r, scale, False, case, state)
-        if share_losses(r, case, state, common):
-            deleverage(r, case, state, common, holders)
-        if switches.unwind:
-            answered += unwind(r, known, before, case, state)
-        acted += answered
-        pending = end_round(r, case, state, common)
-        common.acted[r] = acted
-        still = acted == 0 and waiting == 0 and held_back == 0 and pending == 0
-        if still and (case.switches.recovery == 0.0 or most <= FADED):
+        found = judge(r, case, state)
+        busy = close_round(r, found, capped, case, state, common, holders, scale)
+        if not busy and waiting == 0 and (case.switches.recovery == 0.0 or most <= FADED):
             return r + 1, SETTLED
     return common.acted.size, ROUND_LIMIT

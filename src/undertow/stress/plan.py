@@ -41,7 +41,6 @@ class Plan:
     insts: AnyColumn  # INSTRUMENT; what depends on a scenario is still as at rest
     brackets: AnyColumn
     grids: accounts.Grids
-    options: CodeColumn  # instruments that are options and held
     closing: AnyColumn  # by venue
     carriers: Carriers
     holders: rounds.Holders
@@ -73,7 +72,6 @@ class Plan:
             insts=_instruments(snapshot, carriers),
             brackets=records(accounts.BRACKET, rate=rules.terms.rate, amount=rules.terms.amount),
             grids=grids,
-            options=np.unique(book.inst[book.kind == HELD_OPTION]).astype(np.int32),
             closing=_closing(columns.by_venue),
             carriers=carriers,
             holders=_holders(snapshot, legs.role),
@@ -240,6 +238,7 @@ def _grids(snapshot: Snapshot) -> tuple[accounts.Grids, AnyColumn]:
             np.concatenate([np.empty(0, accounts.POINT), *points]).view(np.recarray),
             np.concatenate([np.empty((0, count), accounts.CHARGE), *(c[None] for c in charges)])
             .view(np.recarray),
+            np.unique(snapshot.book.inst[snapshot.book.kind == HELD_OPTION]).astype(np.int32),
         ),
         row,
     )  # fmt: skip

@@ -41,7 +41,6 @@ def case_of(
         insts=instruments_of(plan, stressed, options),
         brackets=plan.brackets,
         grids=plan.grids,
-        options=plan.options,
         shock=np.stack([shock, anchor]),
         vol=np.maximum(plan.insts["vol"] * stressed.vol_mult + stressed.vol_shift, 0.0),
         places=prices.Places(
@@ -224,7 +223,9 @@ def _ladders(plan: Plan, thinned: FloatColumn) -> tuple[KeyColumn, FloatColumn, 
     )
 
 
-def state_of(plan: Plan, case: cascade.Case, *, log_rows: int = 0) -> cascade.State:
+def state_of(
+    plan: Plan, case: cascade.Case, *, most_rounds: int = 64, log_rows: int = 0
+) -> cascade.State:
     """Room for one scenario after another on a plan."""
     held, count = len(plan.hold.accounts), len(plan.insts)
     ring = int(case.venues["delay"].max(initial=0)) + 1
@@ -241,8 +242,12 @@ def state_of(plan: Plan, case: cascade.Case, *, log_rows: int = 0) -> cascade.St
             receipt=np.ones(assets),
             pending=np.zeros((ring, count), dtype=np.int64),
             travelled=np.zeros(1),
+            trail=np.zeros((most_rounds + 1, count)),
+            dirty=np.ones(pools + 1, dtype=np.int8),
         ),
-        loss=np.zeros((count, int(plan.grids.start[-1]))),
+        losses=accounts.Losses(
+            np.zeros((count, int(plan.grids.start[-1]))), np.zeros(2, dtype=np.int64)
+        ),
         touched=accounts.Touched(
             slot=np.full(held, -1, dtype=np.int32),
             rows=np.zeros(held, dtype=accounts.TOUCH).view(np.recarray),
@@ -254,7 +259,11 @@ def state_of(plan: Plan, case: cascade.Case, *, log_rows: int = 0) -> cascade.St
             later=np.zeros((ring, count), dtype=np.int64),
             demand=np.zeros(len(plan.per_demand), dtype=np.int64),
         ),
-        keys=np.full(held, -np.inf),
+        watch=np.zeros(2 * held, dtype=np.int32),
+        watched=np.zeros(1, dtype=np.int64),
+        keys=np.zeros(2 * held),
+        reach=np.zeros(2 * held),
+        looked=np.zeros(2 * held, dtype=np.int16),
         due=np.zeros(held, dtype=np.int32),
         free=np.zeros(len(plan.owner_start) - 1),
         log=cascade.Log(

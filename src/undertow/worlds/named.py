@@ -69,7 +69,7 @@ def bench_book(seed: int = 1, *, accounts: int = 1_000_000, slack: float = 3.0) 
     population = Population(
         accounts, mix=mix, slack=slack, loops=0.02, unknown_owners=0.0, shared_owners=0.15
     )
-    return build_world(seed, assets=64, venues=14, population=population)
+    return build_world(seed, assets=64, venues=14, population=population, depth_ratio=8.0)
 
 
 def tiny_world() -> World:

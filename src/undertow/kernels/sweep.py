@@ -1,0 +1,451 @@
+"""Many scenarios on one book, a lane each: screened together, then followed one by one.
+
+What no scenario of a batch can call is never looked at: round 0 of all lanes is screened at once,
+then the box from there to where prices may go, `AHEAD` times the first round's displacement
+further. Where prices leave their box it is widened, and holders of what moved are screened again.
+Everything else is `rounds`, with the same functions in the same order, so a lane gives the same bits as a cascade of
+its own, whatever batch it stands in.
+"""
+
+from math import inf
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from undertow.kernels.accounts import KEPT, Losses, Touched
+from undertow.kernels.cascade import (
+    BAD,
+    CLOSED,
+    PAID,
+    REPAID,
+    SHORT,
+    Case,
+    Flows,
+    Log,
+    State,
+    judge,
+)
+from undertow.kernels.prices import Moving
+from undertow.kernels.rounds import (
+    FADED,
+    ROUND_LIMIT,
+    SETTLED,
+    Common,
+    begin,
+    close_round,
+    limited,
+    open_round,
+)
+from undertow.kernels.screening import LEAST, MOST, NODES, bound, screen
+
+AHEAD = 2.0  # how much further than the first displacement prices may go until a new screening
+_PAD = 0.002  # width of a box where nothing moved
+_STEP = 0.01  # by how much a box is widened at least
+
+# One row a scenario.
+SUMMARY = np.dtype(
+    [
+        ("rounds", "i4"),
+        ("outcome", "i4"),
+        ("accounts", "i8"),  # that were closed, in part or whole
+        ("owners", "i8"),
+        ("called_twice", "i8"),  # owners called at two venues or more
+        ("most_venues", "i8"),  # that called one owner
+        ("looked_again", "i8"),  # how often prices left the box
+        ("watched", "i8"),
+        ("first_fall", "f8"),  # of all prices, weighted with what is held
+        ("final_fall", "f8"),
+        ("slipped", "f8"),  # USD lost by selling into falling prices
+    ],
+    align=True,
+)
+# Rows of the sums by venue and by asset.
+BY_CLOSED, BY_REPAID, BY_BAD, BY_SHORT, BY_PAID = range(5)
+SUMS = 5
+
+
+class Room(NamedTuple):
+    """Everything that `State` and `Common` hold, for each lane of a batch."""
+
+    now: NDArray[np.void]
+    history: NDArray[np.float64]
+    pool: NDArray[np.float64]  # (lanes, 4, pools): sold, thin, by_pool, logs
+    receipt: NDArray[np.float64]
+    pending: NDArray[np.int64]
+    travelled: NDArray[np.float64]
+    trail: NDArray[np.float64]
+    dirty: NDArray[np.int8]
+    loss: NDArray[np.float64]
+    stamp: NDArray[np.int64]
+    slot: NDArray[np.int32]
+    rows: NDArray[np.void]
+    rest: NDArray[np.float64]
+    count: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    later: NDArray[np.int64]
+    demand: NDArray[np.int64]
+    watch: NDArray[np.int32]
+    watched: NDArray[np.int64]
+    keys: NDArray[np.float64]
+    reach: NDArray[np.float64]
+    looked: NDArray[np.int16]
+    due: NDArray[np.int32]
+    free: NDArray[np.float64]
+    shared: NDArray[np.void]
+    funds: NDArray[np.void]
+    totals: NDArray[np.int64]
+    ledger: NDArray[np.float64]
+    path: NDArray[np.float64]
+    acted: NDArray[np.int64]
+
+
+class Boxes(NamedTuple):
+    """Where the prices of each lane may be, and who could be called there."""
+
+    low: NDArray[np.float32]  # (instruments, lanes) relative moves
+    high: NDArray[np.float32]
+    gap_low: NDArray[np.int16]  # (assets, lanes) gaps of the ladders
+    gap_high: NDArray[np.int16]
+    apart: NDArray[np.float32]  # (assets, lanes)
+    listed: NDArray[np.int32]  # (lanes, accounts)
+    found: NDArray[np.int64]  # (lanes,)
+    member: NDArray[np.uint8]  # (lanes, accounts): on the watch list already
+    start: NDArray[np.float64]  # (lanes, instruments) moves of round 0
+    graded: NDArray[np.int32]  # instruments of venues that margin portfolios
+    assets: NDArray[np.int32]  # their underlyings
+    of_grid: NDArray[np.uint8]  # (instruments,) whether it is graded
+
+
+class Tally(NamedTuple):
+    """What is kept of every scenario, and scratch to count owners with."""
+
+    summary: NDArray[np.void]  # (scenarios,) SUMMARY
+    by_venue: NDArray[np.float64]  # (scenarios, SUMS, venues)
+    by_asset: NDArray[np.float64]
+    weight: NDArray[np.float64]  # (instruments,) of the price index
+    called_by: NDArray[np.uint64]  # (owners,) venues, a bit each; all 0 between scenarios
+
+
+@njit(cache=True, error_model="numpy")
+def state_at(s, room, log):
+    """Lane `s` of `room` as a `State`."""
+    pool = room.pool[s]
+    moving = Moving(
+        room.history[s], pool[0], pool[1], pool[2], pool[3], room.receipt[s], room.pending[s],
+        room.travelled[s], room.trail[s], room.dirty[s],
+    )  # fmt: skip
+    touched = Touched(room.slot[s], room.rows[s], room.rest[s], room.count[s])
+    return State(
+        room.now[s], moving, Losses(room.loss[s], room.stamp[s]), touched,
+        Flows(room.counts[s], room.later[s], room.demand[s]), room.watch[s], room.watched[s],
+        room.keys[s], room.reach[s], room.looked[s], room.due[s], room.free[s], log,
+    )  # fmt: skip
+
+
+@njit(cache=True, error_model="numpy")
+def common_at(s, room, deposits):
+    """Lane `s` of `room` as a `Common`."""
+    return Common(
+        room.shared[s], room.funds[s], deposits, room.totals[s], room.ledger[s], room.path[s],
+        room.acted[s],
+    )  # fmt: skip
+
+
+@njit(cache=True, error_model="numpy")
+def case_at(shock, case):
+    """`case` with another shock."""
+    return Case(
+        case.hold, case.insts, case.brackets, case.grids, shock, case.vol, case.places,
+        case.closing, case.venues, case.switches, case.owner_start,
+    )  # fmt: skip
+
+
+@njit(cache=True, error_model="numpy")
+def draw_box(s, ahead, case, state, boxes):
+    """Write the box of lane `s`: from present prices on, by `ahead` times their way since round 0."""
+    for n in range(boxes.assets.size):
+        boxes.gap_low[boxes.assets[n], s], boxes.gap_high[boxes.assets[n], s] = NODES, 0
+    for k in range(case.insts.size):
+        move = move_of(k, case, state)
+        pad = _PAD if ahead > 0.0 else 0.0
+        further = move + ahead * (move - boxes.start[s, k])
+        low, high = max(min(move, further) - pad, -1.0), max(move, further) + pad
+        boxes.low[k, s] = np.float32(low - 1e-6)
+        boxes.high[k, s] = np.float32(high + 1e-6)
+    for n in range(boxes.graded.size):
+        k = boxes.graded[n]
+        spread_out(case.insts[k].asset, s, boxes.low[k, s], boxes.high[k, s], boxes)
+
+
+@njit(cache=True, error_model="numpy")
+def spread_out(asset, s, low, high, boxes):
+    """Widen the gaps of an asset to hold the moves `low` to `high` of one of its instruments."""
+    scale = (NODES - 1) / (MOST - LEAST)
+    first = min(max(int(np.floor((low - LEAST) * scale)), 0), NODES - 2)
+    last = min(max(int(np.floor((high - LEAST) * scale)), 0), NODES - 2)
+    boxes.gap_low[asset, s] = min(boxes.gap_low[asset, s], first)
+    boxes.gap_high[asset, s] = max(boxes.gap_high[asset, s], last)
+
+
+@njit(cache=True, error_model="numpy")
+def move_of(k, case, state):
+    """Relative move of instrument `k` since the start; of an option, that of its forward."""
+    inst, here = case.insts[k], state.now[k]
+    if inst.kind == 0:
+        return here.seen / inst.start - 1.0
+    return here.forward / inst.forward - 1.0
+
+
+@njit(cache=True, error_model="numpy")
+def width(asset, s, first, case, state, boxes):
+    """By how much the moves of an asset's instruments at portfolio venues differ; round 0 or now."""
+    least, most = inf, -inf
+    for n in range(boxes.graded.size):
+        k = boxes.graded[n]
+        if case.insts[k].asset == asset:
+            move = boxes.start[s, k] if first else move_of(k, case, state)
+            least, most = min(least, move), max(most, move)
+    return max(most - least, 0.0)
+
+
+@njit(cache=True, error_model="numpy")
+def measure_apart(s, ahead, case, state, boxes):
+    """Write by how much instruments of one asset may come to differ in lane `s`."""
+    pad = _PAD if ahead > 0.0 else 1e-6
+    for n in range(boxes.assets.size):
+        asset = boxes.assets[n]
+        now = width(asset, s, False, case, state, boxes)
+        then = width(asset, s, True, case, state, boxes)
+        boxes.apart[asset, s] = np.float32(now + ahead * abs(now - then) + pad)
+
+
+@njit(cache=True, error_model="numpy")
+def enlist(s, a, state, boxes):
+    """Put account `a` on the watch list of lane `s`, unless it is on it."""
+    if boxes.member[s, a] == 0:
+        boxes.member[s, a] = 1
+        j = state.watched[0]
+        state.watch[j] = a
+        state.keys[j] = -inf
+        state.looked[j] = -1
+        state.watched[0] = j + 1
+
+
+@njit(cache=True, error_model="numpy")
+def watch_listed(s, case, state, lines, boxes):
+    """Watch who was listed for lane `s`, and all who hold something whose box no line covers."""
+    for n in range(boxes.found[s]):
+        enlist(s, boxes.listed[s, n], state, boxes)
+    for k in range(case.insts.size):
+        if not covered(k, s, case, boxes):
+            watch_holders(k, s, True, state, lines, boxes)
+
+
+@njit(cache=True, error_model="numpy")
+def covered(k, s, case, boxes):
+    """Whether lines and ladders hold all over the box of instrument `k`."""
+    if boxes.high[k, s] >= MOST:
+        return False
+    return boxes.low[k, s] > LEAST or (case.insts[k].inverse == 0 and boxes.of_grid[k] == 0)
+
+
+@njit(cache=True, error_model="numpy")
+def watch_holders(k, s, everybody, state, lines, boxes):
+    """Watch all holders of instrument `k`, or those that could be called in the box."""
+    for n in range(lines.held_from[k], lines.held_from[k + 1]):
+        a = lines.holder[n]
+        if boxes.member[s, a] == 0 and (
+            everybody
+            or bound(
+                a, s, lines, boxes.low, boxes.high, boxes.gap_low, boxes.gap_high, boxes.apart
+            )
+            < 0.0
+        ):
+            enlist(s, a, state, boxes)
+
+
+@njit(cache=True, error_model="numpy")
+def keep_in(s, case, state, lines, boxes):
+    """Widen the box of lane `s` wherever prices have left it, and watch who can be called there.
+
+    Only holders of what moved need a look. Returns how many instruments had left.
+    """
+    left = 0
+    for k in range(case.insts.size):
+        move = move_of(k, case, state)
+        if boxes.low[k, s] <= move <= boxes.high[k, s]:
+            continue
+        left += 1
+        further = 0.5 * abs(move - boxes.start[s, k]) + _STEP
+        if move < boxes.low[k, s]:
+            boxes.low[k, s] = np.float32(max(move - further, -1.0))
+        else:
+            boxes.high[k, s] = np.float32(move + further)
+        if boxes.of_grid[k] == 1:
+            spread_out(case.insts[k].asset, s, boxes.low[k, s], boxes.high[k, s], boxes)
+        watch_holders(k, s, not covered(k, s, case, boxes), state, lines, boxes)
+    for n in range(boxes.assets.size):
+        asset = boxes.assets[n]
+        now = width(asset, s, False, case, state, boxes)
+        if now > boxes.apart[asset, s]:
+            boxes.apart[asset, s] = np.float32(1.5 * now + _STEP)
+            left += 1
+            for m in range(boxes.graded.size):
+                if case.insts[boxes.graded[m]].asset == asset:
+                    watch_holders(boxes.graded[m], s, False, state, lines, boxes)
+    return left
+
+
+@njit(cache=True, error_model="numpy")
+def index_fall(case, state, weight):
+    """Fall of all seen prices since the start, weighted."""
+    fall = 0.0
+    for k in range(case.insts.size):
+        fall += weight[k] * (1.0 - state.now[k].seen / case.insts[k].start)
+    return fall
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def sweep_batch(
+    lo, hi, case, shocks, insurance, backstop, lines, holders, deposits, room, boxes, log, scale,
+    tally,
+):  # fmt: skip
+    """Follow the scenarios `lo:hi` of `shocks`, each in a lane of its own; writes `tally`.
+
+    `lines` are bounds of all accounts; `holders` as in `rounds`. `tally` rows are scenarios.
+    """
+    lanes = hi - lo
+    capped = limited(case)
+    boxes.found[:] = 0
+    done = np.zeros(lanes, dtype=np.uint8)
+    waiting, most = np.zeros(lanes, dtype=np.int64), np.zeros(lanes)
+    for s in range(lanes):
+        here = case_at(shocks[lo + s], case)
+        state, common = state_at(s, room, log), common_at(s, room, deposits)
+        begin(here, state, common, insurance, backstop)
+        state.watched[0] = 0
+        waiting[s], most[s] = open_round(0, here, state)
+        tally.summary[lo + s].first_fall = index_fall(here, state, tally.weight)
+        for k in range(case.insts.size):
+            boxes.start[s, k] = move_of(k, here, state)
+        draw_box(s, 0.0, here, state, boxes)
+        measure_apart(s, 0.0, here, state, boxes)
+    screen_lanes(lines, boxes)
+    for s in range(lanes):
+        here = case_at(shocks[lo + s], case)
+        state, common = state_at(s, room, log), common_at(s, room, deposits)
+        watch_listed(s, here, state, lines, boxes)
+        note_path(0, state, common)
+        found = judge(0, here, state)
+        busy = close_round(0, found, capped, here, state, common, holders, scale)
+        row = tally.summary[lo + s]
+        row.rounds, row.outcome = 1, ROUND_LIMIT
+        if quiet(busy, waiting[s], most[s], here):
+            row.outcome, done[s] = SETTLED, 1
+        elif common.acted.size == 1:
+            done[s] = 1
+        else:
+            waiting[s], most[s] = open_round(1, here, state)
+            draw_box(s, AHEAD, here, state, boxes)
+            measure_apart(s, AHEAD, here, state, boxes)
+    boxes.found[:] = 0
+    screen_lanes(lines, boxes)
+    for s in range(lanes):
+        here = case_at(shocks[lo + s], case)
+        state, common = state_at(s, room, log), common_at(s, room, deposits)
+        if done[s] == 0:
+            watch_listed(s, here, state, lines, boxes)
+            follow(
+                lo + s, s, waiting[s], most[s], capped, here, state, common, holders, lines, boxes,
+                scale, tally,
+            )  # fmt: skip
+        sum_up(lo + s, here, state, common, tally)
+        for j in range(state.watched[0]):
+            boxes.member[s, state.watch[j]] = 0
+
+
+@njit(cache=True, error_model="numpy")
+def screen_lanes(lines, boxes):
+    """Screen all lanes; those that no scenario uses are screened in vain."""
+    screen(
+        lines, boxes.low, boxes.high, boxes.gap_low, boxes.gap_high, boxes.apart, boxes.listed,
+        boxes.found,
+    )  # fmt: skip
+
+
+@njit(cache=True, error_model="numpy")
+def quiet(busy, waiting, most, case):
+    """Whether a round left nothing to wait for."""
+    return not busy and waiting == 0 and (case.switches.recovery == 0.0 or most <= FADED)
+
+
+@njit(cache=True, error_model="numpy")
+def note_path(r, state, common):
+    """Keep the seen prices of round `r`, where they are asked for."""
+    if r < common.path.shape[0]:
+        for k in range(state.now.size):
+            common.path[r, k] = state.now[k].seen
+
+
+@njit(cache=True, error_model="numpy")
+def follow(
+    n, s, waiting, most, capped, case, state, common, holders, lines, boxes, scale, tally
+):
+    """Rounds from 1 on of one lane, whose prices of round 1 stand already."""
+    row = tally.summary[n]
+    for r in range(1, common.acted.size):
+        if r > 1:
+            waiting, most = open_round(r, case, state)
+        row.looked_again += keep_in(s, case, state, lines, boxes)
+        note_path(r, state, common)
+        found = judge(r, case, state)
+        busy = close_round(r, found, capped, case, state, common, holders, scale)
+        row.rounds = r + 1
+        if quiet(busy, waiting, most, case):
+            row.outcome = SETTLED
+            return
+
+
+@njit(cache=True, error_model="numpy")
+def sum_up(n, case, state, common, tally):
+    """Write what is kept of scenario `n`."""
+    row = tally.summary[n]
+    row.final_fall = index_fall(case, state, tally.weight)
+    row.watched = state.watched[0]
+    slipped = 0.0
+    for k in range(case.insts.size):
+        inst = case.insts[k]
+        slipped += common.shared[k].slipped
+        for b in range(SUMS):
+            kind = CLOSED if b == 0 else REPAID if b == 1 else BAD if b == 2 else SHORT
+            if b == BY_PAID:
+                kind = PAID
+            value = common.totals[kind, k] / inst.per_usd
+            tally.by_venue[n, b, inst.venue] += value
+            tally.by_asset[n, b, inst.asset] += value
+    row.slipped = slipped
+    count_owners(row, case, state, tally.called_by)
+
+
+@njit(cache=True, error_model="numpy")
+def count_owners(row, case, state, called_by):
+    """Count accounts and owners that were closed, and venues that called one owner."""
+    touched = state.touched
+    row.accounts, row.owners, row.called_twice, row.most_venues = 0, 0, 0, 0
+    for n in range(touched.count[0]):
+        if touched.rows[n].state != KEPT:
+            account = case.hold.accounts[touched.rows[n].account]
+            row.accounts += 1
+            row.owners += called_by[account.owner] == 0
+            called_by[account.owner] |= np.uint64(1) << np.uint64(account.venue % 64)
+    for n in range(touched.count[0]):
+        owner = case.hold.accounts[touched.rows[n].account].owner
+        bits, venues = called_by[owner], 0
+        while bits != np.uint64(0):
+            bits &= bits - np.uint64(1)
+            venues += 1
+        row.called_twice += venues >= 2
+        row.most_venues = max(row.most_venues, venues)
+        called_by[owner] = np.uint64(0)

@@ -1,0 +1,149 @@
+"""Room for many scenarios at once, and the bounds that tell who cannot be called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from undertow.kernels import accounts, cascade, rounds, screening, sweep
+from undertow.kernels.closing import BANDS
+from undertow.stress.plan import Plan, records
+
+_FLOAT = np.float32
+
+
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """Lower bounds of health for every account of a plan, drawn once."""
+
+    lines: screening.Lines
+    graded: np.ndarray  # instruments of venues that margin portfolios
+    assets: np.ndarray  # their underlyings
+
+    @classmethod
+    def of(cls, plan: Plan, trigger: float = 1.0) -> Bounds:
+        """Draw the lines and ladders of a plan."""
+        held, legs = plan.hold.accounts, plan.hold.legs
+        level, slope = np.empty(len(held)), np.empty(len(legs))
+        screening.draw_lines(plan.hold, plan.insts, plan.brackets, trigger, level, slope)
+        groups, rungs, first_leg = _rungs(plan)
+        groups["cash"] = level[groups["account"]]
+        ladder = np.empty((len(rungs), 2, screening.NODES - 1), dtype=_FLOAT)
+        if len(groups):
+            screening.draw_ladders(
+                groups, rungs, first_leg, trigger, plan.hold, plan.insts, plan.grids, ladder
+            )
+        level[groups["account"]] = np.inf
+        banded = plan.closing["mechanism"][held["venue"]] == BANDS
+        level[banded] = -np.inf  # always looked at
+        graded_venue = np.unique(held["venue"][groups["account"]])
+        graded = np.flatnonzero(np.isin(plan.insts["venue"], graded_venue)).astype(np.int32)
+        order = np.argsort(legs["inst"], kind="stable")
+        account_of = np.repeat(np.arange(len(held), dtype=np.int32), held["last"] - held["first"])
+        holder = account_of[order]
+        held_from = np.searchsorted(legs["inst"][order], np.arange(len(plan.insts) + 1))
+        return cls(
+            lines=screening.Lines(
+                first=np.append(held["first"], len(legs)).astype(np.int64),
+                level=level.astype(_FLOAT),
+                slope=slope.astype(_FLOAT),
+                inst=np.ascontiguousarray(legs["inst"]),
+                groups=groups,
+                rungs=rungs,
+                ladder=ladder,
+                held_from=held_from,
+                holder=holder,
+            ),
+            graded=graded,
+            assets=np.unique(plan.insts["asset"][graded]).astype(np.int32),
+        )
+
+
+def _rungs(plan: Plan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Portfolio groups, their underlyings, and the first leg on each."""
+    held, legs = plan.hold.accounts, plan.hold.legs
+    inside = np.flatnonzero(held["grid"] >= 0)
+    first = held["first"][inside]
+    counts = held["last"][inside] - first
+    owner = np.repeat(np.arange(len(inside)), counts)
+    leg = np.repeat(first - np.append(0, np.cumsum(counts)[:-1]), counts) + np.arange(counts.sum())
+    derivative = legs["role"][leg] >= 4
+    owner, leg = owner[derivative], leg[derivative]
+    asset = plan.insts["asset"][legs["inst"][leg]].astype(np.int64)
+    order = np.lexsort((leg, asset, owner))
+    owner, leg, asset = owner[order], leg[order], asset[order]
+    head = np.ones(len(owner), dtype=np.bool_)
+    head[1:] = (owner[1:] != owner[:-1]) | (asset[1:] != asset[:-1])
+    owner, leg, asset = owner[head], leg[head], asset[head]
+    start = np.searchsorted(owner, np.arange(len(inside) + 1))
+    groups = records(
+        screening.GROUP, account=inside, first=start[:-1], last=start[1:]
+    ) if len(inside) else np.zeros(0, screening.GROUP).view(np.recarray)
+    rungs = records(screening.RUNG, asset=asset) if len(asset) else np.zeros(0, screening.RUNG).view(np.recarray)
+    return groups, rungs, leg.astype(np.int64)
+
+
+def room_of(plan: Plan, case: cascade.Case, lanes: int, limit: int, *, path: bool = False) -> sweep.Room:
+    """Room for `lanes` scenarios side by side; most of it is only touched where it is needed."""
+    held, legs, count = len(plan.hold.accounts), len(plan.hold.legs), len(plan.insts)
+    ring = int(case.venues["delay"].max(initial=0)) + 1
+    past = int(case.insts["lag"].max(initial=0)) + 1
+    pools, assets = plan.carriers.pools, len(plan.snapshot.universe.assets)
+    venues, owners = len(plan.per_demand), len(plan.owner_start) - 1
+    n = lanes
+
+    def rows(dtype: np.dtype, *shape: int) -> np.ndarray:
+        return np.zeros(shape, dtype=dtype).view(np.recarray)
+
+    return sweep.Room(
+        now=rows(accounts.NOW, n, count),
+        history=np.zeros((n, past, count)),
+        pool=np.zeros((n, 4, pools)),
+        receipt=np.ones((n, assets)),
+        pending=np.zeros((n, ring, count), dtype=np.int64),
+        travelled=np.zeros((n, 1)),
+        trail=np.zeros((n, limit + 1, count)),
+        dirty=np.ones((n, pools + 1), dtype=np.int8),
+        loss=np.zeros((n, count, int(plan.grids.start[-1]))),
+        stamp=np.zeros((n, 2), dtype=np.int64),
+        slot=np.full((n, held), -1, dtype=np.int32),
+        rows=np.empty((n, held), dtype=accounts.TOUCH).view(np.recarray),
+        rest=np.empty((n, legs)),
+        count=np.zeros((n, 2), dtype=np.int64),
+        counts=np.zeros((n, cascade.KINDS, count), dtype=np.int64),
+        later=np.zeros((n, ring, count), dtype=np.int64),
+        demand=np.zeros((n, venues), dtype=np.int64),
+        watch=np.empty((n, 2 * held), dtype=np.int32),
+        watched=np.zeros((n, 1), dtype=np.int64),
+        keys=np.empty((n, 2 * held)),
+        reach=np.empty((n, 2 * held)),
+        looked=np.empty((n, 2 * held), dtype=np.int16),
+        due=np.empty((n, held), dtype=np.int32),
+        free=np.zeros((n, owners)),
+        shared=rows(rounds.SHARED, n, count),
+        funds=rows(rounds.FUND, n, venues),
+        totals=np.zeros((n, cascade.KINDS, count), dtype=np.int64),
+        ledger=np.zeros((n, limit, rounds.PARTIES)),
+        path=np.zeros((n, limit if path else 0, count)),
+        acted=np.zeros((n, limit), dtype=np.int64),
+    )
+
+
+def boxes_of(plan: Plan, bounds: Bounds, lanes: int) -> sweep.Boxes:
+    """Boxes of moves for `lanes` scenarios."""
+    held, count, assets = len(plan.hold.accounts), len(plan.insts), len(plan.snapshot.universe.assets)
+    return sweep.Boxes(
+        low=np.zeros((count, lanes), dtype=_FLOAT),
+        high=np.zeros((count, lanes), dtype=_FLOAT),
+        gap_low=np.zeros((assets, lanes), dtype=np.int16),
+        gap_high=np.zeros((assets, lanes), dtype=np.int16),
+        apart=np.zeros((assets, lanes), dtype=_FLOAT),
+        listed=np.empty((lanes, held), dtype=np.int32),
+        found=np.zeros(lanes, dtype=np.int64),
+        member=np.zeros((lanes, held), dtype=np.uint8),
+        start=np.zeros((lanes, count)),
+        graded=bounds.graded,
+        assets=bounds.assets,
+        of_grid=np.isin(np.arange(count), bounds.graded).astype(np.uint8),
+    )
