@@ -20,7 +20,7 @@ from undertow.kernels import cascade, rounds
 from undertow.rules.snapshot import Snapshot
 from undertow.stress.options import Deleveraging, Impact, Options
 from undertow.stress.stressed import Stressed
-from undertow.worlds import World, bench_book, build_world, tiny_world
+from undertow.worlds import World, build_world, tiny_world
 
 SEEDS = (3, 8, 21)
 PERP, RESERVE = "hyperliquid:BTC/USDC:USDC", "aave-v3:BTC"
@@ -472,7 +472,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "methods" / "invariants.md"
 
 def violations(venue: str, profile: str, *, pairs: int, seed: int = 0) -> tuple[int, int]:
     """Of random pairs of falls: in how many the deeper one spared somebody, or ended higher."""
-    world = bench_book(4, accounts=600)
+    world = build_world(4, accounts=600, assets=12, venues=10)
     venues = with_profile(venue, profile)(world.present["venues"])
     snapshot = Snapshot.from_tables({**world.present, "venues": venues}, world.ts)
     here = snapshot.book.venue == snapshot.universe.code("venue", venue)

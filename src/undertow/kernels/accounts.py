@@ -9,6 +9,9 @@ loss realised so far in USD, which counts for its face value.
 Portfolio margin groups (`grid` >= 0) are repriced. What one contract of instrument k loses at grid
 point g is `loss[k, g]`, worked out at most once per price vector and shared by all groups.
 
+`root` of an account is that of all it holds but money, or the number of assets where it holds
+several: prices of one root travel together.
+
 `spread` is how much H can move at most per unit of relative move in every price together; H over
 spread is therefore a distance that needs no new look at the account until prices have moved so far.
 """
@@ -27,7 +30,7 @@ _TESTED, _CURRENT = 0, 2
 
 ACCOUNT = np.dtype(
     [("first", "i8"), ("last", "i8"), ("cash", "f8"), ("venue", "i4"), ("owner", "i4"),
-     ("grid", "i4")],
+     ("grid", "i4"), ("root", "i4")],
     align=True,
 )  # fmt: skip
 LEG = np.dtype(
@@ -36,8 +39,14 @@ LEG = np.dtype(
     align=True,
 )  # fmt: skip
 TOUCH = np.dtype(
-    [("first", "i8"), ("cash", "f8"), ("account", "i4"), ("ready", "i4"), ("place", "i4"),
-     ("state", "i1")],
+    [
+        ("first", "i8"),
+        ("cash", "f8"),
+        ("account", "i4"),
+        ("ready", "i4"),
+        ("place", "i4"),
+        ("state", "i1"),
+    ],
     align=True,
 )
 BRACKET = np.dtype([("rate", "f8"), ("amount", "f8")])
@@ -55,6 +64,7 @@ INSTRUMENT = np.dtype(
         ("inverse", "i1"),  # quantity is a face in USD
         ("kind", "i1"),  # CALL, PUT, 0 where it is no option
         ("asset", "i4"),
+        ("root", "i4"),  # asset at the end of what it follows; -1 of money
         ("venue", "i4"),
         ("strike", "f8"),
         ("tau", "f8"),

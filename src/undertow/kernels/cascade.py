@@ -19,7 +19,7 @@ Rows of `Flows.counts`, in USD at the seen price unless said otherwise:
 `Case` is what a scenario starts from and never writes, `State` what it changes.
 """
 
-from math import inf, log1p
+from math import exp, inf, log1p
 from typing import NamedTuple
 
 import numpy as np
@@ -145,10 +145,11 @@ class State(NamedTuple):
     touched: Touched
     flows: Flows
     watch: NDArray[np.int32]  # (twice the accounts,) those that a scenario could call
+    root: NDArray[np.int32]  # of each
     watched: NDArray[np.int64]  # (1,) how many they are
     keys: NDArray[np.float64]  # how far prices must travel until a new look, as `watch`
     reach: NDArray[np.float64]  # how far its own prices must, from the round `looked`
-    looked: NDArray[np.int16]  # or -1
+    looked: NDArray[np.int32]  # or -1
     due: NDArray[np.int32]  # (accounts,)
     free: NDArray[np.float64]  # (owners,) USD that an owner could bring in
     log: Log
@@ -163,22 +164,23 @@ def health_of(a, case, state):
 
 
 @njit(cache=True, error_model="numpy")
-def judge(r, case, state):
-    """Find the accounts on the watch list that are called now; writes `state.due` and the keys.
+def judge(lo, hi, r, case, state):
+    """Find who on rows `lo:hi` of the watch list is called now; writes `state.due` and the keys.
 
     An account is looked at again only when prices have travelled to its key, and then only if those
     of what it holds have moved so far that it could be called: `reach` from the round `looked`.
     An account that stands on the list twice is judged where it was touched first.
     """
-    travelled = state.moving.travelled[0]
+    travelled, root = state.moving.travelled, state.root
     trigger = max(case.switches.buffer, 1.0)
     hold, touched, now = case.hold, state.touched, state.now
     insts, brackets, grids, losses = case.insts, case.brackets, case.grids, state.losses
     closing, watch, keys, due = case.closing, state.watch, state.keys, state.due
     reach, looked, trail, legs = state.reach, state.looked, state.moving.trail, hold.legs
     found = 0
-    for j in range(state.watched[0]):
-        if keys[j] > travelled:
+    for j in range(lo, hi):
+        so_far = travelled[root[j]]
+        if keys[j] > so_far:
             continue
         a = watch[j]
         n = touched.slot[a]
@@ -196,15 +198,13 @@ def judge(r, case, state):
                 k = legs[i].inst
                 far = max(far, trail[r, k] - trail[looked[j], k])
             if far < reach[j]:
-                keys[j] = travelled + (reach[j] - far)
+                keys[j] = so_far + (reach[j] - far)
                 continue
-        cover, asked, spread = account_health(
-            a, hold, touched, now, insts, brackets, grids, losses
-        )
+        cover, asked, spread = account_health(a, hold, touched, now, insts, brackets, grids, losses)
         room = cover - trigger * asked
         looked[j] = -1
         if room < 0.0 or closing[hold.accounts[a].venue].mechanism == BANDS:
-            keys[j] = travelled
+            keys[j] = so_far
             due[found] = a
             found += 1
         elif spread <= 0.0:
@@ -212,8 +212,17 @@ def judge(r, case, state):
         else:
             reach[j] = log1p(room / (spread * trigger)) * (1.0 - 1e-9)
             looked[j] = r
-            keys[j] = travelled + max(reach[j], 1e-300)
+            keys[j] = so_far + max(reach[j], 1e-300)
     return found
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def put_on_watch(j, a, case, state):
+    """Write account `a` on row `j` of the watch list, to be judged at once."""
+    state.watch[j] = a
+    state.root[j] = case.hold.accounts[a].root
+    state.keys[j] = -inf
+    state.looked[j] = -1
 
 
 @njit(cache=True, error_model="numpy", inline="always")
@@ -222,9 +231,7 @@ def watch_again(a, fresh, case, state):
     row = state.touched.rows[state.touched.slot[a]]
     if fresh:
         j = state.watched[0]
-        state.watch[j] = a
-        state.keys[j] = -inf
-        state.looked[j] = -1
+        put_on_watch(j, a, case, state)
         state.watched[0] = j + 1
     elif row.place >= 0:
         state.keys[row.place] = -inf
@@ -281,17 +288,19 @@ def close_due(due, r, scale, dry, case, state):
             waiting += cover < asked
             continue
         moved = 0
-        if mechanism == BANDS and not dry:
+        if mechanism == BANDS:  # before liquidators are counted; the second time nothing moves
             moved = convert_bands(a, v, r, case, state)
         cover, asked, _ = health_of(a, case, state)
         if cover < asked:
+            if dry:
+                moved = 0
             if mechanism == SLICES:
                 moved += close_slices(a, v, r, cover, asked, scale[v], dry, case, state)
             elif mechanism == PAIR:
                 moved += close_largest_pair(a, v, r, cover, asked, scale[v], dry, case, state)
             else:
                 moved += close_all(a, v, r, cover, asked, scale[v], dry, case, state)
-        acted += moved > 0
+        acted += moved > 0 and not (dry and cover < asked)
     return acted, waiting
 
 
@@ -383,7 +392,7 @@ def pays(v, k, other, repaid, seized, case, state):
     fetched = qty * now[k].market
     pool = case.insts[k].spot_pool
     if pool >= 0 and case.places.pools.depth[pool] > 0.0:
-        fetched *= np.exp(-0.5 * qty / case.places.pools.depth[pool])
+        fetched *= exp(-0.5 * qty * case.insts[k].spot_rate / case.places.pools.depth[pool])
     cost = repaid / now[other].seen * now[other].market
     return fetched >= cost + case.closing[v].gas_usd
 
@@ -460,6 +469,7 @@ def close_all(a, v, r, cover, asked, scale, dry, case, state):
     left = debt - from_cash
     if held <= 0.0 and from_cash <= 0.0:
         return 0 if dry else write_off(a, r, cover / asked, case, state)
+    scale = scale if held > 0.0 else 1.0  # an account that pays by itself needs no liquidator
     bonus, fee = (bonus / held, fee / held) if held > 0.0 else (0.0, 0.0)
     seized, repaid, penalty, bad, credit = close_whole(v, case.closing, held, left, bonus)
     if case.switches.profitable and largest >= 0:
@@ -533,13 +543,16 @@ def convert_bands(a, v, r, case, state):
     already = band_share(case.insts[k].start, top, bottom)
     wanted = max(band_share(now[k].seen, top, bottom) - already, 0.0) / (1.0 - min(already, 0.999))
     row = touched.slot[a]
+    if row >= 0 and touched.rows[row].state == CALLED:  # the ladder is gone where part was seized
+        return 0
     sold = 1.0 - left_of(held, lo, row, hold, touched) / whole
     qty = (min(wanted, 1.0) - sold) * whole
     if abs(qty) <= 1e-12 * whole:
         return 0
     before = worth(a, case, state) if case.switches.check else 0.0
     row = touch(a, hold, touched)
-    touched.rest[touched.rows[row].first + held - lo] -= qty
+    at = touched.rows[row].first + held - lo
+    touched.rest[at] = 0.0 if wanted >= 1.0 else touched.rest[at] - qty
     loss = case.closing[v].bands_loss * abs(qty) * now[k].seen
     touched.rows[row].cash += qty * now[k].seen - loss
     bring_to_market(k, qty, 0, case, state)
@@ -570,7 +583,8 @@ def close_slices(a, v, r, cover, asked, scale, dry, case, state):
     equity = worth(a, case, state)
     if gross <= 0.0:
         return 0 if dry else settle_bare(a, v, r, equity, case, state)
-    share = slice_share(v, case.closing, min(cover - owed, equity), asked - owed, gross)
+    counted = min(cover - owed, equity)
+    share = slice_share(v, case.closing, counted, asked - owed, gross)
     if dry:
         state.flows.demand[v] += to_counts(share * gross, case.venues[v].per_demand)
         return 1
@@ -578,7 +592,8 @@ def close_slices(a, v, r, cover, asked, scale, dry, case, state):
     if share <= 0.0:
         return 0
     before = equity
-    taken = takes_over(v, case.closing, equity, asked - owed)
+    backed = case.closing[v].backstop_below > 0.0
+    taken = backed and takes_over(v, case.closing, counted, asked - owed)
     row = touch(a, hold, touched)
     touched.rows[row].state = CALLED
     touched.rows[row].ready = r + max(case.venues[v].cooldown, 1)
@@ -611,7 +626,7 @@ def close_slices(a, v, r, cover, asked, scale, dry, case, state):
     note(r, a, k, -1, LIQUIDATED, health, share, price, gross * share, 0.0, short, state.log)
     if whole:
         rest = equity - fee
-        if short > 0.0:
+        if short > 0.0 or rest <= 0.0:
             empty(a, row, 0.0, case, state)
         elif case.closing[v].keeps_rest and not taken:
             cover_from_coins(a, row, case, state)

@@ -38,8 +38,8 @@ from undertow.kernels.cascade import (
     leg_notional,
     note,
     realised,
-    worth,
     watch_again,
+    worth,
 )
 from undertow.kernels.closing import BANDS, NOTHING, SLICES
 from undertow.kernels.margin import CASH, COLLATERAL, DEBT, INVERSE, LINEAR

@@ -10,7 +10,7 @@ An oracle reads the market (MARKET), publishes it late and only past a deviation
 moves (FROZEN), or is off by a factor (MIS_SET); the last two until a round.
 """
 
-from math import exp, log
+from math import exp, log, log1p
 from typing import NamedTuple
 
 import numpy as np
@@ -46,7 +46,8 @@ class Moving(NamedTuple):
     logs: NDArray[np.float64]  # (pools,) log multiplier
     receipt: NDArray[np.float64]  # (assets,) what is left of a claim on a pool that lost
     pending: NDArray[np.int64]  # (longest delay + 1, instruments) sales that are still to come
-    travelled: NDArray[np.float64]  # (1,) sum over rounds of the largest log move of any price
+    travelled: NDArray[np.float64]  # (assets + 1,) by root, sum over rounds of the largest log move
+    farthest: NDArray[np.float64]  # (assets + 1,) the same of this round
     trail: NDArray[np.float64]  # (rounds + 1, instruments) the same by instrument, up to a round
     dirty: NDArray[np.int8]  # (pools + 1,): 1 where volumes changed; the last: all prices are new
 
@@ -157,11 +158,14 @@ def publish(r, k, inst, here, moving):
 
 @njit(cache=True, error_model="numpy")
 def largest_move(r, insts, now, moving):
-    """Largest log move of any seen price or forward since the last round; adds to `travelled`.
+    """Largest log move of any seen price or forward since the last round.
 
-    Option prices are left out: what they do follows from their forwards.
+    Adds to `travelled`, root by root: what is money counts for every root. Option prices are left
+    out: what they do follows from their forwards.
     """
-    most = 0.0
+    roots = moving.travelled.size - 1
+    moving.farthest[:] = 0.0
+    money = 0.0
     for k in range(insts.size):
         here = now[k]
         if insts[k].kind != 0:
@@ -170,9 +174,19 @@ def largest_move(r, insts, now, moving):
         else:
             last, then = here.seen, here.before
         far = abs(log(last / then)) if last != then else 0.0
-        most = max(most, far)
+        if insts[k].kind != 0:  # a late or mended mark moves without its forward
+            far = max(far, log1p(abs(here.seen - here.before) / min(last, then)))
         moving.trail[r, k] = far if r == 0 else moving.trail[r - 1, k] + far
-    moving.travelled[0] += most
+        root = insts[k].root
+        if root < 0:
+            money = max(money, far)
+        else:
+            moving.farthest[root] = max(moving.farthest[root], far)
+    most = money
+    for root in range(roots):
+        most = max(most, moving.farthest[root])
+        moving.travelled[root] += max(moving.farthest[root], money)
+    moving.travelled[roots] += most
     return most
 
 

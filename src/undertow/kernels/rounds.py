@@ -34,6 +34,7 @@ from undertow.kernels.cascade import (
     judge,
     leg_notional,
     note,
+    put_on_watch,
     watch_again,
     worth,
 )
@@ -66,6 +67,7 @@ SHARED = np.dtype(
         ("slipped", "f8"),  # USD lost to the market over all rounds
         ("impact", "f8"),  # the same of this round
         ("unpaid", "f8"),  # USD of bad debt that suppliers bear, over all rounds
+        ("gone", "f8"),  # the same in units of what they lent, each loss at its own price
         ("wanted", "f8"),  # quantity to take from winners this round
         ("loss", "f8"),  # USD that they are to pay on it
     ]
@@ -98,7 +100,7 @@ class Common(NamedTuple):
 def start_over(case, state, common, insurance, backstop):
     """Bring everything that a scenario writes back to its beginning, with everybody watched."""
     begin(case, state, common, insurance, backstop)
-    watch_all(state)
+    watch_all(case, state)
 
 
 @njit(cache=True, error_model="numpy")
@@ -109,7 +111,7 @@ def begin(case, state, common, insurance, backstop):
     moving.thin[:] = 1.0
     moving.receipt[:] = 1.0
     moving.pending[:] = 0
-    moving.travelled[0] = 0.0
+    moving.travelled[:] = 0.0
     moving.dirty[:] = 1
     for k in range(case.insts.size):
         inst, here = case.insts[k], state.now[k]
@@ -122,6 +124,7 @@ def begin(case, state, common, insurance, backstop):
         here.vol = case.vol[k]
         common.shared[k].slipped = 0.0
         common.shared[k].unpaid = 0.0
+        common.shared[k].gone = 0.0
     for v in range(common.funds.size):
         common.funds[v].insurance = insurance[v]
         common.funds[v].backstop = backstop[v]
@@ -137,12 +140,10 @@ def begin(case, state, common, insurance, backstop):
 
 
 @njit(cache=True, error_model="numpy")
-def watch_all(state):
+def watch_all(case, state):
     """Put every account on the watch list, to be judged at once."""
     for a in range(state.touched.slot.size):
-        state.watch[a] = a
-        state.keys[a] = -inf
-        state.looked[a] = -1
+        put_on_watch(a, a, case, state)
     state.watched[0] = state.touched.slot.size
 
 
@@ -397,6 +398,7 @@ def book(r, case, state, common):
         derivative = case.closing[inst.venue].mechanism == SLICES
         unpaid = counts[BAD, k] / usd * common.funds[inst.venue].bare
         shared.unpaid += unpaid
+        shared.gone += unpaid / state.now[k].seen
         row[ACCOUNT] += counts[ACCOUNTS, k] / usd
         row[LIQUIDATOR] += counts[GAIN, k] / usd
         row[INSURANCE if derivative else PROTOCOL] += counts[CUT, k] / usd
@@ -422,8 +424,8 @@ def receipts(case, state, common):
     for n in range(common.deposits.size):
         deposit = common.deposits[n]
         k = deposit.reserve
-        if common.shared[k].unpaid > 0.0 and case.insts[k].supplied > 0.0:
-            lost = common.shared[k].unpaid / state.now[k].seen / case.insts[k].supplied
+        if common.shared[k].gone > 0.0 and case.insts[k].supplied > 0.0:
+            lost = common.shared[k].gone / case.insts[k].supplied
             receipt[deposit.claim] -= deposit.share * min(lost, 1.0)
     for n in range(common.deposits.size):
         claim = common.deposits[n].claim
@@ -441,7 +443,7 @@ def recover(case, state):
         for k in range(case.insts.size):
             inst = case.insts[k]
             n = inst.own_pool if inst.own_pool >= 0 else inst.spot_pool
-            if n >= 0:
+            if n >= 0 and inst.kind == 0:  # an option falls for other reasons too
                 fall = max(1.0 - state.now[k].market / inst.start, 0.0)
                 thin = max(1.0 - switches.withdrawal * fall, switches.thinnest)
                 moving.thin[n] = min(moving.thin[n], thin)
@@ -456,15 +458,27 @@ def close_round(r, found, capped, case, state, common, holders, scale):
     before = np.empty(state.touched.rest.size if switches.unwind else 0)
     known = remember(before, state) if switches.unwind else 0
     scale[:] = 1.0
+    moved = 0
     if capped and found > 0:
-        close_due(due, r, scale, True, case, state)
+        moved, _ = close_due(due, r, scale, True, case, state)
         carry(case, state, scale)
     acted, held_back = close_due(due, r, scale, False, case, state)
+    acted += moved
     if share_losses(r, case, state, common):
         deleverage(r, case, state, common, holders)
     if switches.unwind:
         answered += unwind(r, known, before, case, state)
     acted += answered
+    pending = end_round(r, case, state, common)
+    common.acted[r] = acted
+    return acted > 0 or held_back > 0 or pending > 0
+
+
+@njit(cache=True, error_model="numpy")
+def finish_round(r, acted, held_back, case, state, common, holders):
+    """Settle a round whose closings are done, where owners do nothing; whether more must follow."""
+    if share_losses(r, case, state, common):
+        deleverage(r, case, state, common, holders)
     pending = end_round(r, case, state, common)
     common.acted[r] = acted
     return acted > 0 or held_back > 0 or pending > 0
@@ -479,7 +493,7 @@ def run_rounds(case, state, common, holders, scale):
         if r < common.path.shape[0]:
             for k in range(case.insts.size):
                 common.path[r, k] = state.now[k].seen
-        found = judge(r, case, state)
+        found = judge(0, state.watched[0], r, case, state)
         busy = close_round(r, found, capped, case, state, common, holders, scale)
         if not busy and waiting == 0 and (case.switches.recovery == 0.0 or most <= FADED):
             return r + 1, SETTLED

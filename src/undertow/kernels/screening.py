@@ -5,12 +5,13 @@ move is above `MOST`, and none of a coin-margined contract or a portfolio under 
 
     H(m) >= level + sum over legs of slope * m
 
-(H = W - trigger * D, trigger plainly 1) exact where rules are linear; maintenance, which is convex, is replaced by its chord over that
-range, and so are haircuts. Portfolio margin groups have, for each underlying, what H is at the
-nodes of a ladder of moves; between two nodes it is no less than the lesser end less what the spread
-of the group allows over half the gap. An account that this bound keeps above zero cannot be called
-anywhere in the box of moves asked about, so nobody has to look at it. Floats are single: a margin
-for their rounding is taken off every level.
+H is W - trigger * D, the trigger plainly 1. The line is exact where rules are linear; maintenance,
+which is convex, is replaced by its chord over that range, and so are haircuts. Portfolio margin
+groups have, for each underlying, what H is at the nodes of a ladder of moves; between two nodes it
+is no less than the lesser end less what the spread of the group allows over half the gap. An
+account that this bound keeps above zero cannot be called anywhere in the box of moves asked about,
+so nobody has to look at it. Floats are single: a margin for their rounding is taken off every
+level.
 
 References
 ----------
@@ -71,7 +72,7 @@ def leg_line(leg, inst, brackets, trigger):
         return owed, owed
     if role == CASH and qty < 0.0:
         return trigger * value, trigger * value
-    if role == COLLATERAL or role == CASH:
+    if role in (COLLATERAL, CASH):
         if inst.first == inst.last:
             return weight * value, weight * value
         return chord(-1.0, 0.0, weight * counted(inst, value * (1.0 + MOST), brackets))
@@ -187,7 +188,7 @@ def node(m):
 def draw_ladders(groups, rungs, first_leg, trigger, hold, insts, grids, ladder):
     """Write the least health of every rung over every gap between two nodes.
 
-    `rungs.gross` gets how much a group's health can change per unit of move apart from a common one.
+    `rungs.gross` gets how much a group's health can change per unit of move beside a common one.
     """
     count = insts.size
     points = grids.points.size
@@ -226,19 +227,29 @@ def draw_ladders(groups, rungs, first_leg, trigger, hold, insts, grids, ladder):
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def screen(lines, low, high, gap_low, gap_high, apart, listed, found):
+def screen(lines, low, high, gap_low, gap_high, apart, listed, found, plain):
     """List every account that could be called somewhere in its scenario's box of moves.
 
     `low` and `high` are moves (instruments, scenarios); `gap_low` and `gap_high` the gaps of the
     ladders that the moves of an asset fall in, `apart` by how much its instruments differ. Adds to
-    `listed` (scenarios, accounts) and counts in `found`.
+    `listed` (scenarios, accounts) and counts in `found`; the first `plain` of them are in the order
+    of the book, portfolio groups follow. Who is safe in the worst of all boxes needs no lane.
     """
     lanes = low.shape[1]
     health = np.empty(lanes, dtype=np.float32)
     sign = health.view(np.int32)
+    lowest, highest = np.empty(low.shape[0], np.float32), np.empty(low.shape[0], np.float32)
+    for k in range(low.shape[0]):
+        lowest[k], highest[k] = low[k].min(), high[k].max()
     for a in range(lines.level.size):
         level = lines.level[a]
         if level == np.inf:
+            continue
+        worst = level
+        for i in range(lines.first[a], lines.first[a + 1]):
+            c, k = lines.slope[i], lines.inst[i]
+            worst += c * lowest[k] if c > 0.0 else c * highest[k]
+        if worst >= 0.0:
             continue
         for s in range(lanes):
             health[s] = level
@@ -258,6 +269,7 @@ def screen(lines, low, high, gap_low, gap_high, apart, listed, found):
                 if health[s] < 0.0:
                     listed[s, found[s]] = a
                     found[s] += 1
+    plain[:] = found
     for g in range(lines.groups.size):
         group = lines.groups[g]
         for s in range(lanes):

@@ -3,8 +3,8 @@
 What no scenario of a batch can call is never looked at: round 0 of all lanes is screened at once,
 then the box from there to where prices may go, `AHEAD` times the first round's displacement
 further. Where prices leave their box it is widened, and holders of what moved are screened again.
-Everything else is `rounds`, with the same functions in the same order, so a lane gives the same bits as a cascade of
-its own, whatever batch it stands in.
+Everything else is `rounds`, with the same functions in the same order, so a lane gives the same
+bits as a cascade of its own, whatever batch it stands in.
 """
 
 from math import inf
@@ -23,9 +23,10 @@ from undertow.kernels.cascade import (
     SHORT,
     Case,
     Flows,
-    Log,
     State,
+    close_due,
     judge,
+    put_on_watch,
 )
 from undertow.kernels.prices import Moving
 from undertow.kernels.rounds import (
@@ -35,6 +36,7 @@ from undertow.kernels.rounds import (
     Common,
     begin,
     close_round,
+    finish_round,
     limited,
     open_round,
 )
@@ -43,6 +45,7 @@ from undertow.kernels.screening import LEAST, MOST, NODES, bound, screen
 AHEAD = 2.0  # how much further than the first displacement prices may go until a new screening
 _PAD = 0.002  # width of a box where nothing moved
 _STEP = 0.01  # by how much a box is widened at least
+_BLOCK = 8192  # accounts whose legs fit in a core's own cache
 
 # One row a scenario.
 SUMMARY = np.dtype(
@@ -75,6 +78,7 @@ class Room(NamedTuple):
     receipt: NDArray[np.float64]
     pending: NDArray[np.int64]
     travelled: NDArray[np.float64]
+    farthest: NDArray[np.float64]
     trail: NDArray[np.float64]
     dirty: NDArray[np.int8]
     loss: NDArray[np.float64]
@@ -87,10 +91,11 @@ class Room(NamedTuple):
     later: NDArray[np.int64]
     demand: NDArray[np.int64]
     watch: NDArray[np.int32]
+    root: NDArray[np.int32]
     watched: NDArray[np.int64]
     keys: NDArray[np.float64]
     reach: NDArray[np.float64]
-    looked: NDArray[np.int16]
+    looked: NDArray[np.int32]
     due: NDArray[np.int32]
     free: NDArray[np.float64]
     shared: NDArray[np.void]
@@ -111,6 +116,7 @@ class Boxes(NamedTuple):
     apart: NDArray[np.float32]  # (assets, lanes)
     listed: NDArray[np.int32]  # (lanes, accounts)
     found: NDArray[np.int64]  # (lanes,)
+    plain: NDArray[np.int64]  # (lanes,) how many of them are no portfolio groups
     member: NDArray[np.uint8]  # (lanes, accounts): on the watch list already
     start: NDArray[np.float64]  # (lanes, instruments) moves of round 0
     graded: NDArray[np.int32]  # instruments of venues that margin portfolios
@@ -134,13 +140,14 @@ def state_at(s, room, log):
     pool = room.pool[s]
     moving = Moving(
         room.history[s], pool[0], pool[1], pool[2], pool[3], room.receipt[s], room.pending[s],
-        room.travelled[s], room.trail[s], room.dirty[s],
+        room.travelled[s], room.farthest[s], room.trail[s], room.dirty[s],
     )  # fmt: skip
     touched = Touched(room.slot[s], room.rows[s], room.rest[s], room.count[s])
     return State(
         room.now[s], moving, Losses(room.loss[s], room.stamp[s]), touched,
-        Flows(room.counts[s], room.later[s], room.demand[s]), room.watch[s], room.watched[s],
-        room.keys[s], room.reach[s], room.looked[s], room.due[s], room.free[s], log,
+        Flows(room.counts[s], room.later[s], room.demand[s]), room.watch[s], room.root[s],
+        room.watched[s], room.keys[s], room.reach[s], room.looked[s], room.due[s], room.free[s],
+        log,
     )  # fmt: skip
 
 
@@ -164,7 +171,7 @@ def case_at(shock, case):
 
 @njit(cache=True, error_model="numpy")
 def draw_box(s, ahead, case, state, boxes):
-    """Write the box of lane `s`: from present prices on, by `ahead` times their way since round 0."""
+    """Write the box of lane `s`: from present prices on, `ahead` times their way since round 0."""
     for n in range(boxes.assets.size):
         boxes.gap_low[boxes.assets[n], s], boxes.gap_high[boxes.assets[n], s] = NODES, 0
     for k in range(case.insts.size):
@@ -200,7 +207,7 @@ def move_of(k, case, state):
 
 @njit(cache=True, error_model="numpy")
 def width(asset, s, first, case, state, boxes):
-    """By how much the moves of an asset's instruments at portfolio venues differ; round 0 or now."""
+    """By how much moves of an asset's instruments at portfolio venues differ; round 0 or now."""
     least, most = inf, -inf
     for n in range(boxes.graded.size):
         k = boxes.graded[n]
@@ -222,14 +229,12 @@ def measure_apart(s, ahead, case, state, boxes):
 
 
 @njit(cache=True, error_model="numpy")
-def enlist(s, a, state, boxes):
+def enlist(s, a, case, state, boxes):
     """Put account `a` on the watch list of lane `s`, unless it is on it."""
     if boxes.member[s, a] == 0:
         boxes.member[s, a] = 1
         j = state.watched[0]
-        state.watch[j] = a
-        state.keys[j] = -inf
-        state.looked[j] = -1
+        put_on_watch(j, a, case, state)
         state.watched[0] = j + 1
 
 
@@ -237,10 +242,10 @@ def enlist(s, a, state, boxes):
 def watch_listed(s, case, state, lines, boxes):
     """Watch who was listed for lane `s`, and all who hold something whose box no line covers."""
     for n in range(boxes.found[s]):
-        enlist(s, boxes.listed[s, n], state, boxes)
+        enlist(s, boxes.listed[s, n], case, state, boxes)
     for k in range(case.insts.size):
         if not covered(k, s, case, boxes):
-            watch_holders(k, s, True, state, lines, boxes)
+            watch_holders(k, s, True, case, state, lines, boxes)
 
 
 @njit(cache=True, error_model="numpy")
@@ -252,18 +257,16 @@ def covered(k, s, case, boxes):
 
 
 @njit(cache=True, error_model="numpy")
-def watch_holders(k, s, everybody, state, lines, boxes):
+def watch_holders(k, s, everybody, case, state, lines, boxes):
     """Watch all holders of instrument `k`, or those that could be called in the box."""
     for n in range(lines.held_from[k], lines.held_from[k + 1]):
         a = lines.holder[n]
         if boxes.member[s, a] == 0 and (
             everybody
-            or bound(
-                a, s, lines, boxes.low, boxes.high, boxes.gap_low, boxes.gap_high, boxes.apart
-            )
+            or bound(a, s, lines, boxes.low, boxes.high, boxes.gap_low, boxes.gap_high, boxes.apart)
             < 0.0
         ):
-            enlist(s, a, state, boxes)
+            enlist(s, a, case, state, boxes)
 
 
 @njit(cache=True, error_model="numpy")
@@ -285,7 +288,7 @@ def keep_in(s, case, state, lines, boxes):
             boxes.high[k, s] = np.float32(move + further)
         if boxes.of_grid[k] == 1:
             spread_out(case.insts[k].asset, s, boxes.low[k, s], boxes.high[k, s], boxes)
-        watch_holders(k, s, not covered(k, s, case, boxes), state, lines, boxes)
+        watch_holders(k, s, not covered(k, s, case, boxes), case, state, lines, boxes)
     for n in range(boxes.assets.size):
         asset = boxes.assets[n]
         now = width(asset, s, False, case, state, boxes)
@@ -294,7 +297,7 @@ def keep_in(s, case, state, lines, boxes):
             left += 1
             for m in range(boxes.graded.size):
                 if case.insts[boxes.graded[m]].asset == asset:
-                    watch_holders(boxes.graded[m], s, False, state, lines, boxes)
+                    watch_holders(boxes.graded[m], s, False, case, state, lines, boxes)
     return left
 
 
@@ -333,13 +336,24 @@ def sweep_batch(
         draw_box(s, 0.0, here, state, boxes)
         measure_apart(s, 0.0, here, state, boxes)
     screen_lanes(lines, boxes)
+    switches = case.switches
+    plain = not (
+        capped or switches.top_up or switches.delever or switches.unwind or switches.convert
+    )
+    acted, held_back = np.zeros(lanes, dtype=np.int64), np.zeros(lanes, dtype=np.int64)
+    if plain:
+        first_round(lo, lanes, acted, held_back, scale, case, shocks, room, boxes, log)
     for s in range(lanes):
         here = case_at(shocks[lo + s], case)
         state, common = state_at(s, room, log), common_at(s, room, deposits)
-        watch_listed(s, here, state, lines, boxes)
         note_path(0, state, common)
-        found = judge(0, here, state)
-        busy = close_round(0, found, capped, here, state, common, holders, scale)
+        if plain:
+            end_first_round(s, acted, held_back, scale, here, state, lines, boxes)
+            busy = finish_round(0, acted[s], held_back[s], here, state, common, holders)
+        else:
+            watch_listed(s, here, state, lines, boxes)
+            found = judge(0, state.watched[0], 0, here, state)
+            busy = close_round(0, found, capped, here, state, common, holders, scale)
         row = tally.summary[lo + s]
         row.rounds, row.outcome = 1, ROUND_LIMIT
         if quiet(busy, waiting[s], most[s], here):
@@ -367,11 +381,47 @@ def sweep_batch(
 
 
 @njit(cache=True, error_model="numpy")
+def first_round(lo, lanes, acted, held_back, scale, case, shocks, room, boxes, log):
+    """Closings of round 0, block by block of accounts and in each lane by lane.
+
+    What the accounts of a block hold is then read from memory once for all lanes. The order does
+    not matter to the sums, which are whole counts. Portfolio groups are left to the end.
+    """
+    accounts = case.hold.accounts.size
+    cursor = np.zeros(lanes, dtype=np.int64)
+    scale[:] = 1.0
+    for start in range(0, accounts, _BLOCK):
+        for s in range(lanes):
+            if cursor[s] == boxes.plain[s] or boxes.listed[s, cursor[s]] >= start + _BLOCK:
+                continue
+            here, state = case_at(shocks[lo + s], case), state_at(s, room, log)
+            first = state.watched[0]
+            while cursor[s] < boxes.plain[s] and boxes.listed[s, cursor[s]] < start + _BLOCK:
+                enlist(s, boxes.listed[s, cursor[s]], here, state, boxes)
+                cursor[s] += 1
+            found = judge(first, state.watched[0], 0, here, state)
+            more, wait = close_due(state.due[:found], 0, scale, False, here, state)
+            acted[s] += more
+            held_back[s] += wait
+
+
+@njit(cache=True, error_model="numpy")
+def end_first_round(s, acted, held_back, scale, case, state, lines, boxes):
+    """Closings of round 0 of those that `first_round` left: groups, and whom no line covers."""
+    first = state.watched[0]
+    watch_listed(s, case, state, lines, boxes)
+    found = judge(first, state.watched[0], 0, case, state)
+    more, wait = close_due(state.due[:found], 0, scale, False, case, state)
+    acted[s] += more
+    held_back[s] += wait
+
+
+@njit(cache=True, error_model="numpy")
 def screen_lanes(lines, boxes):
     """Screen all lanes; those that no scenario uses are screened in vain."""
     screen(
         lines, boxes.low, boxes.high, boxes.gap_low, boxes.gap_high, boxes.apart, boxes.listed,
-        boxes.found,
+        boxes.found, boxes.plain,
     )  # fmt: skip
 
 
@@ -390,9 +440,7 @@ def note_path(r, state, common):
 
 
 @njit(cache=True, error_model="numpy")
-def follow(
-    n, s, waiting, most, capped, case, state, common, holders, lines, boxes, scale, tally
-):
+def follow(n, s, waiting, most, capped, case, state, common, holders, lines, boxes, scale, tally):
     """Rounds from 1 on of one lane, whose prices of round 1 stand already."""
     row = tally.summary[n]
     for r in range(1, common.acted.size):
@@ -400,7 +448,7 @@ def follow(
             waiting, most = open_round(r, case, state)
         row.looked_again += keep_in(s, case, state, lines, boxes)
         note_path(r, state, common)
-        found = judge(r, case, state)
+        found = judge(0, state.watched[0], r, case, state)
         busy = close_round(r, found, capped, case, state, common, holders, scale)
         row.rounds = r + 1
         if quiet(busy, waiting, most, case):

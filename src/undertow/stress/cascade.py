@@ -97,7 +97,7 @@ class Engine:
             self._log_rows = used
         _require_bounds(self.plan, common.path[:done])
         held, legs = (int(n) for n in state.touched.count)
-        totals = _totals(self.plan, common)
+        totals = _totals(case, common)
         return Cascade(
             plan=self.plan,
             stressed=stressed,
@@ -125,10 +125,12 @@ class Engine:
         state, common = self._state, self._common
         past, ring = int(case.insts["lag"].max(initial=0)), int(case.venues["delay"].max(initial=0))
         fits = state is not None and (
-            state.moving.history.shape[0] == past + 1 and state.moving.pending.shape[0] == ring + 1
+            state.moving.history.shape[0] == past + 1
+            and state.moving.pending.shape[0] == ring + 1
+            and state.moving.trail.shape[0] == options.max_rounds + 1
         )
         if state is None or not fits:
-            state = state_of(self.plan, case, log_rows=log_rows)
+            state = state_of(self.plan, case, most_rounds=options.max_rounds, log_rows=log_rows)
         elif len(state.log.rows) != log_rows:
             rows = np.zeros(log_rows, dtype=kernel.NOTE).view(np.recarray)
             state = state._replace(log=state.log._replace(rows=rows))
@@ -294,9 +296,9 @@ def _require_bounds(plan: Plan, path: FloatMatrix) -> None:
     )
 
 
-def _totals(plan: Plan, common: rounds.Common) -> dict[str, Any]:
+def _totals(case: kernel.Case, common: rounds.Common) -> dict[str, Any]:
     """What `Cascade` holds by instrument and by venue, out of whole quanta."""
-    usd = common.totals / plan.insts["per_usd"]
+    usd = common.totals / case.insts["per_usd"]
     kinds = {
         "closed": kernel.CLOSED,
         "repaid": kernel.REPAID,
@@ -307,7 +309,7 @@ def _totals(plan: Plan, common: rounds.Common) -> dict[str, Any]:
         "cut": kernel.CUT,
     }
     columns = {name: usd[kind] for name, kind in kinds.items()}
-    columns["sold"] = common.totals[kernel.SOLD] / plan.insts["per_qty"]
+    columns["sold"] = common.totals[kernel.SOLD] / case.insts["per_qty"]
     columns["unpaid"] = common.shared["unpaid"].copy()
     columns["slipped"] = common.shared["slipped"].copy()
     columns["insurance"] = common.funds["insurance"].copy()

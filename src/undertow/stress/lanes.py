@@ -77,14 +77,22 @@ def _rungs(plan: Plan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     head[1:] = (owner[1:] != owner[:-1]) | (asset[1:] != asset[:-1])
     owner, leg, asset = owner[head], leg[head], asset[head]
     start = np.searchsorted(owner, np.arange(len(inside) + 1))
-    groups = records(
-        screening.GROUP, account=inside, first=start[:-1], last=start[1:]
-    ) if len(inside) else np.zeros(0, screening.GROUP).view(np.recarray)
-    rungs = records(screening.RUNG, asset=asset) if len(asset) else np.zeros(0, screening.RUNG).view(np.recarray)
+    groups = (
+        records(screening.GROUP, account=inside, first=start[:-1], last=start[1:])
+        if len(inside)
+        else np.zeros(0, screening.GROUP).view(np.recarray)
+    )
+    rungs = (
+        records(screening.RUNG, asset=asset)
+        if len(asset)
+        else np.zeros(0, screening.RUNG).view(np.recarray)
+    )
     return groups, rungs, leg.astype(np.int64)
 
 
-def room_of(plan: Plan, case: cascade.Case, lanes: int, limit: int, *, path: bool = False) -> sweep.Room:
+def room_of(
+    plan: Plan, case: cascade.Case, lanes: int, limit: int, *, path: bool = False
+) -> sweep.Room:
     """Room for `lanes` scenarios side by side; most of it is only touched where it is needed."""
     held, legs, count = len(plan.hold.accounts), len(plan.hold.legs), len(plan.insts)
     ring = int(case.venues["delay"].max(initial=0)) + 1
@@ -102,7 +110,8 @@ def room_of(plan: Plan, case: cascade.Case, lanes: int, limit: int, *, path: boo
         pool=np.zeros((n, 4, pools)),
         receipt=np.ones((n, assets)),
         pending=np.zeros((n, ring, count), dtype=np.int64),
-        travelled=np.zeros((n, 1)),
+        travelled=np.zeros((n, assets + 1)),
+        farthest=np.zeros((n, assets + 1)),
         trail=np.zeros((n, limit + 1, count)),
         dirty=np.ones((n, pools + 1), dtype=np.int8),
         loss=np.zeros((n, count, int(plan.grids.start[-1]))),
@@ -115,10 +124,11 @@ def room_of(plan: Plan, case: cascade.Case, lanes: int, limit: int, *, path: boo
         later=np.zeros((n, ring, count), dtype=np.int64),
         demand=np.zeros((n, venues), dtype=np.int64),
         watch=np.empty((n, 2 * held), dtype=np.int32),
+        root=np.empty((n, 2 * held), dtype=np.int32),
         watched=np.zeros((n, 1), dtype=np.int64),
         keys=np.empty((n, 2 * held)),
         reach=np.empty((n, 2 * held)),
-        looked=np.empty((n, 2 * held), dtype=np.int16),
+        looked=np.empty((n, 2 * held), dtype=np.int32),
         due=np.empty((n, held), dtype=np.int32),
         free=np.zeros((n, owners)),
         shared=rows(rounds.SHARED, n, count),
@@ -132,7 +142,11 @@ def room_of(plan: Plan, case: cascade.Case, lanes: int, limit: int, *, path: boo
 
 def boxes_of(plan: Plan, bounds: Bounds, lanes: int) -> sweep.Boxes:
     """Boxes of moves for `lanes` scenarios."""
-    held, count, assets = len(plan.hold.accounts), len(plan.insts), len(plan.snapshot.universe.assets)
+    held, count, assets = (
+        len(plan.hold.accounts),
+        len(plan.insts),
+        len(plan.snapshot.universe.assets),
+    )
     return sweep.Boxes(
         low=np.zeros((count, lanes), dtype=_FLOAT),
         high=np.zeros((count, lanes), dtype=_FLOAT),
@@ -141,6 +155,7 @@ def boxes_of(plan: Plan, bounds: Bounds, lanes: int) -> sweep.Boxes:
         apart=np.zeros((assets, lanes), dtype=_FLOAT),
         listed=np.empty((lanes, held), dtype=np.int32),
         found=np.zeros(lanes, dtype=np.int64),
+        plain=np.zeros(lanes, dtype=np.int64),
         member=np.zeros((lanes, held), dtype=np.uint8),
         start=np.zeros((lanes, count)),
         graded=bounds.graded,

@@ -78,8 +78,9 @@ class Options:
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
         for name, low, high in (
-            ("floor", 0.0, 0.999), ("root", 0.0, 100.0), ("clip", 1e-9, 1.0), ("coupling", 0.0, 1.0),
-            ("recovery", 0.0, 0.999), ("withdrawal", 0.0, 100.0), ("thinnest", 1e-6, 1.0),
+            ("floor", 0.0, 0.999), ("root", 0.0, 100.0), ("clip", 1e-9, 1.0),
+            ("coupling", 0.0, 1.0), ("recovery", 0.0, 0.999), ("withdrawal", 0.0, 100.0),
+            ("thinnest", 1e-6, 1.0),
             ("round_us", 1, 10**15), ("max_rounds", 1, 100_000),
         ):  # fmt: skip
             value = getattr(self, name)

@@ -19,11 +19,20 @@ from undertow.kernels.fixed import quanta_per_unit
 from undertow.rules import portfolio
 from undertow.rules.closing import ClosingColumns, closing_columns
 from undertow.rules.snapshot import Snapshot
-from undertow.state import AnyColumn, Book, CodeColumn, FloatColumn, KeyColumn, SmallColumn
+from undertow.state import (
+    AnyColumn,
+    Book,
+    CodeColumn,
+    FloatColumn,
+    KeyColumn,
+    SmallColumn,
+    Universe,
+)
 from undertow.state.arrays import frozen
 from undertow.state.book import OPTION as HELD_OPTION
 from undertow.state.book import PORTFOLIO
 from undertow.state.claims import CLAIM_KINDS
+from undertow.state.universe import NONE
 from undertow.stress.carriers import Carriers
 from undertow.stress.pricing import PricingMap
 
@@ -119,6 +128,7 @@ def _holdings(
     book: Book, legs: margin.Legs, columns: ClosingColumns, grid_of_venue: AnyColumn
 ) -> accounts.Holdings:
     in_grid = book.mode == PORTFOLIO
+    roots = _roots(book.universe)
     return accounts.Holdings(
         records(
             accounts.ACCOUNT,
@@ -127,6 +137,7 @@ def _holdings(
             venue=book.venue,
             owner=book.owner,
             grid=np.where(in_grid, grid_of_venue[book.venue], -1),
+            root=_account_roots(book, roots),
         ),
         records(
             accounts.LEG,
@@ -161,6 +172,7 @@ def _instruments(snapshot: Snapshot, carriers: Carriers) -> AnyColumn:
         inverse=universe.inverse,
         kind=chain.kind,
         asset=universe.asset_of,
+        root=_roots(universe),
         venue=universe.venue_of,
         strike=np.where(chain.kind != 0, chain.strike, 1.0),
         tau=chain.tau,
@@ -177,6 +189,28 @@ def _instruments(snapshot: Snapshot, carriers: Carriers) -> AnyColumn:
         per_usd=[quanta_per_unit(value) for value in usd],
         supplied=snapshot.liquidity.supplied,
     )
+
+
+def _roots(universe: Universe) -> CodeColumn:
+    """By instrument, the asset at the end of what its own follows; NONE where that is money."""
+    root = np.arange(len(universe.assets))
+    for _ in range(len(root)):
+        root = np.where(universe.reference[root] == NONE, root, universe.reference[root])
+    found: CodeColumn = np.where(universe.stable[root], NONE, root).astype(np.int32)
+    return found[universe.asset_of]
+
+
+def _account_roots(book: Book, roots: CodeColumn) -> CodeColumn:
+    """By account, the one root of all that it holds but money, or the number of assets."""
+    several = len(book.universe.assets)
+    root = roots[book.inst]
+    least = np.full(book.accounts, several, dtype=np.int32)
+    most = np.full(book.accounts, -1, dtype=np.int32)
+    volatile = root != NONE
+    np.minimum.at(least, book.leg_account[volatile], root[volatile])
+    np.maximum.at(most, book.leg_account[volatile], root[volatile])
+    found: CodeColumn = np.where(least == most, least, several).astype(np.int32)
+    return found
 
 
 def _largest(terms: margin.Terms, column: FloatColumn) -> FloatColumn:

@@ -13,7 +13,7 @@ from undertow.errors import StateError
 from undertow.kernels import accounts, cascade, impact, prices, rounds
 from undertow.kernels.closing import ADL_NONE, ADL_PRORATA
 from undertow.kernels.margin import DEBT, INVERSE, LINEAR
-from undertow.state import AnyColumn, FloatColumn, FloatMatrix, KeyColumn
+from undertow.state import AnyColumn, BoolColumn, FloatColumn, FloatMatrix, KeyColumn
 from undertow.state.universe import NONE
 from undertow.stress.options import Deleveraging, Impact, Options
 from undertow.stress.plan import Plan, records
@@ -144,14 +144,18 @@ def _switches(plan: Plan, options: Options, check: bool) -> cascade.Switches:
 
 def _venues(plan: Plan, stressed: Stressed, options: Options) -> AnyColumn:
     funds = plan.snapshot.funds
-    capacity = funds.liquidator_capacity * stressed.capacity_mult
+    capacity = np.where(
+        np.isinf(funds.liquidator_capacity) & (stressed.capacity_mult > 0.0),
+        np.inf,
+        np.nan_to_num(funds.liquidator_capacity, posinf=0.0) * stressed.capacity_mult,
+    )
     return records(
         cascade.VENUE,
         opens=in_rounds(stressed.closed_until_us, options.round_us),
         cooldown=in_rounds(plan.closing["cooldown_us"], options.round_us),
         delay=in_rounds(plan.closing["delay_us"], options.round_us),
         capacity=capacity if options.capacity else np.full(len(capacity), np.inf),
-        per_demand=plan.per_demand,
+        per_demand=plan.per_demand / grown(plan, stressed),
     )
 
 
@@ -162,9 +166,12 @@ def instruments_of(plan: Plan, stressed: Stressed, options: Options) -> AnyColum
     mode = oracles.mode if options.oracles else np.zeros_like(oracles.mode)
     mode = np.where((mode == prices.MARKET) & (stressed.oracle_lag_us > 0), prices.LAGGED, mode)
     mode = np.where(stressed.oracle_mode == AS_GIVEN, mode, stressed.oracle_mode)
+    rated = carriers_tied(plan)
+    mode = np.where((mode == prices.EXCHANGE_RATE) & ~rated, prices.MARKET, mode)
     until = np.where(stressed.oracle_rounds > 0, stressed.oracle_rounds, prices.FOR_EVER)
     rows = plan.insts.copy()
     rows["coupling"] = options.coupling
+    rows["per_usd"] /= grown(plan, stressed)
     rows["oracle"] = mode
     rows["deviation"] = oracles.deviation
     rows["lag"] = in_rounds(lag, options.round_us)
@@ -173,6 +180,21 @@ def instruments_of(plan: Plan, stressed: Stressed, options: Options) -> AnyColum
     rows["until"] = np.minimum(until, prices.FOR_EVER)
     rows["supplied"] = plan.insts["supplied"] - idle_after(plan, stressed)[0]
     return rows
+
+
+def grown(plan: Plan, stressed: Stressed) -> float:
+    """By how much coarser quanta must be, a power of two, where prices are shocked beyond measure.
+
+    Sums have room for prices sixteen times as high, so an ordinary shock changes nothing.
+    """
+    rise = shocks_of(plan, stressed)[0].max(initial=0.0)
+    rise += np.log(stressed.oracle_factor.max(initial=1.0))
+    return float(2.0 ** max(np.ceil(rise / np.log(2.0)) - 4.0, 0.0))
+
+
+def carriers_tied(plan: Plan) -> BoolColumn:
+    """Instruments that a rate may price: spot-like, on an asset that follows another."""
+    return (plan.insts["tied"] != 0) & (plan.insts["kind"] == 0)
 
 
 def pools_of(plan: Plan, depth_mult: FloatColumn, options: Options) -> impact.Pools:
@@ -241,7 +263,8 @@ def state_of(
             logs=np.zeros(pools),
             receipt=np.ones(assets),
             pending=np.zeros((ring, count), dtype=np.int64),
-            travelled=np.zeros(1),
+            travelled=np.zeros(assets + 1),
+            farthest=np.zeros(assets + 1),
             trail=np.zeros((most_rounds + 1, count)),
             dirty=np.ones(pools + 1, dtype=np.int8),
         ),
@@ -260,10 +283,11 @@ def state_of(
             demand=np.zeros(len(plan.per_demand), dtype=np.int64),
         ),
         watch=np.zeros(2 * held, dtype=np.int32),
+        root=np.zeros(2 * held, dtype=np.int32),
         watched=np.zeros(1, dtype=np.int64),
         keys=np.zeros(2 * held),
         reach=np.zeros(2 * held),
-        looked=np.zeros(2 * held, dtype=np.int16),
+        looked=np.zeros(2 * held, dtype=np.int32),
         due=np.zeros(held, dtype=np.int32),
         free=np.zeros(len(plan.owner_start) - 1),
         log=cascade.Log(
