@@ -100,7 +100,7 @@ def _left(hold: accounts.Holdings, state: cascade.State) -> dict[str, Any]:
     """What every account holds at the end."""
     qty, cash = hold.legs["qty"].copy(), hold.accounts["cash"].copy()
     status = ["untouched"] * len(cash)
-    for row in state.touched.rows[: state.touched.count[0]]:
+    for row in state.touched.rows[: state.touched.used[0]]:
         first, last = (int(hold.accounts[row["account"]][name]) for name in ("first", "last"))
         begin = int(row["first"])
         qty[first:last] = state.touched.rest[begin : begin + last - first]

@@ -136,7 +136,7 @@ class Touched(NamedTuple):
     slot: NDArray[np.int32]  # (accounts,): row below, or -1
     rows: NDArray[np.void]  # TOUCH
     rest: NDArray[np.float64]  # what is left of legs
-    count: NDArray[np.int64]  # rows used, legs used
+    used: NDArray[np.int64]  # rows, legs
 
 
 @njit(cache=True, error_model="numpy", inline="always")
@@ -145,8 +145,8 @@ def touch(a, hold, touched):
     n = touched.slot[a]
     if n >= 0:
         return n
-    n = touched.count[0]
-    start = touched.count[1]
+    n = touched.used[0]
+    start = touched.used[1]
     account, row = hold.accounts[a], touched.rows[n]
     touched.slot[a] = n
     row.account = a
@@ -157,18 +157,18 @@ def touch(a, hold, touched):
     row.state = KEPT
     for i in range(account.first, account.last):
         touched.rest[start + i - account.first] = hold.legs[i].qty
-    touched.count[0] = n + 1
-    touched.count[1] = start + account.last - account.first
+    touched.used[0] = n + 1
+    touched.used[1] = start + account.last - account.first
     return n
 
 
 @njit(cache=True, error_model="numpy")
 def forget(touched):
     """Bring `touched` back to an untouched book."""
-    for n in range(touched.count[0]):
+    for n in range(touched.used[0]):
         touched.slot[touched.rows[n].account] = -1
-    touched.count[0] = 0
-    touched.count[1] = 0
+    touched.used[0] = 0
+    touched.used[1] = 0
 
 
 @njit(cache=True, error_model="numpy", inline="always")

@@ -331,9 +331,9 @@ def remember(before, state):
 
     Returns how many accounts had been touched.
     """
-    for i in range(state.touched.count[1]):
+    for i in range(state.touched.used[1]):
         before[i] = state.touched.rest[i]
-    return state.touched.count[0]
+    return state.touched.used[0]
 
 
 @njit(cache=True, error_model="numpy")
@@ -369,8 +369,8 @@ def unwind(r, known, before, case, state):
     Returns on how many accounts they did.
     """
     hold, touched, assets = case.hold, state.touched, case.places.reference.size
-    hit, found = np.empty(touched.count[1], dtype=np.int64), 0
-    for row in range(touched.count[0]):
+    hit, found = np.empty(touched.used[1], dtype=np.int64), 0
+    for row in range(touched.used[0]):
         a = touched.rows[row].account
         o, lo = hold.accounts[a].owner, hold.accounts[a].first
         if case.owner_start[o + 1] - case.owner_start[o] < 2:

@@ -86,7 +86,7 @@ class Room(NamedTuple):
     slot: NDArray[np.int32]
     rows: NDArray[np.void]
     rest: NDArray[np.float64]
-    count: NDArray[np.int64]
+    used: NDArray[np.int64]
     counts: NDArray[np.int64]
     later: NDArray[np.int64]
     demand: NDArray[np.int64]
@@ -142,7 +142,7 @@ def state_at(s, room, log):
         room.history[s], pool[0], pool[1], pool[2], pool[3], room.receipt[s], room.pending[s],
         room.travelled[s], room.farthest[s], room.trail[s], room.dirty[s],
     )  # fmt: skip
-    touched = Touched(room.slot[s], room.rows[s], room.rest[s], room.count[s])
+    touched = Touched(room.slot[s], room.rows[s], room.rest[s], room.used[s])
     return State(
         room.now[s], moving, Losses(room.loss[s], room.stamp[s]), touched,
         Flows(room.counts[s], room.later[s], room.demand[s]), room.watch[s], room.root[s],
@@ -482,13 +482,13 @@ def count_owners(row, case, state, called_by):
     """Count accounts and owners that were closed, and venues that called one owner."""
     touched = state.touched
     row.accounts, row.owners, row.called_twice, row.most_venues = 0, 0, 0, 0
-    for n in range(touched.count[0]):
+    for n in range(touched.used[0]):
         if touched.rows[n].state != KEPT:
             account = case.hold.accounts[touched.rows[n].account]
             row.accounts += 1
             row.owners += called_by[account.owner] == 0
             called_by[account.owner] |= np.uint64(1) << np.uint64(account.venue % 64)
-    for n in range(touched.count[0]):
+    for n in range(touched.used[0]):
         owner = case.hold.accounts[touched.rows[n].account].owner
         bits, venues = called_by[owner], 0
         while bits != np.uint64(0):

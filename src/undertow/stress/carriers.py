@@ -97,7 +97,8 @@ def _asset_pools(
     asset = universe.asset_of
 
     def total(column: FloatColumn, which: BoolColumn) -> FloatColumn:
-        return np.bincount(asset[which], weights=column[which], minlength=assets)
+        sums = np.bincount(asset[which], weights=column[which], minlength=assets)
+        return sums.astype(np.float64)
 
     def most(column: FloatColumn, which: BoolColumn) -> FloatColumn:
         largest = np.zeros(assets)

@@ -96,7 +96,7 @@ class Engine:
                 break
             self._log_rows = used
         _require_bounds(self.plan, common.path[:done])
-        held, legs = (int(n) for n in state.touched.count)
+        held, legs = (int(n) for n in state.touched.used)
         totals = _totals(case, common)
         return Cascade(
             plan=self.plan,

@@ -8,6 +8,8 @@ import numpy as np
 
 from undertow.kernels import accounts, cascade, rounds, screening, sweep
 from undertow.kernels.closing import BANDS
+from undertow.kernels.margin import LINEAR
+from undertow.state import AnyColumn, CodeColumn, FloatColumn
 from undertow.stress.plan import Plan, records
 
 _FLOAT = np.float32
@@ -18,21 +20,35 @@ class Bounds:
     """Lower bounds of health for every account of a plan, drawn once."""
 
     lines: screening.Lines
-    graded: np.ndarray  # instruments of venues that margin portfolios
-    assets: np.ndarray  # their underlyings
+    graded: CodeColumn  # instruments of venues that margin portfolios
+    assets: CodeColumn  # their underlyings
 
     @classmethod
-    def of(cls, plan: Plan, trigger: float = 1.0) -> Bounds:
-        """Draw the lines and ladders of a plan."""
-        held, legs = plan.hold.accounts, plan.hold.legs
+    def of(
+        cls,
+        plan: Plan,
+        trigger: float = 1.0,
+        *,
+        hold: accounts.Holdings | None = None,
+        vol: FloatColumn | None = None,
+    ) -> Bounds:
+        """Draw the lines and ladders of a plan, or of what a scenario made of its holdings.
+
+        `trigger` is the health below which somebody acts. Where `vol` is not that of the plan,
+        portfolio groups have no bound: they are always looked at.
+        """
+        hold = hold or plan.hold
+        held, legs = hold.accounts, hold.legs
         level, slope = np.empty(len(held)), np.empty(len(legs))
-        screening.draw_lines(plan.hold, plan.insts, plan.brackets, trigger, level, slope)
-        groups, rungs, first_leg = _rungs(plan)
+        screening.draw_lines(hold, plan.insts, plan.brackets, trigger, level, slope)
+        groups, rungs, first_leg = _rungs(plan, hold)
         groups["cash"] = level[groups["account"]]
-        ladder = np.empty((len(rungs), 2, screening.NODES - 1), dtype=_FLOAT)
-        if len(groups):
+        ladder = np.full((len(rungs), 2, screening.NODES - 1), -np.inf, dtype=_FLOAT)
+        options = plan.grids.options
+        as_planned = vol is None or (vol[options] == plan.insts["vol"][options]).all()
+        if len(groups) and as_planned:
             screening.draw_ladders(
-                groups, rungs, first_leg, trigger, plan.hold, plan.insts, plan.grids, ladder
+                groups, rungs, first_leg, trigger, hold, plan.insts, plan.grids, ladder
             )
         level[groups["account"]] = np.inf
         banded = plan.closing["mechanism"][held["venue"]] == BANDS
@@ -41,7 +57,6 @@ class Bounds:
         graded = np.flatnonzero(np.isin(plan.insts["venue"], graded_venue)).astype(np.int32)
         order = np.argsort(legs["inst"], kind="stable")
         account_of = np.repeat(np.arange(len(held), dtype=np.int32), held["last"] - held["first"])
-        holder = account_of[order]
         held_from = np.searchsorted(legs["inst"][order], np.arange(len(plan.insts) + 1))
         return cls(
             lines=screening.Lines(
@@ -53,22 +68,22 @@ class Bounds:
                 rungs=rungs,
                 ladder=ladder,
                 held_from=held_from,
-                holder=holder,
+                holder=account_of[order],
             ),
             graded=graded,
             assets=np.unique(plan.insts["asset"][graded]).astype(np.int32),
         )
 
 
-def _rungs(plan: Plan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _rungs(plan: Plan, hold: accounts.Holdings) -> tuple[AnyColumn, AnyColumn, AnyColumn]:
     """Portfolio groups, their underlyings, and the first leg on each."""
-    held, legs = plan.hold.accounts, plan.hold.legs
+    held, legs = hold.accounts, hold.legs
     inside = np.flatnonzero(held["grid"] >= 0)
     first = held["first"][inside]
     counts = held["last"][inside] - first
     owner = np.repeat(np.arange(len(inside)), counts)
     leg = np.repeat(first - np.append(0, np.cumsum(counts)[:-1]), counts) + np.arange(counts.sum())
-    derivative = legs["role"][leg] >= 4
+    derivative = legs["role"][leg] >= LINEAR
     owner, leg = owner[derivative], leg[derivative]
     asset = plan.insts["asset"][legs["inst"][leg]].astype(np.int64)
     order = np.lexsort((leg, asset, owner))
@@ -77,16 +92,8 @@ def _rungs(plan: Plan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     head[1:] = (owner[1:] != owner[:-1]) | (asset[1:] != asset[:-1])
     owner, leg, asset = owner[head], leg[head], asset[head]
     start = np.searchsorted(owner, np.arange(len(inside) + 1))
-    groups = (
-        records(screening.GROUP, account=inside, first=start[:-1], last=start[1:])
-        if len(inside)
-        else np.zeros(0, screening.GROUP).view(np.recarray)
-    )
-    rungs = (
-        records(screening.RUNG, asset=asset)
-        if len(asset)
-        else np.zeros(0, screening.RUNG).view(np.recarray)
-    )
+    groups = records(screening.GROUP, account=inside, first=start[:-1], last=start[1:])
+    rungs = records(screening.RUNG, asset=asset)
     return groups, rungs, leg.astype(np.int64)
 
 
@@ -101,7 +108,7 @@ def room_of(
     venues, owners = len(plan.per_demand), len(plan.owner_start) - 1
     n = lanes
 
-    def rows(dtype: np.dtype, *shape: int) -> np.ndarray:
+    def rows(dtype: np.dtype[np.void], *shape: int) -> AnyColumn:
         return np.zeros(shape, dtype=dtype).view(np.recarray)
 
     return sweep.Room(
@@ -119,7 +126,7 @@ def room_of(
         slot=np.full((n, held), -1, dtype=np.int32),
         rows=np.empty((n, held), dtype=accounts.TOUCH).view(np.recarray),
         rest=np.empty((n, legs)),
-        count=np.zeros((n, 2), dtype=np.int64),
+        used=np.zeros((n, 2), dtype=np.int64),
         counts=np.zeros((n, cascade.KINDS, count), dtype=np.int64),
         later=np.zeros((n, ring, count), dtype=np.int64),
         demand=np.zeros((n, venues), dtype=np.int64),

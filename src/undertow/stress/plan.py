@@ -225,7 +225,8 @@ def _gross(snapshot: Snapshot) -> FloatColumn:
     """USD held and owed, gross, by instrument."""
     book, universe = snapshot.book, snapshot.universe
     price = np.where(universe.inverse, 1.0, snapshot.market.mark)
-    return np.bincount(book.inst, np.abs(book.qty) * price[book.inst], len(price))
+    gross = np.bincount(book.inst, np.abs(book.qty) * price[book.inst], len(price))
+    return gross.astype(np.float64)
 
 
 def _whole(snapshot: Snapshot) -> float:
@@ -249,7 +250,9 @@ def _grids(snapshot: Snapshot) -> tuple[accounts.Grids, AnyColumn]:
     """The grids of all venues that margin portfolios, end to end, and the row of each venue."""
     universe = snapshot.universe
     row = np.full(len(universe.venues), -1, dtype=np.int32)
-    start, points, charges = [0], [], []
+    start: list[int] = [0]
+    points: list[AnyColumn] = []
+    charges: list[AnyColumn] = []
     for venue, profile in enumerate(snapshot.rules.profiles):
         if profile is None or profile.grid is None:
             continue
@@ -300,7 +303,7 @@ def _deposits(snapshot: Snapshot) -> AnyColumn:
                 found.append((k, universe.code("asset", creditor.removeprefix("asset:")), value))
     reserve = np.array([f[0] for f in found], dtype=np.int32)
     claim = np.array([f[1] for f in found], dtype=np.int32)
-    value = np.array([f[2] for f in found])
-    whole = np.bincount(claim, weights=value, minlength=len(universe.assets))[claim]
-    share = np.divide(value, whole, out=np.zeros_like(value), where=whole > 0.0)
+    worth = np.array([f[2] for f in found])
+    whole = np.bincount(claim, weights=worth, minlength=len(universe.assets))[claim]
+    share = np.divide(worth, whole, out=np.zeros_like(worth), where=whole > 0.0)
     return records(rounds.DEPOSIT, reserve=reserve, claim=claim, share=share)

@@ -194,7 +194,8 @@ def grown(plan: Plan, stressed: Stressed) -> float:
 
 def carriers_tied(plan: Plan) -> BoolColumn:
     """Instruments that a rate may price: spot-like, on an asset that follows another."""
-    return (plan.insts["tied"] != 0) & (plan.insts["kind"] == 0)
+    rated: BoolColumn = (plan.insts["tied"] != 0) & (plan.insts["kind"] == 0)
+    return rated
 
 
 def pools_of(plan: Plan, depth_mult: FloatColumn, options: Options) -> impact.Pools:
@@ -275,7 +276,7 @@ def state_of(
             slot=np.full(held, -1, dtype=np.int32),
             rows=np.zeros(held, dtype=accounts.TOUCH).view(np.recarray),
             rest=np.zeros(len(plan.hold.legs)),
-            count=np.zeros(2, dtype=np.int64),
+            used=np.zeros(2, dtype=np.int64),
         ),
         flows=cascade.Flows(
             counts=np.zeros((cascade.KINDS, count), dtype=np.int64),

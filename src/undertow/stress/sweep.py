@@ -1,0 +1,275 @@
+"""Many joint scenarios over a whole book: what each did, and how bad the bad ones are.
+
+A scenario is a row of factor moves on top of a `Stressed` snapshot, which says everything else
+(oracles, depth, outages). It gives the same bits in any batch, on any number of workers: its draw
+depends on its index alone, and sums over accounts are whole counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import polars as pl
+
+from undertow.errors import StateError
+from undertow.fanout import Executor, Serial
+from undertow.kernels import cascade, sweep
+from undertow.state import FloatColumn, FloatMatrix
+from undertow.state.arrays import frozen
+from undertow.stress.cascade import settle
+from undertow.stress.lanes import Bounds, boxes_of, room_of
+from undertow.stress.options import Options
+from undertow.stress.plan import Plan
+from undertow.stress.setting import case_of, shocks_of
+from undertow.stress.stressed import Stressed
+from undertow.stress.tails import Tail, expected_shortfall, value_at_risk
+
+LANES = 32
+_BATCHES_A_TASK = 4
+
+
+class Draws(Protocol):
+    """Anything that draws joint factor moves by scenario index."""
+
+    def draw(self, seed: int, start: int, count: int) -> FloatMatrix:
+        """Log moves (count, assets) of the scenarios from `start` on."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """What many scenarios did to one book, a row each.
+
+    Sums by venue and by asset are in USD: closed, repaid, bad debt, shortfall of bankrupt accounts
+    and what winners paid.
+    """
+
+    plan: Plan
+    options: Options
+    seed: int
+    rows: Any  # SUMMARY by scenario
+    by_venue: FloatMatrix  # (scenarios, SUMS, venues)
+    by_asset: FloatMatrix  # (scenarios, SUMS, assets)
+    settled: Any = None  # the cascade at zero shock that the book was settled with, or None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __repr__(self) -> str:
+        return f"Sweep({len(self):,} scenarios on {self.plan.snapshot.book!r})"
+
+    @cached_property
+    def liquidated_usd(self) -> FloatColumn:
+        """Value closed, by scenario."""
+        return frozen(self.by_venue[:, sweep.BY_CLOSED].sum(axis=1))
+
+    @cached_property
+    def insolvency_usd(self) -> FloatColumn:
+        """Bad debt and shortfall, by scenario."""
+        lost = self.by_venue[:, sweep.BY_BAD] + self.by_venue[:, sweep.BY_SHORT]
+        return frozen(lost.sum(axis=1))
+
+    @property
+    def amplification(self) -> FloatColumn:
+        """Final fall of all prices over the first, weighted by what is held; 1 where none fell."""
+        first, final = self.rows["first_fall"], self.rows["final_fall"]
+        ratio: FloatColumn = np.divide(final, first, out=np.ones_like(first), where=first > 1e-12)
+        return ratio
+
+    def value_at_risk(
+        self, q: float = 0.99, *, of: str = "insolvency", level: float = 0.95
+    ) -> Tail:
+        """Loss that is exceeded with probability 1 - q, with its sampling band."""
+        return value_at_risk(self._losses(of), q=q, level=level)
+
+    def expected_shortfall(
+        self, q: float = 0.99, *, of: str = "insolvency", level: float = 0.95
+    ) -> Tail:
+        """Mean of the losses beyond that, with its sampling band."""
+        return expected_shortfall(self._losses(of), q=q, level=level)
+
+    def _losses(self, of: str) -> FloatColumn:
+        if of not in ("insolvency", "liquidated"):
+            raise StateError(f"of was {of!r}; it may be 'insolvency' or 'liquidated'")
+        return self.insolvency_usd if of == "insolvency" else self.liquidated_usd
+
+    def to_polars(self) -> pl.DataFrame:
+        """One row a scenario."""
+        columns = {name: self.rows[name] for name in sweep.SUMMARY.names or ()}
+        outcome = np.where(self.rows["outcome"] == 0, "settled", "round limit")
+        return pl.DataFrame(
+            {
+                "scenario": np.arange(len(self)),
+                "liquidated_usd": self.liquidated_usd,
+                "insolvency_usd": self.insolvency_usd,
+                "amplification": self.amplification,
+                **columns,
+                "outcome": outcome,
+            }
+        )
+
+    def venues(self) -> pl.DataFrame:
+        """Means over scenarios by venue, the largest insolvency first."""
+        return self._means(self.by_venue, "venue", self.plan.snapshot.universe.venues)
+
+    def assets(self) -> pl.DataFrame:
+        """Means over scenarios by asset, the largest insolvency first."""
+        return self._means(self.by_asset, "asset", self.plan.snapshot.universe.assets)
+
+    def _means(self, sums: FloatMatrix, what: str, names: tuple[str, ...]) -> pl.DataFrame:
+        mean = sums.mean(axis=0)
+        frame = pl.DataFrame(
+            {
+                what: names,
+                "liquidated_usd": mean[sweep.BY_CLOSED],
+                "repaid_usd": mean[sweep.BY_REPAID],
+                "bad_debt_usd": mean[sweep.BY_BAD],
+                "shortfall_usd": mean[sweep.BY_SHORT],
+                "paid_by_winners_usd": mean[sweep.BY_PAID],
+            }
+        )
+        busy = frame.filter(pl.col("liquidated_usd") > 0.0)
+        worst = pl.col("bad_debt_usd") + pl.col("shortfall_usd")
+        return busy.sort(
+            worst, pl.col("liquidated_usd"), pl.col(what), descending=[True, True, False]
+        )
+
+
+def run_sweep(
+    plan: Plan,
+    draws: Draws,
+    count: int,
+    *,
+    seed: int = 0,
+    stressed: Stressed | None = None,
+    options: Options | None = None,
+    settled: bool = True,
+    executor: Executor | None = None,
+    lanes: int = LANES,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> Sweep:
+    """Draw `count` joint scenarios and follow each to its end.
+
+    The book is first settled at zero shock, unless told otherwise. Factor moves are added to those
+    of `stressed`; a vault of scenarios is never held at once, only its summaries.
+
+    Raises
+    ------
+    StateError
+        When nothing is asked for.
+    """
+    if count < 1 or lanes < 1:
+        raise StateError(f"count was {count} and lanes {lanes}; both must be at least 1")
+    options = options or Options()
+    quiet = settle(plan, options) if settled else None
+    base = quiet.plan if quiet else plan
+    start = stressed or Stressed.calm(plan.snapshot)
+    job = _Job(base, start, options, draws, seed, lanes)
+    size = lanes * _BATCHES_A_TASK
+    tasks = [(first, min(size, count - first)) for first in range(0, count, size)]
+    executor = executor or Serial()
+    rows = np.zeros(count, dtype=sweep.SUMMARY)
+    venues, assets = len(base.per_demand), len(base.snapshot.universe.assets)
+    by_venue = np.zeros((count, sweep.SUMS, venues))
+    by_asset = np.zeros((count, sweep.SUMS, assets))
+    done = 0
+    for (first, many), answer in zip(
+        tasks, executor.map(_followed, tasks, shared=job), strict=True
+    ):
+        rows[first : first + many] = answer[0]
+        by_venue[first : first + many] = answer[1]
+        by_asset[first : first + many] = answer[2]
+        done += many
+        if progress is not None:
+            progress(done, count)
+    return Sweep(
+        base, options, seed, rows, frozen(by_venue), frozen(by_asset), quiet and quiet.cascade
+    )
+
+
+@dataclass(eq=False)
+class _Job:
+    """What every worker needs; its memory is laid out when it first works, and kept."""
+
+    plan: Plan
+    stressed: Stressed
+    options: Options
+    draws: Draws
+    seed: int
+    lanes: int
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "_kits"}
+
+    @cached_property
+    def _kits(self) -> list[_Kit]:
+        return []
+
+    def kit(self) -> _Kit:
+        """Memory that nobody works in at the moment."""
+        try:
+            return self._kits.pop()
+        except IndexError:
+            return _Kit.of(self)
+
+    def give_back(self, kit: _Kit) -> None:
+        """Keep memory for the next task."""
+        self._kits.append(kit)
+
+
+@dataclass(eq=False)
+class _Kit:
+    """The case, its bounds, and room for the lanes of one worker."""
+
+    case: cascade.Case
+    bounds: Bounds
+    room: sweep.Room
+    boxes: sweep.Boxes
+    weight: FloatColumn
+
+    @classmethod
+    def of(cls, job: _Job) -> _Kit:
+        plan, options = job.plan, job.options
+        case = case_of(plan, job.stressed, options)
+        trigger = max(case.switches.buffer, 1.0)
+        bounds = Bounds.of(plan, trigger, hold=case.hold, vol=case.vol)
+        gross = plan.gross_usd
+        return cls(
+            case,
+            bounds,
+            room_of(plan, case, job.lanes, options.max_rounds),
+            boxes_of(plan, bounds, job.lanes),
+            gross / max(float(gross.sum()), 1e-300),
+        )
+
+
+def _followed(job: _Job, task: tuple[int, int]) -> tuple[Any, FloatMatrix, FloatMatrix]:
+    """Follow the scenarios from `first` on, `many` of them."""
+    first, many = task
+    kit = job.kit()
+    plan, stressed = job.plan, job.stressed
+    moves = job.draws.draw(job.seed, first, many) + stressed.factor
+    shocks = np.stack([np.stack(shocks_of(plan, stressed.put("factor", slice(None), row)))
+                       for row in moves])  # fmt: skip
+    venues, assets = len(plan.per_demand), len(plan.snapshot.universe.assets)
+    tally = sweep.Tally(
+        np.zeros(many, dtype=sweep.SUMMARY).view(np.recarray),
+        np.zeros((many, sweep.SUMS, venues)),
+        np.zeros((many, sweep.SUMS, assets)),
+        kit.weight,
+        np.zeros(len(plan.owner_start) - 1, dtype=np.uint64),
+    )
+    log = cascade.Log(np.zeros(0, dtype=cascade.NOTE).view(np.recarray), np.zeros(1, np.int64))
+    funds = plan.snapshot.funds
+    for lo in range(0, many, job.lanes):
+        sweep.sweep_batch(
+            lo, min(lo + job.lanes, many), kit.case, shocks, funds.insurance * stressed.fund_mult,
+            funds.backstop * stressed.fund_mult, kit.bounds.lines, plan.holders, plan.deposits,
+            kit.room, kit.boxes, log, np.ones(venues), tally,
+        )  # fmt: skip
+    job.give_back(kit)
+    return np.asarray(tally.summary), tally.by_venue, tally.by_asset
