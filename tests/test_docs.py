@@ -94,7 +94,8 @@ def test_public_names_are_what_the_facade_says() -> None:
 def test_help_of_every_command_speaks() -> None:
     runner = CliRunner()
     paths = [["demo"], ["world"], ["schema"], ["margins"], ["ingest", "tables"]]
-    paths += [["stress"], ["stress", "run"], ["stress", "list"]]
+    paths += [["stress"], ["stress", "run"], ["stress", "list"], ["stress", "sweep"],
+              ["stress", "reverse"]]  # fmt: skip
     paths += [["lake", name] for name in ("verify", "history", "compact", "quality")]
     for path in paths:
         done = runner.invoke(app, [*path, "--help"])

@@ -225,3 +225,26 @@ def test_the_list_has_every_replay(typed: Typed) -> None:
     found = as_json(typed, "list")["scenarios"]
     assert [each["name"] for each in found] == list(scenario_names())
     assert all(fact["source"] for each in found for fact in each["facts"])
+
+
+def test_a_sweep_tells_tails_with_their_bands(typed: Typed) -> None:
+    told = as_json(typed, "--monte-carlo", 40, "--world", "demo", "--days", 10)
+    assert told["scenarios"] == 40
+    assert told["insolvency_es_usd"] >= told["insolvency_var_usd"] >= 0.0
+    assert told["venues"]
+    assert told["assets"]
+    again = as_json(typed, "sweep", "-n", 40, "--world", "demo", "--days", 10)
+    assert again == told
+    code, out, _ = typed("sweep", "-n", 40, "--world", "demo", "--quiet")
+    assert code == 0
+    assert "insolvency ES 99.0%" in out
+
+
+def test_reverse_says_how_large_a_scenario_must_be(typed: Typed) -> None:
+    asked = ("reverse", "--world", "tiny", "--scenario", "2020-03-12", "--of", "liquidated")
+    told = as_json(typed, *asked, "--target", 1_000)
+    assert 0.0 < told["size"] <= 2.0
+    assert told["loss_usd"] >= 1_000.0
+    code, _, err = typed(*asked, "--target", -5)
+    assert code == 2
+    assert "--target" in err

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from undertow.errors import StateError
-from undertow.fanout import Processes, Serial, Threads
+from undertow.fanout import Processes, Ray, Serial, Threads
 from undertow.kernels import sweep as kernel
 from undertow.stress.cascade import Engine
 from undertow.stress.draws import assumed_draws
@@ -68,6 +68,12 @@ def test_any_batch_gives_the_same_bits(lanes: int) -> None:
 @pytest.mark.parametrize("executor", [Serial(), Threads(2), Threads(4), Processes(2)])
 def test_any_executor_gives_the_same_bits(executor: object) -> None:
     assert same(swept("bench", executor=executor, lanes=2), swept("bench"))
+
+
+@pytest.mark.ray
+def test_ray_gives_the_same_bits() -> None:
+    alone = swept("demo")  # first: what it compiles is there for the workers
+    assert same(swept("demo", executor=Ray("local", workers=2), lanes=2), alone)
 
 
 def test_deleveraging_reaches_winners_that_no_screen_listed() -> None:

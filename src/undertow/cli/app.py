@@ -31,7 +31,9 @@ class _StressGroup(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put `run` where it was left out."""
-        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+        if args and args[0].partition("=")[0] == "--monte-carlo":
+            args = ["sweep", *args]
+        elif args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
             args = ["run", *args]
         return super().parse_args(ctx, args)
 
@@ -291,6 +293,108 @@ def stress_run(
         Run(impact.value if impact else None, channels, rounds, settle, check),
         trace=trace,
         top=top,
+        as_json=as_json,
+        quiet=quiet,
+    )
+
+
+@stress_app.command("sweep")
+def stress_sweep(
+    count: Annotated[
+        int, typer.Option("--monte-carlo", "-n", min=1, help="How many joint scenarios.")
+    ] = 1_000,
+    days: Annotated[float, typer.Option("--days", help="Horizon of the moves.")] = 1.0,
+    tail: Annotated[
+        float, typer.Option("--tail", min=0.5, max=0.9999, help="Probability of VaR and ES.")
+    ] = 0.99,
+    workers: Annotated[
+        str,
+        typer.Option(
+            "--workers", metavar="KIND", help="serial, threads:N, processes:N, ray or ray:ADDRESS."
+        ),
+    ] = "serial",
+    ray: Annotated[
+        str | None,
+        typer.Option("--ray", metavar="auto|ADDRESS", help="The same as --workers ray:ADDRESS."),
+    ] = None,
+    draw_seed: Annotated[
+        int | None, typer.Option("--draw-seed", min=0, help="Seed of the draws.")
+    ] = None,
+    impact: Annotated[Curve | None, typer.Option("--impact", help="What sales do.")] = None,
+    channels: Annotated[
+        str | None, typer.Option("--channels", metavar="LIST", help="As `stress run --help` says.")
+    ] = None,
+    settle: Annotated[
+        bool, typer.Option("--settle/--no-settle", help="Close first what is due anyway.")
+    ] = True,
+    world: Annotated[
+        Invented | None, typer.Option("--world", help="Run on an invented book, not on a lake.")
+    ] = None,
+    seed: options.Seed = None,
+    lake: options.Lake = None,
+    as_of: options.AsOf = None,
+    at: options.At = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Draw joint scenarios and follow each to its end: VaR and ES with their bands, who is hit.
+
+    The word `sweep` may be left out: undertow stress --monte-carlo 1000
+    """
+    from undertow.cli.stress import Run, Source
+    from undertow.cli.stress_many import Many, run_many
+
+    run_many(
+        Source(lake, world.value if world else None, seed, as_of, at),
+        Run(impact.value if impact else None, channels, None, settle),
+        Many(count, days, tail, workers if ray is None else f"ray:{ray}"),
+        draw_seed=draw_seed,
+        as_json=as_json,
+        quiet=quiet,
+    )
+
+
+@stress_app.command("reverse")
+def stress_reverse(
+    target: Annotated[float, typer.Option("--target", help="Loss to be reached, in USD.")],
+    of: Annotated[
+        str, typer.Option("--of", help="bad_debt, liquidated or insolvency.")
+    ] = "insolvency",
+    scenario: Annotated[
+        str | None,
+        typer.Option("--scenario", metavar="NAME|FILE", help="How large must this one be?"),
+    ] = None,
+    days: Annotated[float, typer.Option("--days", help="Horizon of plausible moves.")] = 1.0,
+    budget: Annotated[int, typer.Option("--budget", min=1, help="Cascades to try.")] = 2_000,
+    impact: Annotated[Curve | None, typer.Option("--impact", help="What sales do.")] = None,
+    channels: Annotated[
+        str | None, typer.Option("--channels", metavar="LIST", help="As `stress run --help` says.")
+    ] = None,
+    settle: Annotated[
+        bool, typer.Option("--settle/--no-settle", help="Close first what is due anyway.")
+    ] = True,
+    world: Annotated[
+        Invented | None, typer.Option("--world", help="Run on an invented book, not on a lake.")
+    ] = None,
+    seed: options.Seed = None,
+    lake: options.Lake = None,
+    as_of: options.AsOf = None,
+    at: options.At = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Find the most plausible shock that loses a target, or how large a named scenario must be."""
+    from undertow.cli.stress import Run, Source
+    from undertow.cli.stress_many import run_reverse
+
+    run_reverse(
+        Source(lake, world.value if world else None, seed, as_of, at),
+        Run(impact.value if impact else None, channels, None, settle),
+        target=target,
+        of=of,
+        scenario=scenario,
+        days=days,
+        budget=budget,
         as_json=as_json,
         quiet=quiet,
     )

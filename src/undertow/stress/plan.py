@@ -7,7 +7,7 @@ anything here is account a there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -94,6 +94,24 @@ class Plan:
     def __repr__(self) -> str:
         return f"Plan({self.snapshot.book!r})"
 
+    def unpacked(self) -> Plan:
+        """The same plan with arrays that may be written where they were when it was laid out.
+
+        What travelled to a worker may come back read-only, or no longer so; kernels are compiled
+        for the one or the other, and compiling twice costs minutes.
+        """
+        return replace(
+            self,
+            hold=accounts.Holdings(*(_writable(part) for part in self.hold)),
+            insts=_writable(self.insts),
+            brackets=_writable(self.brackets),
+            grids=accounts.Grids(*(_writable(part) for part in self.grids)),
+            closing=_writable(self.closing),
+            holders=rounds.Holders(*(frozen(part) for part in self.holders)),
+            owner_start=frozen(self.owner_start),
+            deposits=_writable(self.deposits),
+        )
+
     @cached_property
     def pricing(self) -> PricingMap:
         """How everything answers factors, worked out when first asked for."""
@@ -106,6 +124,10 @@ class Plan:
         price = np.where(self.insts["inverse"] != 0, 1.0, self.insts["start"])
         usd = np.abs(legs["qty"]) * price[legs["inst"]]
         return frozen(np.bincount(legs["inst"], weights=usd, minlength=len(self.insts)))
+
+
+def _writable(column: AnyColumn) -> AnyColumn:
+    return column if column.flags.writeable else column.copy()
 
 
 def records(dtype: np.dtype[np.void], **columns: Any) -> AnyColumn:

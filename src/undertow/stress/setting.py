@@ -14,6 +14,7 @@ from undertow.kernels import accounts, cascade, impact, prices, rounds
 from undertow.kernels.closing import ADL_NONE, ADL_PRORATA
 from undertow.kernels.margin import DEBT, INVERSE, LINEAR
 from undertow.state import AnyColumn, BoolColumn, FloatColumn, FloatMatrix, KeyColumn
+from undertow.state.arrays import frozen
 from undertow.state.universe import NONE
 from undertow.stress.options import Deleveraging, Impact, Options
 from undertow.stress.plan import Plan, records
@@ -46,7 +47,7 @@ def case_of(
         places=prices.Places(
             pools=pools_of(plan, stressed.depth_mult, options),
             carriers=records(prices.CARRIER, pool=carriers.pool, pull=carriers.pull),
-            reference=plan.snapshot.universe.reference,
+            reference=frozen(plan.snapshot.universe.reference.copy()),
         ),
         closing=_closing(plan, options),
         venues=_venues(plan, stressed, options),

@@ -225,6 +225,7 @@ class _Job:
 class _Kit:
     """The case, its bounds, and room for the lanes of one worker."""
 
+    plan: Plan
     case: cascade.Case
     bounds: Bounds
     room: sweep.Room
@@ -233,12 +234,13 @@ class _Kit:
 
     @classmethod
     def of(cls, job: _Job) -> _Kit:
-        plan, options = job.plan, job.options
+        plan, options = job.plan.unpacked(), job.options
         case = case_of(plan, job.stressed, options)
         trigger = max(case.switches.buffer, 1.0)
         bounds = Bounds.of(plan, trigger, hold=case.hold, vol=case.vol)
         gross = plan.gross_usd
         return cls(
+            plan,
             case,
             bounds,
             room_of(plan, case, job.lanes, options.max_rounds),
@@ -251,7 +253,7 @@ def _followed(job: _Job, task: tuple[int, int]) -> tuple[Any, FloatMatrix, Float
     """Follow the scenarios from `first` on, `many` of them."""
     first, many = task
     kit = job.kit()
-    plan, stressed = job.plan, job.stressed
+    plan, stressed = kit.plan, job.stressed
     moves = job.draws.draw(job.seed, first, many) + stressed.factor
     shocks = np.stack([np.stack(shocks_of(plan, stressed.put("factor", slice(None), row)))
                        for row in moves])  # fmt: skip
