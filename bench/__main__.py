@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 
+from bench.cascade import BENCHMARKS as CASCADE
 from bench.foundation import BENCHMARKS as FOUNDATION
 from bench.harness import run
 
-BENCHMARKS = {**FOUNDATION}
+BENCHMARKS = {**FOUNDATION, **CASCADE}
 
 
 def main() -> int:

@@ -182,18 +182,20 @@ class _Dealt:
         for r in range(len(common.acted)):
             waiting, most = rounds.open_round(r, case, state)
             common.path[r] = state.now["seen"]
-            due = state.due[: cascade.judge(r, case, state)].copy()
+            found = cascade.judge(0, state.watched[0], r, case, state)
+            due = state.due[:found].copy()
             parts = [part.copy() for part in np.array_split(self.rng.permutation(due), 4)]
             scale[:] = 1.0
+            moved = 0
             if rounds.limited(case) and len(due):
                 for part in parts:
-                    cascade.close_due(part, r, scale, True, case, state)
+                    moved += cascade.close_due(part, r, scale, True, case, state)[0]
                 rounds.carry(case, state, scale)
             done = [cascade.close_due(part, r, scale, False, case, state) for part in parts]
             if rounds.share_losses(r, case, state, common):
                 rounds.deleverage(r, case, state, common, holders)
             pending = rounds.end_round(r, case, state, common)
-            common.acted[r] = sum(acted for acted, _ in done)
+            common.acted[r] = moved + sum(acted for acted, _ in done)
             quiet = not (common.acted[r] or waiting or sum(held for _, held in done) or pending)
             if quiet and (case.switches.recovery == 0.0 or most <= rounds.FADED):
                 return r + 1, rounds.SETTLED
