@@ -27,7 +27,7 @@ TOTALS = {
     "cut_usd": cascade.CUT,
     "paid_usd": cascade.PAID,
 }
-_STATES = ("touched", "touched", "emptied")
+_STATES = ("touched", "touched", "emptied", "touched")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ def run_engine(
     funds, mult = stressed.snapshot.funds, stressed.fund_mult
     case = case_of(plan, stressed, options, check=check)
     rows = 4 * len(plan.hold.accounts) + 64
-    state = state_of(plan, case, most_rounds=options.max_rounds, log_rows=rows)
+    state = state_of(case, most_rounds=options.max_rounds, log_rows=rows)
     common = common_of(plan, options, path=True)
     insurance, backstop = funds.insurance * mult, funds.backstop * mult
     kernels.start_over(case, state, common, insurance, backstop)

@@ -308,7 +308,7 @@ def test_a_trace_that_is_longer_than_expected_is_kept_whole(
     demo: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run_cascade(demo, load_scenario("2025-10-10")).trace()
-    monkeypatch.setattr("undertow.stress.cascade._FIRST_LOG", 10)
+    monkeypatch.setattr("undertow.stress.cascade.FIRST_LOG", 10)
     assert run_cascade(demo, load_scenario("2025-10-10")).trace().equals(whole)
 
 

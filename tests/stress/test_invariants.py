@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stress.running import Run, book_value, plan_of, run_engine, shocked
-from undertow.kernels import cascade, rounds
+from undertow.kernels import cascade, closers, rounds
 from undertow.rules.snapshot import Snapshot
 from undertow.stress.options import Deleveraging, Impact, Options
 from undertow.stress.stressed import Stressed
@@ -189,9 +189,9 @@ class _Dealt:
             moved = 0
             if rounds.limited(case) and len(due):
                 for part in parts:
-                    moved += cascade.close_due(part, r, scale, True, case, state)[0]
+                    moved += closers.close_due(part, r, scale, True, case, state)[0]
                 rounds.carry(case, state, scale)
-            done = [cascade.close_due(part, r, scale, False, case, state) for part in parts]
+            done = [closers.close_due(part, r, scale, False, case, state) for part in parts]
             if rounds.share_losses(r, case, state, common):
                 rounds.deleverage(r, case, state, common, holders)
             pending = rounds.end_round(r, case, state, common)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import exp
 
 import numpy as np
@@ -9,7 +10,14 @@ import pytest
 
 from undertow.errors import StateError
 from undertow.rules.snapshot import Snapshot
-from undertow.stress import PricingMap, load_scenario, scenario_names
+from undertow.stress import (
+    Outcome,
+    Plan,
+    PricingMap,
+    load_scenario,
+    run_cascade,
+    scenario_names,
+)
 from undertow.stress.scenario import Certainty
 from undertow.worlds import World, demo_world, tiny_world
 
@@ -112,3 +120,18 @@ def test_the_capped_oracle_shows_what_the_cap_allowed(wide: Snapshot) -> None:
 def test_an_unknown_replay_is_answered_with_the_nearest() -> None:
     with pytest.raises(StateError, match=r"did you mean .*2025-10-10"):
         load_scenario("2025-10-11")
+
+
+def test_replays_come_to_rest_and_how_long_a_round_lasts_does_not_matter() -> None:
+    plan = Plan.of(demo_world().snapshot())
+    for name in scenario_names():
+        found = run_cascade(plan, load_scenario(name), trace=False)
+        assert found.outcome is Outcome.SETTLED, name
+        if name == "2020-03-12":  # each wave of sales is seen half an hour late, or an hour
+            assert found.rounds * found.options.round_us > 2 * 3_600_000_000
+            assert found.acted[64:].sum() > 0
+            slow = replace(found.options, round_us=300_000_000, max_rounds=64)
+            again = run_cascade(plan, load_scenario(name), slow, trace=False)
+            assert again.outcome is Outcome.SETTLED
+            assert again.closed.sum() == pytest.approx(found.closed.sum(), rel=0.01)
+            assert again.insolvency_usd == pytest.approx(found.insolvency_usd, rel=0.01)

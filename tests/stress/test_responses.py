@@ -109,7 +109,7 @@ def follow(
         case.insts["money"][case.hold.legs["inst"][leg]] = 0
     if willing is not None:
         case = case._replace(switches=case.switches._replace(willing=willing))
-    state = state_of(plan, case, log_rows=10_000)
+    state = state_of(case, log_rows=10_000)
     common = common_of(plan, chosen, path=True)
     funds, scale = snapshot.funds, np.ones(len(snapshot.universe.venues))
     for _ in range(2):  # the second time stands on what the first left behind

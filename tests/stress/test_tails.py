@@ -15,6 +15,7 @@ from undertow.stress.tails import (
     expected_shortfall,
     probability_beyond,
     share_of_tail,
+    tails_by,
     value_at_risk,
 )
 
@@ -194,3 +195,22 @@ def test_what_is_no_sample_is_refused(given: dict[str, object], words: str) -> N
 def test_parts_need_a_name_each() -> None:
     with pytest.raises(StateError, match="each of 1 names"):
         share_of_tail([[1.0, 2.0]], ["one"])
+
+
+def test_each_part_has_a_tail_of_its_own_and_a_share_of_the_tail_of_all() -> None:
+    lost = np.stack([TEN, TEN[::-1], np.zeros(10)], axis=1)
+    lost[9, 0] = 30.0  # so that the worst days of the whole are those of the first
+    rows = {row["part"]: row for row in tails_by(lost, ["a", "b", "c"], q=0.8).to_dicts()}
+    assert list(rows) == ["a", "b", "c"]
+    for k, name in enumerate(rows):
+        var, es = value_at_risk(lost[:, k], q=0.8), expected_shortfall(lost[:, k], q=0.8)
+        assert [rows[name][key] for key in ("var", "var_low", "var_high")] == [
+            var.value, var.low, var.high
+        ]  # fmt: skip
+        assert [rows[name][key] for key in ("es", "es_low", "es_high")] == [
+            es.value, es.low, es.high
+        ]  # fmt: skip
+    assert rows["b"]["es"] == 9.5
+    shares = [rows[name]["share"] for name in rows]
+    assert sum(shares) == pytest.approx(1.0)
+    assert shares[0] > 3.0 * shares[1] > shares[2] == 0.0

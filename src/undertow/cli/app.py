@@ -27,14 +27,16 @@ app = typer.Typer(
 
 
 class _StressGroup(TyperGroup):
-    """`undertow stress NAME` is `undertow stress run NAME`, for every NAME that is no command."""
+    """`undertow stress NAME` is `undertow stress run NAME`, for every NAME that is no command.
+
+    With `--monte-carlo` anywhere it is `undertow stress sweep NAME`.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put `run` where it was left out."""
-        if args and args[0].partition("=")[0] == "--monte-carlo":
-            args = ["sweep", *args]
-        elif args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
-            args = ["run", *args]
+        """Put `run` or `sweep` where it was left out."""
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            many = any(each.partition("=")[0] == "--monte-carlo" for each in args)
+            args = ["sweep" if many else "run", *args]
         return super().parse_args(ctx, args)
 
 
@@ -211,53 +213,13 @@ def margins(
     )
 
 
-class Invented(Enum):
-    """The worlds that a scenario may run on without a lake."""
-
-    tiny = "tiny"
-    demo = "demo"
-
-
-class Curve(Enum):
-    """What forced sales do to a price."""
-
-    none = "none"
-    linear = "linear"
-    exponential = "exponential"
-    square_root = "square-root"
-    constant_product = "constant-product"
-    ladder = "ladder"
-
-
 @stress_app.command("run")
 def stress_run(
-    scenario: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME|FILE",
-            help="A packaged replay (`undertow stress list`) or a TOML file of shocks.",
-        ),
-    ],
-    impact: Annotated[
-        Curve | None,
-        typer.Option("--impact", help="What sales do to prices.", show_default="the scenario's"),
-    ] = None,
-    channels: Annotated[
-        str | None,
-        typer.Option(
-            "--channels",
-            metavar="LIST",
-            help="Switch channels, as `capacity,no-oracles,recovery=0.1`: capacity, profitable, "
-            "oracles, top-up, delever, unwind, convert, deleveraging=profile|pro-rata|none, "
-            "recovery=SHARE, withdrawal=SHARE.",
-        ),
-    ] = None,
-    rounds: Annotated[
-        int | None, typer.Option("--rounds", min=1, help="Leave it as it is after so many.")
-    ] = None,
-    settle: Annotated[
-        bool, typer.Option("--settle/--no-settle", help="Close first what is due anyway.")
-    ] = True,
+    scenario: options.Scenario,
+    impact: options.Impact = None,
+    channels: options.Channels = None,
+    rounds: options.Rounds = None,
+    settle: options.Settle = True,
     check: Annotated[
         bool, typer.Option("--check", help="Keep both sides of the ledger; exit 1 if money leaks.")
     ] = False,
@@ -271,9 +233,12 @@ def stress_run(
         ),
     ] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="How many owners.")] = 10,
-    world: Annotated[
-        Invented | None, typer.Option("--world", help="Run on an invented book, not on a lake.")
+    shards: Annotated[
+        int | None,
+        typer.Option("--shards", min=1, help="Divide the accounts into so many; the same numbers."),
     ] = None,
+    workers: options.Workers = None,
+    world: options.World = None,
     seed: options.Seed = None,
     lake: options.Lake = None,
     as_of: options.AsOf = None,
@@ -293,6 +258,8 @@ def stress_run(
         Run(impact.value if impact else None, channels, rounds, settle, check),
         trace=trace,
         top=top,
+        shards=shards,
+        workers=workers,
         as_json=as_json,
         quiet=quiet,
     )
@@ -300,55 +267,64 @@ def stress_run(
 
 @stress_app.command("sweep")
 def stress_sweep(
+    scenario: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME|FILE]", help="A scenario that happens first; draws come on top of it."
+        ),
+    ] = None,
     count: Annotated[
         int, typer.Option("--monte-carlo", "-n", min=1, help="How many joint scenarios.")
     ] = 1_000,
-    days: Annotated[float, typer.Option("--days", help="Horizon of the moves.")] = 1.0,
+    law: options.Law = "student",
+    history: options.Past = None,
+    correlation: options.Ties = None,
+    days: options.Days = None,
+    fill_missing: options.FillMissing = False,
+    draw_seed: options.DrawSeed = None,
     tail: Annotated[
         float, typer.Option("--tail", min=0.5, max=0.9999, help="Probability of VaR and ES.")
     ] = 0.99,
-    workers: Annotated[
-        str,
-        typer.Option(
-            "--workers", metavar="KIND", help="serial, threads:N, processes:N, ray or ray:ADDRESS."
-        ),
-    ] = "serial",
-    ray: Annotated[
-        str | None,
-        typer.Option("--ray", metavar="auto|ADDRESS", help="The same as --workers ray:ADDRESS."),
-    ] = None,
-    draw_seed: Annotated[
-        int | None, typer.Option("--draw-seed", min=0, help="Seed of the draws.")
-    ] = None,
-    impact: Annotated[Curve | None, typer.Option("--impact", help="What sales do.")] = None,
-    channels: Annotated[
-        str | None, typer.Option("--channels", metavar="LIST", help="As `stress run --help` says.")
-    ] = None,
-    settle: Annotated[
-        bool, typer.Option("--settle/--no-settle", help="Close first what is due anyway.")
-    ] = True,
-    world: Annotated[
-        Invented | None, typer.Option("--world", help="Run on an invented book, not on a lake.")
-    ] = None,
+    workers: options.Workers = None,
+    ray: options.Ray = None,
+    impact: options.Impact = None,
+    channels: options.Channels = None,
+    rounds: options.Rounds = None,
+    settle: options.Settle = True,
+    world: options.World = None,
     seed: options.Seed = None,
     lake: options.Lake = None,
     as_of: options.AsOf = None,
     at: options.At = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write a row a scenario to a .csv, .json, .ndjson, .parquet or .arrow file.",
+        ),
+    ] = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Draw joint scenarios and follow each to its end: VaR and ES with their bands, who is hit.
 
-    The word `sweep` may be left out: undertow stress --monte-carlo 1000
+    The word `sweep` may be left out: undertow stress --monte-carlo 1000, or, on top of a scenario,
+    undertow stress 2025-10-10 --monte-carlo 1000
     """
+    from undertow.cli.draws import Asked
     from undertow.cli.stress import Run, Source
     from undertow.cli.stress_many import Many, run_many
 
     run_many(
         Source(lake, world.value if world else None, seed, as_of, at),
-        Run(impact.value if impact else None, channels, None, settle),
-        Many(count, days, tail, workers if ray is None else f"ray:{ray}"),
-        draw_seed=draw_seed,
+        Run(impact.value if impact else None, channels, rounds, settle),
+        Many(count, tail, workers, ray, draw_seed),
+        Asked(law, history, correlation, days, fill_missing),
+        scenario=scenario,
+        out=out,
         as_json=as_json,
         quiet=quiet,
     )
@@ -364,18 +340,13 @@ def stress_reverse(
         str | None,
         typer.Option("--scenario", metavar="NAME|FILE", help="How large must this one be?"),
     ] = None,
-    days: Annotated[float, typer.Option("--days", help="Horizon of plausible moves.")] = 1.0,
+    days: options.Days = None,
     budget: Annotated[int, typer.Option("--budget", min=1, help="Cascades to try.")] = 2_000,
-    impact: Annotated[Curve | None, typer.Option("--impact", help="What sales do.")] = None,
-    channels: Annotated[
-        str | None, typer.Option("--channels", metavar="LIST", help="As `stress run --help` says.")
-    ] = None,
-    settle: Annotated[
-        bool, typer.Option("--settle/--no-settle", help="Close first what is due anyway.")
-    ] = True,
-    world: Annotated[
-        Invented | None, typer.Option("--world", help="Run on an invented book, not on a lake.")
-    ] = None,
+    impact: options.Impact = None,
+    channels: options.Channels = None,
+    rounds: options.Rounds = None,
+    settle: options.Settle = True,
+    world: options.World = None,
     seed: options.Seed = None,
     lake: options.Lake = None,
     as_of: options.AsOf = None,
@@ -389,11 +360,11 @@ def stress_reverse(
 
     run_reverse(
         Source(lake, world.value if world else None, seed, as_of, at),
-        Run(impact.value if impact else None, channels, None, settle),
+        Run(impact.value if impact else None, channels, rounds, settle),
         target=target,
         of=of,
         scenario=scenario,
-        days=days,
+        days=1.0 if days is None else days,
         budget=budget,
         as_json=as_json,
         quiet=quiet,

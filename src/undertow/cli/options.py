@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -43,6 +44,110 @@ Output = Annotated[
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no talk.")]
+
+
+class Curve(Enum):
+    """What forced sales do to a price."""
+
+    none = "none"
+    linear = "linear"
+    exponential = "exponential"
+    square_root = "square-root"
+    constant_product = "constant-product"
+    ladder = "ladder"
+
+
+class Invented(Enum):
+    """The worlds that a scenario may run on without a lake."""
+
+    tiny = "tiny"
+    demo = "demo"
+
+
+Scenario = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME|FILE",
+        help="A packaged replay (`undertow stress list`) or a TOML file of shocks.",
+    ),
+]
+Impact = Annotated[
+    Curve | None,
+    typer.Option("--impact", help="What sales do to prices.", show_default="the scenario's"),
+]
+Channels = Annotated[
+    str | None,
+    typer.Option(
+        "--channels",
+        metavar="LIST",
+        help="Switch channels, as `capacity,no-oracles,recovery=0.1`: capacity, profitable, "
+        "oracles, top-up, delever, unwind, convert, deleveraging=profile|pro-rata|none, "
+        "recovery=SHARE, withdrawal=SHARE.",
+    ),
+]
+Rounds = Annotated[
+    int | None, typer.Option("--rounds", min=1, help="Leave it as it is after so many.")
+]
+Settle = Annotated[
+    bool, typer.Option("--settle/--no-settle", help="Close first what is due anyway.")
+]
+World = Annotated[
+    Invented | None, typer.Option("--world", help="Run on an invented book, not on a lake.")
+]
+Days = Annotated[
+    float | None, typer.Option("--days", help="Horizon of the moves.", show_default="1")
+]
+Workers = Annotated[
+    str | None,
+    typer.Option(
+        "--workers",
+        metavar="KIND",
+        help="serial, threads:N, processes:N, ray or ray:ADDRESS.",
+        show_default="serial",
+    ),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="auto|ADDRESS",
+        help="Work on a Ray cluster: auto, local, host:port; as --workers ray:ADDRESS.",
+    ),
+]
+Law = Annotated[
+    str,
+    typer.Option(
+        "--draws",
+        metavar="LAW|FILE",
+        help="Law of the moves: gaussian, student[:DOF], historical[:BLOCK], filtered[:DECAY], or "
+        "a .csv, .parquet or .npy file of log moves of prices, a row a scenario.",
+    ),
+]
+Past = Annotated[
+    str | None,
+    typer.Option(
+        "--history",
+        metavar="FILE|lake[:DAYS]",
+        help="Past prices: a wide or long table, or those of the lake. `historical` and `filtered` "
+        "take lake:365 without it; gaussian and student then take their volatilities and "
+        "correlations from it.",
+    ),
+]
+Ties = Annotated[
+    Path | None,
+    typer.Option(
+        "--correlation",
+        metavar="FILE",
+        help="Correlations for gaussian and student: a square .csv with a header of assets.",
+    ),
+]
+FillMissing = Annotated[
+    bool,
+    typer.Option(
+        "--fill-missing", help="Let assets that a file leaves out stand still, or be as assumed."
+    ),
+]
+DrawSeed = Annotated[int | None, typer.Option("--draw-seed", min=0, help="Seed of the draws.")]
 
 _SPAN = re.compile(r"now(?:-(\d+)(s|m|h|d|w))?")
 _EPOCH = re.compile(r"(-?\d+)(s|ms|us|ns)")

@@ -192,7 +192,7 @@ class Progress:
         share = done / total if total else 1.0
         left = (now - self._began) * (1 - share) / share if share else math.inf
         bar = "█" * round(24 * share) + "·" * (24 - round(24 * share))
-        tail = "" if finished else f" {left:,.0f} s left" if math.isfinite(left) else ""
+        tail = "" if finished or not math.isfinite(left) else f" {span(int(left * 1e6))} left"
         sys.stderr.write(f"\r{self._what} {bar} {share:4.0%}{tail}\x1b[K")
         sys.stderr.write("\n" if finished else "")
         sys.stderr.flush()

@@ -6,12 +6,14 @@ with these two.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,10 @@ from undertow.cli.lake import the_lake
 from undertow.cli.options import UnusableOption, instant, iso, now_us
 from undertow.cli.output import Answer, number, plain, render
 from undertow.errors import UnreadableFile
+from undertow.fanout import parse_executor
 from undertow.rules.snapshot import Snapshot
 from undertow.settings import load_settings
-from undertow.store.load import load_snapshot
+from undertow.store.load import load_prices, load_snapshot
 from undertow.stress import (
     Cascade,
     Deleveraging,
@@ -41,6 +44,7 @@ from undertow.stress import (
 from undertow.stress.cascade import LEAK
 from undertow.stress.coverage import Coverage
 from undertow.stress.plan import Plan
+from undertow.stress.shards import run_sharded
 
 LARGEST_SCENARIO = 1 << 20  # bytes
 _SWITCHES = ("capacity", "profitable", "oracles")
@@ -68,6 +72,7 @@ class Loaded:
 
     snapshot: Snapshot
     facts: Mapping[str, Any]
+    prices: Callable[[float], pl.DataFrame]  # rows of the table `prices` of so many days before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +103,17 @@ def run_stress(
     *,
     trace: str | None,
     top: int,
+    shards: int | None,
+    workers: str | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
     """Run one scenario on one book and tell what came of it."""
+    if workers is not None and shards is None:
+        raise UnusableOption(
+            f"--workers was {workers!r}, but the accounts are not divided", hint="say --shards too"
+        )
+    executor = parse_executor(workers or "serial")
     to_stdout = trace == "-"
     answer = Answer(as_json, quiet=quiet)
     rows_to = None if trace is None or to_stdout else Answer(file=Path(trace), quiet=quiet)
@@ -111,7 +123,8 @@ def run_stress(
     began = time.monotonic()
     tell_of_compiling(answer)
     plan = Plan.of(book.snapshot)
-    cascade = run_cascade(plan, scenario, options, settle=run.settle, check=run.check)
+    follow = partial(run_sharded, shards=shards, executor=executor) if shards else run_cascade
+    cascade = follow(plan, scenario, options, settle=run.settle, check=run.check)
     answer.say(f"{_many(cascade.rounds, 'round')}, {time.monotonic() - began:.1f} s")
     covered = Coverage.of(cascade.plan)
     if rows_to is not None:
@@ -174,7 +187,13 @@ def loaded(source: Source) -> Loaded:
         raise UnusableOption(f"--seed was {seed}", hint="a seed is a whole number from 0 on")
     world = worlds.tiny_world() if source.world == "tiny" else worlds.demo_world(seed=seed)
     snapshot = world.snapshot()
-    return Loaded(snapshot, {"at": iso(snapshot.ts), "world": source.world, "seed": world.seed})
+    facts = {"at": iso(snapshot.ts), "world": source.world, "seed": world.seed}
+
+    def prices(days: float) -> pl.DataFrame:
+        since = pl.col("ts").cast(pl.Int64) >= snapshot.ts - int(days * 86_400_000_000)
+        return world.tables["prices"].filter(since)
+
+    return Loaded(snapshot, facts, prices)
 
 
 def _from_lake(source: Source) -> Loaded:
@@ -196,7 +215,11 @@ def _from_lake(source: Source) -> Loaded:
         told = json.loads(detail)
         if "world" in told:  # an invented book makes no replay, out of a lake either
             facts |= {"world": told["world"], "seed": told["seed"]}
-    return Loaded(snapshot, facts)
+
+    def prices(days: float) -> pl.DataFrame:
+        return load_prices(home, snapshot.ts, days=days, as_of=known)
+
+    return Loaded(snapshot, facts, prices)
 
 
 def the_scenario(name: str) -> Scenario:
@@ -304,19 +327,20 @@ def as_facts(
         "path": cascade.by_round().to_dicts(),
         "top_owners": cascade.by_owner().head(top).to_dicts(),
         "reserves": cascade.reserves().to_dicts(),
-        "notes": list(cascade.notes),
-        "options": _options(cascade.options),
+        "notes": list(cascade_notes(cascade)),
+        "options": options_as_facts(cascade.options),
         "inputs_hash": cascade.stressed.digest,
     }
 
 
-def _options(options: Any) -> dict[str, Any]:
+def options_as_facts(options: Any) -> dict[str, Any]:
+    """How a cascade runs, as one object."""
     found: dict[str, Any] = {}
     for each in fields(options):
         value = getattr(options, each.name)
         if isinstance(value, Enum):
             value = value.value
-        found[each.name] = _options(value) if each.name == "responses" else plain(value)
+        found[each.name] = options_as_facts(value) if each.name == "responses" else plain(value)
     return found
 
 
@@ -346,8 +370,18 @@ def _print(scenario: Scenario, cascade: Cascade, covered: Coverage, book: Loaded
         print(render(_plain_names(covered.losses(cascade).drop("coverage"))))
         print()
     print("assumed")
-    for note in (*_assumed(scenario, cascade, covered), *cascade.notes):
+    for note in (
+        *assumptions(cascade.options, scenario.date, covered.share),
+        *cascade_notes(cascade),
+    ):
         print(f"  - {note}")
+
+
+def cascade_notes(cascade: Cascade) -> tuple[str, ...]:
+    """Notes of a cascade, and what of its scenario one cascade has no use for."""
+    if cascade.stressed.correlation is None:
+        return cascade.notes
+    return (*cascade.notes, "a shock to correlations has a say in draws alone: add --monte-carlo")
 
 
 def told(cascade: Cascade, covered: Coverage) -> dict[str, str]:
@@ -392,8 +426,8 @@ def _many(count: int, what: str) -> str:
     return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
-def _assumed(scenario: Scenario, cascade: Cascade, covered: Coverage) -> list[str]:
-    options = cascade.options
+def assumptions(options: Options, date: dt.date | None, covered: float | None) -> list[str]:
+    """What a result rests on, in sentences; `covered` is the share of the venues that was seen."""
     responses = [
         each.name.replace("_", "-")
         for each in fields(options.responses)
@@ -409,9 +443,9 @@ def _assumed(scenario: Scenario, cascade: Cascade, covered: Coverage) -> list[st
         f"deleveraging {options.deleveraging.value}; owners respond by "
         + (", ".join(responses) or "nothing"),
     ]
-    if scenario.date is not None:
+    if date is not None:
         said.append("the falls of a day contain its own forced sales: read a replay as severe")
-    if covered.share is None:
+    if covered is None:
         said.append("a lower bound: nothing says how much of its venues this book holds")
     return said
 

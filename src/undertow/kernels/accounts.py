@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from undertow.kernels.margin import CASH, COLLATERAL, DEBT, INVERSE, LINEAR, OPTION, SUPPLY
 from undertow.kernels.options import black76
 
-KEPT, CALLED, EMPTIED = 0, 1, 2  # an account that is touched: as it was, closed in part, all gone
+# An account that is touched: as it was, closed in part, all gone, or a winner who was made to pay.
+KEPT, CALLED, EMPTIED, TAKEN = range(4)
 _TESTED, _CURRENT = 0, 2
 
 ACCOUNT = np.dtype(
@@ -133,7 +134,7 @@ class Losses(NamedTuple):
 class Touched(NamedTuple):
     """What a scenario changed so far; one row a touched account, in the order of touching."""
 
-    slot: NDArray[np.int32]  # (accounts,): row below, or -1
+    slot: NDArray[np.int32]  # (accounts,): row below, -1, or -2 less the row of the watch list
     rows: NDArray[np.void]  # TOUCH
     rest: NDArray[np.float64]  # what is left of legs
     used: NDArray[np.int64]  # rows, legs
@@ -142,9 +143,9 @@ class Touched(NamedTuple):
 @njit(cache=True, error_model="numpy", inline="always")
 def touch(a, hold, touched):
     """Row of account `a` in `touched`, with everything still there if it is new."""
-    n = touched.slot[a]
-    if n >= 0:
-        return n
+    known = touched.slot[a]
+    if known >= 0:
+        return known
     n = touched.used[0]
     start = touched.used[1]
     account, row = hold.accounts[a], touched.rows[n]
@@ -153,7 +154,7 @@ def touch(a, hold, touched):
     row.first = start
     row.cash = account.cash
     row.ready = 0
-    row.place = -1
+    row.place = -2 - known  # -1 where it stands on no watch list that is known
     row.state = KEPT
     for i in range(account.first, account.last):
         touched.rest[start + i - account.first] = hold.legs[i].qty

@@ -33,15 +33,14 @@ from undertow.kernels.cascade import (
     UNWOUND,
     add,
     bring_to_market,
-    cover_from_coins,
     health_of,
-    leg_notional,
     note,
-    realised,
     watch_again,
     worth,
 )
 from undertow.kernels.closing import BANDS, NOTHING, SLICES
+from undertow.kernels.contracts import cover_from_coins, leg_notional, realised
+from undertow.kernels.lent import lend
 from undertow.kernels.margin import CASH, COLLATERAL, DEBT, INVERSE, LINEAR
 from undertow.kernels.prices import base_quantity
 
@@ -52,6 +51,7 @@ _TRIFLE = 1e-4  # of what is asked: who lacks less of the buffer lets it be
 @njit(cache=True, error_model="numpy")
 def gather(case, state):
     """Give every owner back what it could bring in; writes `state.free`."""
+    case, state = lend(case), lend(state)
     if case.switches.top_up:
         for o in range(state.free.size):
             state.free[o] = case.switches.free[o] if o < case.switches.free.size else 0.0
@@ -96,6 +96,7 @@ def answer(due, r, case, state):
 
     `due` is in the order of accounts.
     """
+    case, state = lend(case), lend(state)
     switches = case.switches
     did = np.zeros(due.size, dtype=np.bool_)
     if switches.convert:
@@ -331,6 +332,7 @@ def remember(before, state):
 
     Returns how many accounts had been touched.
     """
+    state = lend(state)
     for i in range(state.touched.used[1]):
         before[i] = state.touched.rest[i]
     return state.touched.used[0]
@@ -368,6 +370,7 @@ def unwind(r, known, before, case, state):
 
     Returns on how many accounts they did.
     """
+    case, state = lend(case), lend(state)
     hold, touched, assets = case.hold, state.touched, case.places.reference.size
     hit, found = np.empty(touched.used[1], dtype=np.int64), 0
     for row in range(touched.used[0]):

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from undertow.kernels.accounts import option_value
 from undertow.kernels.impact import Pools, multiplier, proceeds
+from undertow.kernels.lent import lend
 
 MARKET, LAGGED, EXCHANGE_RATE, FROZEN, MIS_SET = range(5)
 STILL = 1e-12  # a relative move that is none
@@ -55,6 +56,7 @@ class Moving(NamedTuple):
 @njit(cache=True, error_model="numpy")
 def market_prices(insts, shock, places, now, moving):
     """Write market prices and forwards from the volumes sold so far."""
+    places, moving = lend(places), lend(moving)
     pools = moving.sold.size
     fresh = moving.dirty[pools]
     for n in range(pools):

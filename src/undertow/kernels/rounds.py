@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from undertow.kernels.accounts import CALLED, KEPT, forget, left_of, touch
+from undertow.kernels.accounts import KEPT, TAKEN, forget, left_of, touch
 from undertow.kernels.cascade import (
     ACCOUNTS,
     BAD,
@@ -30,16 +30,17 @@ from undertow.kernels.cascade import (
     SHORT,
     SOLD,
     add,
-    close_due,
     judge,
-    leg_notional,
     note,
     put_on_watch,
     watch_again,
     worth,
 )
+from undertow.kernels.closers import close_due
 from undertow.kernels.closing import ADL_NONE, ADL_PRORATA, SLICES, adl_score
+from undertow.kernels.contracts import leg_notional
 from undertow.kernels.fixed import to_counts
+from undertow.kernels.lent import lend
 from undertow.kernels.margin import INVERSE
 from undertow.kernels.owners import answer, gather, remember, unwind
 from undertow.kernels.prices import largest_move, market_prices, oracle_prices, sell
@@ -59,6 +60,8 @@ class Holders(NamedTuple):
     start: NDArray[np.int64]  # (instruments + 1,)
     leg: NDArray[np.int64]
     account: NDArray[np.int32]
+    side: NDArray[np.float64]  # 1.0 long or -1.0 short; a cascade closes legs, never turns them
+    entry: NDArray[np.float64]
 
 
 # What all accounts of a scenario share, by instrument and by venue.
@@ -99,6 +102,7 @@ class Common(NamedTuple):
 @njit(cache=True, error_model="numpy")
 def start_over(case, state, common, insurance, backstop):
     """Bring everything that a scenario writes back to its beginning, with everybody watched."""
+    case, state, common = lend(case), lend(state), lend(common)
     begin(case, state, common, insurance, backstop)
     watch_all(case, state)
 
@@ -142,6 +146,7 @@ def begin(case, state, common, insurance, backstop):
 @njit(cache=True, error_model="numpy")
 def watch_all(case, state):
     """Put every account on the watch list, to be judged at once."""
+    case, state = lend(case), lend(state)
     for a in range(state.touched.slot.size):
         put_on_watch(a, a, case, state)
     state.watched[0] = state.touched.slot.size
@@ -150,6 +155,7 @@ def watch_all(case, state):
 @njit(cache=True, error_model="numpy")
 def open_round(r, case, state):
     """Prices of round `r`, in the market and as seen; (oracles still to come, largest move)."""
+    case, state = lend(case), lend(state)
     now, moving = state.now, state.moving
     market_prices(case.insts, case.shock, case.places, now, moving)
     waiting = oracle_prices(r, case.insts, case.shock, case.places, now, moving)
@@ -161,6 +167,7 @@ def open_round(r, case, state):
 @njit(cache=True, error_model="numpy")
 def carry(case, state, scale):
     """Share of every closing that each venue's liquidators can carry; writes `scale`."""
+    case, state = lend(case), lend(state)
     for v in range(scale.size):
         demand = state.flows.demand[v] / case.venues[v].per_demand
         scale[v] = min(1.0, case.venues[v].capacity / demand) if demand > 0.0 else 1.0
@@ -169,6 +176,7 @@ def carry(case, state, scale):
 @njit(cache=True, error_model="numpy")
 def limited(case):
     """Whether any venue's liquidators have a limit."""
+    case = lend(case)
     least = inf
     for v in range(case.venues.size):
         least = min(least, case.venues[v].capacity)
@@ -182,6 +190,7 @@ def share_losses(r, case, state, common):
     Fees of the round reach a fund before it pays. Writes what winners are asked for, what nobody
     paid, and what the funds paid to the ledger.
     """
+    case, state, common = lend(case), lend(state), lend(common)
     counts, row = state.flows.counts, common.ledger[r]
     for v in range(common.funds.size):
         common.funds[v].short = 0.0
@@ -254,9 +263,12 @@ def winners(k, side, case, state, holders, holder, score, counts):
 
     Writes a row each: its row of `holders`, its rank, its quantity in quanta.
     """
+    case, state, holders = lend(case), lend(state), lend(holders)
     hold, here = case.hold, state.now[k]
     found = 0
     for n in range(holders.start[k], holders.start[k + 1]):
+        if holders.side[n] == side or holders.side[n] * (here.seen - holders.entry[n]) <= 0.0:
+            continue
         a, leg = holders.account[n], hold.legs[holders.leg[n]]
         first, row = hold.accounts[a].first, state.touched.slot[a]
         qty = left_of(holders.leg[n], first, row, hold, state.touched)
@@ -303,6 +315,7 @@ def take_from_winners(r, k, rank, share, per_unit, holder, score, case, state, h
 
     Nobody pays more than the profit on what is closed. Writes PAID and what is left of them.
     """
+    case, state, holders = lend(case), lend(state), lend(holders)
     hold, touched, here = case.hold, state.touched, state.now[k]
     for n in range(holder.size):
         part = share if score[n] == rank else 1.0
@@ -319,7 +332,7 @@ def take_from_winners(r, k, rank, share, per_unit, holder, score, case, state, h
         pays = min(per_unit * abs(closed), gained)
         row.cash += gained - pays
         if row.state == KEPT:
-            row.state = CALLED
+            row.state = TAKEN
         watch_again(a, fresh, case, state)
         add(PAID, k, pays, case, state)
         value = leg_notional(leg.role, closed, here)
@@ -332,6 +345,8 @@ def take_from_winners(r, k, rank, share, per_unit, holder, score, case, state, h
 @njit(cache=True, error_model="numpy")
 def deleverage(r, case, state, common, holders):
     """Close winners against what bankrupt accounts left, where one worker holds everybody."""
+    case, state, common = lend(case), lend(state), lend(common)
+    holders = lend(holders)
     for k in range(case.insts.size):
         wanted, size = common.shared[k].wanted, holders.start[k + 1] - holders.start[k]
         if wanted == 0.0 or size == 0:
@@ -353,6 +368,7 @@ def deleverage(r, case, state, common, holders):
 @njit(cache=True, error_model="numpy")
 def end_round(r, case, state, common):
     """Sell what was taken, book everything, and let markets recover; returns if sales pend."""
+    case, state, common = lend(case), lend(state), lend(common)
     moving, flows, counts = state.moving, state.flows, state.flows.counts
     pending = ripen(r, moving, flows)
     impact = np.empty(case.insts.size)
@@ -454,6 +470,8 @@ def close_round(r, found, capped, case, state, common, holders, scale):
     """Close the first `found` of those due and settle the round; whether more must follow."""
     due, switches = state.due[:found], case.switches
     answering = switches.top_up or switches.delever or switches.convert
+    if answering:
+        due.sort()  # owners share what they have among accounts that stand together
     answered = answer(due, r, case, state) if answering and found > 0 else 0
     before = np.empty(state.touched.rest.size if switches.unwind else 0)
     known = remember(before, state) if switches.unwind else 0
@@ -468,33 +486,42 @@ def close_round(r, found, capped, case, state, common, holders, scale):
         deleverage(r, case, state, common, holders)
     if switches.unwind:
         answered += unwind(r, known, before, case, state)
-    acted += answered
+    return finish_round(r, acted + answered, held_back, case, state, common)
+
+
+@njit(cache=True, error_model="numpy")
+def finish_round(r, acted, held_back, case, state, common):
+    """Sell and book what a round moved; whether more must follow."""
     pending = end_round(r, case, state, common)
     common.acted[r] = acted
     return acted > 0 or held_back > 0 or pending > 0
 
 
 @njit(cache=True, error_model="numpy")
-def finish_round(r, acted, held_back, case, state, common, holders):
-    """Settle a round whose closings are done, where owners do nothing; whether more must follow."""
-    if share_losses(r, case, state, common):
-        deleverage(r, case, state, common, holders)
-    pending = end_round(r, case, state, common)
-    common.acted[r] = acted
-    return acted > 0 or held_back > 0 or pending > 0
+def quiet(busy, waiting, most, case):
+    """Whether a round left nothing to wait for."""
+    return not busy and waiting == 0 and (case.switches.recovery == 0.0 or most <= FADED)
+
+
+@njit(cache=True, error_model="numpy")
+def note_path(r, state, common):
+    """Keep the seen prices of round `r`, where they are asked for."""
+    if r < common.path.shape[0]:
+        for k in range(state.now.size):
+            common.path[r, k] = state.now[k].seen
 
 
 @njit(cache=True, error_model="numpy")
 def run_rounds(case, state, common, holders, scale):
     """Follow one scenario to its end; returns (rounds, outcome). Accounts all stand in `state`."""
+    case, state, common = lend(case), lend(state), lend(common)
+    holders = lend(holders)
     capped = limited(case)
     for r in range(common.acted.size):
         waiting, most = open_round(r, case, state)
-        if r < common.path.shape[0]:
-            for k in range(case.insts.size):
-                common.path[r, k] = state.now[k].seen
+        note_path(r, state, common)
         found = judge(0, state.watched[0], r, case, state)
         busy = close_round(r, found, capped, case, state, common, holders, scale)
-        if not busy and waiting == 0 and (case.switches.recovery == 0.0 or most <= FADED):
+        if quiet(busy, waiting, most, case):
             return r + 1, SETTLED
     return common.acted.size, ROUND_LIMIT

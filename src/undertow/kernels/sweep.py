@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from undertow.kernels.accounts import KEPT, Losses, Touched
+from undertow.kernels.accounts import EMPTIED, TAKEN, Losses, Touched
 from undertow.kernels.cascade import (
     BAD,
     CLOSED,
@@ -24,21 +24,25 @@ from undertow.kernels.cascade import (
     Case,
     Flows,
     State,
-    close_due,
     judge,
     put_on_watch,
 )
+from undertow.kernels.closers import close_due
+from undertow.kernels.lent import lend
 from undertow.kernels.prices import Moving
 from undertow.kernels.rounds import (
-    FADED,
     ROUND_LIMIT,
     SETTLED,
     Common,
     begin,
     close_round,
+    deleverage,
     finish_round,
     limited,
+    note_path,
     open_round,
+    quiet,
+    share_losses,
 )
 from undertow.kernels.screening import LEAST, MOST, NODES, bound, screen
 
@@ -52,13 +56,14 @@ SUMMARY = np.dtype(
     [
         ("rounds", "i4"),
         ("outcome", "i4"),
-        ("accounts", "i8"),  # that were closed, in part or whole
+        ("accounts", "i8"),  # that their venue closed, in part or whole
+        ("winners", "i8"),  # whose positions were taken to pay for others, and nothing else
         ("owners", "i8"),
         ("called_twice", "i8"),  # owners called at two venues or more
         ("most_venues", "i8"),  # that called one owner
         ("looked_again", "i8"),  # how often prices left the box
         ("watched", "i8"),
-        ("first_fall", "f8"),  # of all prices, weighted with what is held
+        ("first_fall", "f8"),  # of market prices, weighted with what is held that is no money
         ("final_fall", "f8"),
         ("slipped", "f8"),  # USD lost by selling into falling prices
     ],
@@ -303,10 +308,10 @@ def keep_in(s, case, state, lines, boxes):
 
 @njit(cache=True, error_model="numpy")
 def index_fall(case, state, weight):
-    """Fall of all seen prices since the start, weighted."""
+    """Fall of market prices since the start, weighted."""
     fall = 0.0
     for k in range(case.insts.size):
-        fall += weight[k] * (1.0 - state.now[k].seen / case.insts[k].start)
+        fall += weight[k] * (1.0 - state.now[k].market / case.insts[k].start)
     return fall
 
 
@@ -319,14 +324,15 @@ def sweep_batch(
 
     `lines` are bounds of all accounts; `holders` as in `rounds`. `tally` rows are scenarios.
     """
+    lines, holders, boxes, tally = lend(lines), lend(holders), lend(boxes), lend(tally)
     lanes = hi - lo
     capped = limited(case)
     boxes.found[:] = 0
     done = np.zeros(lanes, dtype=np.uint8)
     waiting, most = np.zeros(lanes, dtype=np.int64), np.zeros(lanes)
     for s in range(lanes):
-        here = case_at(shocks[lo + s], case)
-        state, common = state_at(s, room, log), common_at(s, room, deposits)
+        here = lend(case_at(shocks[lo + s], case))
+        state, common = lend(state_at(s, room, log)), lend(common_at(s, room, deposits))
         begin(here, state, common, insurance, backstop)
         state.watched[0] = 0
         waiting[s], most[s] = open_round(0, here, state)
@@ -344,12 +350,14 @@ def sweep_batch(
     if plain:
         first_round(lo, lanes, acted, held_back, scale, case, shocks, room, boxes, log)
     for s in range(lanes):
-        here = case_at(shocks[lo + s], case)
-        state, common = state_at(s, room, log), common_at(s, room, deposits)
+        here = lend(case_at(shocks[lo + s], case))
+        state, common = lend(state_at(s, room, log)), lend(common_at(s, room, deposits))
         note_path(0, state, common)
         if plain:
             end_first_round(s, acted, held_back, scale, here, state, lines, boxes)
-            busy = finish_round(0, acted[s], held_back[s], here, state, common, holders)
+            if share_losses(0, here, state, common):
+                deleverage(0, here, state, common, holders)
+            busy = finish_round(0, acted[s], held_back[s], here, state, common)
         else:
             watch_listed(s, here, state, lines, boxes)
             found = judge(0, state.watched[0], 0, here, state)
@@ -367,8 +375,8 @@ def sweep_batch(
     boxes.found[:] = 0
     screen_lanes(lines, boxes)
     for s in range(lanes):
-        here = case_at(shocks[lo + s], case)
-        state, common = state_at(s, room, log), common_at(s, room, deposits)
+        here = lend(case_at(shocks[lo + s], case))
+        state, common = lend(state_at(s, room, log)), lend(common_at(s, room, deposits))
         if done[s] == 0:
             watch_listed(s, here, state, lines, boxes)
             follow(
@@ -394,7 +402,8 @@ def first_round(lo, lanes, acted, held_back, scale, case, shocks, room, boxes, l
         for s in range(lanes):
             if cursor[s] == boxes.plain[s] or boxes.listed[s, cursor[s]] >= start + _BLOCK:
                 continue
-            here, state = case_at(shocks[lo + s], case), state_at(s, room, log)
+            here = lend(case_at(shocks[lo + s], case))
+            state = lend(state_at(s, room, log))
             first = state.watched[0]
             while cursor[s] < boxes.plain[s] and boxes.listed[s, cursor[s]] < start + _BLOCK:
                 enlist(s, boxes.listed[s, cursor[s]], here, state, boxes)
@@ -423,20 +432,6 @@ def screen_lanes(lines, boxes):
         lines, boxes.low, boxes.high, boxes.gap_low, boxes.gap_high, boxes.apart, boxes.listed,
         boxes.found, boxes.plain,
     )  # fmt: skip
-
-
-@njit(cache=True, error_model="numpy")
-def quiet(busy, waiting, most, case):
-    """Whether a round left nothing to wait for."""
-    return not busy and waiting == 0 and (case.switches.recovery == 0.0 or most <= FADED)
-
-
-@njit(cache=True, error_model="numpy")
-def note_path(r, state, common):
-    """Keep the seen prices of round `r`, where they are asked for."""
-    if r < common.path.shape[0]:
-        for k in range(state.now.size):
-            common.path[r, k] = state.now[k].seen
 
 
 @njit(cache=True, error_model="numpy")
@@ -479,21 +474,32 @@ def sum_up(n, case, state, common, tally):
 
 @njit(cache=True, error_model="numpy")
 def count_owners(row, case, state, called_by):
-    """Count accounts and owners that were closed, and venues that called one owner."""
+    """Count accounts and owners that venues closed, and venues that called one owner.
+
+    Winners who were made to pay were not called.
+    """
     touched = state.touched
-    row.accounts, row.owners, row.called_twice, row.most_venues = 0, 0, 0, 0
+    row.accounts, row.winners, row.owners, row.called_twice, row.most_venues = 0, 0, 0, 0, 0
     for n in range(touched.used[0]):
-        if touched.rows[n].state != KEPT:
+        row.winners += touched.rows[n].state == TAKEN
+        if touched.rows[n].ready > 0 or touched.rows[n].state == EMPTIED:
             account = case.hold.accounts[touched.rows[n].account]
+            bits, bit = called_by[account.owner], np.uint64(1) << np.uint64(account.venue % 64)
             row.accounts += 1
-            row.owners += called_by[account.owner] == 0
-            called_by[account.owner] |= np.uint64(1) << np.uint64(account.venue % 64)
+            row.owners += bits == 0
+            if bits & bit == 0:
+                called_by[account.owner] = bits | bit
+                row.called_twice += bits != 0 and bits & (bits - np.uint64(1)) == 0
+                row.most_venues = max(row.most_venues, bits_in(bits | bit))
     for n in range(touched.used[0]):
-        owner = case.hold.accounts[touched.rows[n].account].owner
-        bits, venues = called_by[owner], 0
-        while bits != np.uint64(0):
-            bits &= bits - np.uint64(1)
-            venues += 1
-        row.called_twice += venues >= 2
-        row.most_venues = max(row.most_venues, venues)
-        called_by[owner] = np.uint64(0)
+        called_by[case.hold.accounts[touched.rows[n].account].owner] = np.uint64(0)
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def bits_in(bits):
+    """How many bits are set."""
+    found = 0
+    while bits != np.uint64(0):
+        bits &= bits - np.uint64(1)
+        found += 1
+    return found

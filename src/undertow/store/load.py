@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import polars as pl
+
 from undertow.errors import StateError
 from undertow.rules.snapshot import TABLES, Snapshot
 from undertow.state.liquidity import STALE_VOLUME_US
@@ -56,3 +58,19 @@ def load_snapshot(
     traded = rows_between(lake.root, "volumes", stands, first, last)
     tables["volumes"] = traded.drop(RUN)
     return Snapshot.from_tables(tables, ts)
+
+
+def load_prices(
+    lake: Lake | str | Path, last: int, *, days: float = 365.0, as_of: int | datetime | None = None
+) -> pl.DataFrame:
+    """Every price of the `days` up to `last` that the lake knew at `as_of`: the table's own rows.
+
+    Raises
+    ------
+    NoRun
+        When nothing was complete by then.
+    """
+    lake = lake if isinstance(lake, Lake) else Lake.open(lake)
+    first = last - int(days * 86_400_000_000)
+    span = (_EPOCH + timedelta(microseconds=t) for t in (first, last))
+    return rows_between(lake.root, "prices", lake.standing(as_of=as_of), *span).drop(RUN)

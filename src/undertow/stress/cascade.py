@@ -9,7 +9,7 @@ on one book lays it out once (`Plan.of`) and keeps an `Engine`.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from undertow.kernels import accounts as account_kernel
 from undertow.kernels import cascade as kernel
 from undertow.kernels import impact, prices, rounds
 from undertow.rules.snapshot import Snapshot
-from undertow.state import FloatColumn, FloatMatrix
+from undertow.state import AnyColumn, FloatColumn, FloatMatrix
 from undertow.state.arrays import frozen
 from undertow.state.book import DEBT
 from undertow.stress.aftermath import Cascade, Outcome
@@ -32,7 +32,7 @@ __all__ = ["Cascade", "Engine", "Outcome", "Settled", "run_cascade", "settle"]
 
 LEAK = 1e-9  # of the book: what rounding may come to in one round
 _HIGHEST = 4.0  # times its value at the start, what whole counts surely hold of a book
-_FIRST_LOG = 65_536  # rows; a longer trace is run again with room for all of it
+FIRST_LOG = 65_536  # rows; a longer trace is run again with room for all of it
 
 
 class Settled(NamedTuple):
@@ -42,6 +42,33 @@ class Settled(NamedTuple):
     cascade: Cascade  # what it took
 
 
+class Left(NamedTuple):
+    """What a scenario did to accounts."""
+
+    touched: AnyColumn  # TOUCH rows of those that something happened to
+    rest: FloatColumn  # what is left of their legs
+    log: AnyColumn | None  # NOTE rows; None where no trace was kept
+
+    @classmethod
+    def of(cls, state: kernel.State, *, trace: bool) -> Left:
+        """Copies of what stands in `state` after the last round."""
+        held, legs = (int(n) for n in state.touched.used)
+        return cls(
+            touched=state.touched.rows[:held].view(np.ndarray).copy(),
+            rest=frozen(state.touched.rest[:legs].copy()),
+            log=state.log.rows[: int(state.log.used[0])].view(np.ndarray).copy() if trace else None,
+        )
+
+
+class Runner(Protocol):
+    """Whoever follows one scenario on a plan to its end."""
+
+    def __call__(
+        self, plan: Plan, stressed: Stressed, options: Options, *, check: bool, trace: bool
+    ) -> Cascade:
+        """What came of it."""
+
+
 class Engine:
     """Runs one scenario after another on a plan, in the same memory."""
 
@@ -49,7 +76,7 @@ class Engine:
         self.plan = plan
         self._state: kernel.State | None = None
         self._common: rounds.Common | None = None
-        self._log_rows = _FIRST_LOG
+        self._log_rows = FIRST_LOG
 
     def __repr__(self) -> str:
         return f"Engine({self.plan!r})"
@@ -95,28 +122,11 @@ class Engine:
             if not trace or used <= len(state.log.rows):
                 break
             self._log_rows = used
-        _require_bounds(self.plan, common.path[:done])
-        held, legs = (int(n) for n in state.touched.used)
-        totals = _totals(case, common)
-        return Cascade(
-            plan=self.plan,
-            stressed=stressed,
-            options=options,
-            outcome=(Outcome.SETTLED, Outcome.ROUND_LIMIT)[status],
-            rounds=int(done),
-            path=frozen(common.path[: done if path else 0].copy()),
-            acted=frozen(common.acted[:done].copy()),
-            flows=frozen(common.ledger[:done].copy()),
-            shocked=frozen(shocked),
-            final=frozen(state.now["market"].copy()),
-            **totals,
-            hold=case.hold,
-            touched=state.touched.rows[:held].view(np.ndarray).copy(),
-            rest=frozen(state.touched.rest[:legs].copy()),
-            log=state.log.rows[:used].view(np.ndarray).copy() if trace else None,
-            checked=check,
-            notes=(*stressed.notes, *_notes(self.plan, stressed, case, totals["sold"])),
-        )
+        ran = cascade_of(
+            self.plan, stressed, options, case, common, Left.of(state, trace=trace),
+            done=int(done), status=status, shocked=shocked, final=state.now["market"].copy(),
+        )  # fmt: skip
+        return ran if path else replace(ran, path=frozen(ran.path[:0].copy()))
 
     def _room(
         self, case: kernel.Case, options: Options, *, log_rows: int
@@ -130,7 +140,7 @@ class Engine:
             and state.moving.trail.shape[0] == options.max_rounds + 1
         )
         if state is None or not fits:
-            state = state_of(self.plan, case, most_rounds=options.max_rounds, log_rows=log_rows)
+            state = state_of(case, most_rounds=options.max_rounds, log_rows=log_rows)
         elif len(state.log.rows) != log_rows:
             rows = np.zeros(log_rows, dtype=kernel.NOTE).view(np.recarray)
             state = state._replace(log=state.log._replace(rows=rows))
@@ -162,6 +172,20 @@ def run_cascade(
     RuleError, MissingPrice
         When something is held that cannot be judged.
     """
+    return follow(alone, snapshot, scenario, options, settle=settle, check=check, trace=trace)
+
+
+def follow(
+    run: Runner,
+    snapshot: Snapshot | Plan,
+    scenario: Scenario | Stressed,
+    options: Options | None = None,
+    *,
+    settle: bool = True,
+    check: bool = False,
+    trace: bool = True,
+) -> Cascade:
+    """Let `run` follow a scenario on a snapshot, as `run_cascade` does."""
     plan = snapshot if isinstance(snapshot, Plan) else Plan.of(snapshot)
     if options is None:
         options = scenario.options if isinstance(scenario, Scenario) else Options()
@@ -170,24 +194,31 @@ def run_cascade(
     before: Cascade | None = None
     found, plan_before = plan.snapshot, plan
     if settle:
-        plan, before = settle_book(plan, options, check=check)
+        plan, before = settle_book(plan, options, check=check, run=run)
     if isinstance(scenario, Scenario):
         stressed = scenario.apply(plan.snapshot)
     else:
         stressed = _rebased(scenario, found, plan.snapshot)
-    ran = Engine(_plan_of(stressed, plan)).run(stressed, options, check=check, trace=trace)
+    ran = run(_plan_of(stressed, plan), stressed, options, check=check, trace=trace)
     quiet = before is None or plan is plan_before
     return replace(ran, settled=None if quiet else before)
 
 
-def settle(plan: Plan, options: Options | None = None, *, check: bool = False) -> Settled:
+def alone(plan: Plan, stressed: Stressed, options: Options, *, check: bool, trace: bool) -> Cascade:
+    """Follow one scenario in this thread, with room for it alone."""
+    return Engine(plan).run(stressed, options, check=check, trace=trace)
+
+
+def settle(
+    plan: Plan, options: Options | None = None, *, check: bool = False, run: Runner = alone
+) -> Settled:
     """Close what is due at the prices of the day; a healthy book comes back as it is.
 
     Owners do not respond, and prices are back where they were when the scenario begins: the market
     had its time. Funds are left with what this cost them.
     """
     options = replace(options or Options(), responses=Responses())
-    ran = Engine(plan).run(Stressed.calm(plan.snapshot), options, check=check)
+    ran = run(plan, Stressed.calm(plan.snapshot), options, check=check, trace=True)
     if not len(ran.touched):
         return Settled(plan, ran)
     snapshot = plan.snapshot
@@ -203,7 +234,48 @@ def settle(plan: Plan, options: Options | None = None, *, check: bool = False) -
     return Settled(left, ran)
 
 
-settle_book = settle  # `run_cascade` has a switch of the same name
+settle_book = settle  # `follow` has a switch of the same name
+
+
+def cascade_of(
+    plan: Plan,
+    stressed: Stressed,
+    options: Options,
+    case: kernel.Case,
+    common: rounds.Common,
+    left: Left,
+    *,
+    done: int,
+    status: int,
+    shocked: FloatColumn,
+    final: FloatColumn,
+) -> Cascade:
+    """What came of a scenario, out of what the kernels wrote.
+
+    Raises
+    ------
+    StateError
+        When a price left all bounds.
+    """
+    _require_bounds(plan, common.path[:done])
+    totals = _totals(case, common)
+    return Cascade(
+        plan=plan,
+        stressed=stressed,
+        options=options,
+        outcome=(Outcome.SETTLED, Outcome.ROUND_LIMIT)[status],
+        rounds=done,
+        path=frozen(common.path[:done].copy()),
+        acted=frozen(common.acted[:done].copy()),
+        flows=frozen(common.ledger[:done].copy()),
+        shocked=frozen(shocked),
+        final=frozen(final),
+        **totals,
+        hold=case.hold,
+        **left._asdict(),
+        checked=case.switches.check,
+        notes=(*stressed.notes, *_notes(plan, stressed, case, totals["sold"])),
+    )
 
 
 def require_same_names(plan: Plan, stressed: Stressed) -> None:

@@ -35,6 +35,16 @@ class FactorHistory:
         vols: FloatMatrix = self.moves.std(axis=0, ddof=1) * np.sqrt(YEAR_US / self.step_us)
         return vols
 
+    @property
+    def correlation(self) -> FloatMatrix:
+        """Correlations of all factors; one that never moved goes with nothing."""
+        centred = self.moves - self.moves.mean(axis=0)
+        length = np.sqrt((centred**2).sum(axis=0))
+        unit = centred / np.where(length > 0.0, length, 1.0)
+        found: FloatMatrix = np.clip(unit.T @ unit, -1.0, 1.0)
+        np.fill_diagonal(found, 1.0)
+        return found
+
 
 def history_from_panel(
     panel: Panel, universe: Universe, *, pricing: PricingMap | None = None
@@ -76,7 +86,7 @@ def history_from_panel(
     factor = returns.copy()
     factor[:, tied] -= returns[:, universe.reference[tied]]
     if pricing is not None:
-        factor = np.where(has, pricing.factors(returns), 0.0)
+        factor = pricing.factors(returns, has)
     still = universe.stable & (universe.reference == NONE)
     missing = tuple(universe.assets[k] for k in np.flatnonzero(~has & ~still))
     return FactorHistory(

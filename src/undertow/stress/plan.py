@@ -264,7 +264,8 @@ def _holders(snapshot: Snapshot, role: SmallColumn) -> rounds.Holders:
     start = np.searchsorted(book.inst[order], np.arange(len(snapshot.universe.instruments) + 1))
     return rounds.Holders(
         frozen(start.astype(np.int64)), frozen(order.astype(np.int64)),
-        frozen(book.leg_account[order]),
+        frozen(book.leg_account[order]), frozen(np.sign(book.qty[order])),
+        frozen(book.entry[order].copy()),
     )  # fmt: skip
 
 

@@ -27,7 +27,14 @@ from undertow.errors import StateError
 from undertow.kernels import options as kernel
 from undertow.rules.portfolio import chain_of
 from undertow.rules.snapshot import Snapshot
-from undertow.state import FloatColumn, FloatMatrix, KeyColumn, SmallColumn, Universe
+from undertow.state import (
+    BoolColumn,
+    FloatColumn,
+    FloatMatrix,
+    KeyColumn,
+    SmallColumn,
+    Universe,
+)
 from undertow.state.arrays import frozen
 from undertow.state.universe import NONE
 from undertow.stress.worth import asset_prices, balance_sheets, leverage_of
@@ -103,15 +110,22 @@ class PricingMap:
             moves[..., k] += self._below(moves, k)
         return moves
 
-    def factors(self, moves: Any) -> FloatMatrix:
+    def factors(self, moves: Any, known: BoolColumn | None = None) -> FloatMatrix:
         """The factors that make these log moves of all assets: `asset_moves` the other way round.
+
+        With `known`, by asset, the others have no move of their own: they do what they hang on
+        does, and what hangs on them moves as it is told all the same.
 
         Raises
         ------
         StateError
             When the last axis is not one move for each asset, or a move is not finite.
         """
-        found = _factors(moves, len(self.hangs), name="moves")
+        found = _factors(moves, len(self.hangs), name="moves").copy()
+        if known is not None:
+            for k in self.levels:
+                lacking = k[~known[k]]
+                found[..., lacking] = self._below(found, lacking)
         own: FloatMatrix = found - self._below(found, np.arange(len(self.hangs)))
         return own
 

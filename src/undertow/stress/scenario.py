@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from undertow.errors import StateError
 from undertow.rules.snapshot import Snapshot
+from undertow.state import FloatMatrix
 from undertow.stress import damage, failures, outages, shock
 from undertow.stress.options import Options
 from undertow.stress.shock import Shock, near
@@ -137,17 +138,18 @@ class Scenario:
         shocks = tuple(_scaled(each, size) for each in self.shocks) if size > 0.0 else ()
         return replace(self, name=f"{self.name} x {size:g}", shocks=shocks)
 
-    def apply(self, snapshot: Snapshot) -> Stressed:
+    def apply(self, snapshot: Snapshot, *, correlation: FloatMatrix | None = None) -> Stressed:
         """The snapshot with every shock on it, in order.
 
-        Optional shocks that the snapshot has no names for are left out and noted.
+        Optional shocks that the snapshot has no names for are left out and noted. `correlation` is
+        what joint draws would take without this scenario; those that are assumed, if not given.
 
         Raises
         ------
         StateError
             Naming everything that shocks that are not optional speak of in vain.
         """
-        stressed, missing = Stressed.calm(snapshot), []
+        stressed, missing = Stressed.calm(snapshot, correlation=correlation), []
         for each in self.shocks:
             try:
                 stressed = each.apply(stressed)

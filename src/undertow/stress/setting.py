@@ -247,14 +247,12 @@ def _ladders(plan: Plan, thinned: FloatColumn) -> tuple[KeyColumn, FloatColumn, 
     )
 
 
-def state_of(
-    plan: Plan, case: cascade.Case, *, most_rounds: int = 64, log_rows: int = 0
-) -> cascade.State:
-    """Room for one scenario after another on a plan."""
-    held, count = len(plan.hold.accounts), len(plan.insts)
+def state_of(case: cascade.Case, *, most_rounds: int = 64, log_rows: int = 0) -> cascade.State:
+    """Room for one scenario after another on what the accounts of a case hold."""
+    held, count = len(case.hold.accounts), len(case.insts)
     ring = int(case.venues["delay"].max(initial=0)) + 1
     past = int(case.insts["lag"].max(initial=0)) + 1
-    pools, assets = plan.carriers.pools, len(plan.snapshot.universe.assets)
+    pools, assets = len(case.places.pools.depth), len(case.places.reference)
     return cascade.State(
         now=np.zeros(count, dtype=accounts.NOW).view(np.recarray),
         moving=prices.Moving(
@@ -271,18 +269,18 @@ def state_of(
             dirty=np.ones(pools + 1, dtype=np.int8),
         ),
         losses=accounts.Losses(
-            np.zeros((count, int(plan.grids.start[-1]))), np.zeros(2, dtype=np.int64)
+            np.zeros((count, int(case.grids.start[-1]))), np.zeros(2, dtype=np.int64)
         ),
         touched=accounts.Touched(
             slot=np.full(held, -1, dtype=np.int32),
             rows=np.zeros(held, dtype=accounts.TOUCH).view(np.recarray),
-            rest=np.zeros(len(plan.hold.legs)),
+            rest=np.zeros(len(case.hold.legs)),
             used=np.zeros(2, dtype=np.int64),
         ),
         flows=cascade.Flows(
             counts=np.zeros((cascade.KINDS, count), dtype=np.int64),
             later=np.zeros((ring, count), dtype=np.int64),
-            demand=np.zeros(len(plan.per_demand), dtype=np.int64),
+            demand=np.zeros(len(case.venues), dtype=np.int64),
         ),
         watch=np.zeros(2 * held, dtype=np.int32),
         root=np.zeros(2 * held, dtype=np.int32),
@@ -291,7 +289,7 @@ def state_of(
         reach=np.zeros(2 * held),
         looked=np.zeros(2 * held, dtype=np.int32),
         due=np.zeros(held, dtype=np.int32),
-        free=np.zeros(len(plan.owner_start) - 1),
+        free=np.zeros(len(case.owner_start) - 1),
         log=cascade.Log(
             np.zeros(log_rows, dtype=cascade.NOTE).view(np.recarray),
             np.zeros(1, dtype=np.int64),

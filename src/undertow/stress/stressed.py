@@ -51,7 +51,7 @@ class Stressed:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def calm(cls, snapshot: Snapshot) -> Stressed:
+    def calm(cls, snapshot: Snapshot, *, correlation: FloatMatrix | None = None) -> Stressed:
         """The snapshot as it is: nothing moved, nothing broke."""
         universe = snapshot.universe
         assets, venues = len(universe.assets), len(universe.venues)
@@ -71,7 +71,7 @@ class Stressed:
         for name in ("oracle_rounds", "oracle_lag_us"):
             columns[name] = np.zeros(instruments, dtype=np.int64)
         columns = {name: frozen(column) for name, column in columns.items()}
-        return cls(snapshot, **columns)
+        return cls(snapshot, **columns, correlation=correlation)
 
     def __repr__(self) -> str:
         moved = int((self.factor != 0.0).sum())

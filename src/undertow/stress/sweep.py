@@ -7,7 +7,8 @@ depends on its index alone, and sums over accounts are whole counts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -18,7 +19,7 @@ import polars as pl
 from undertow.errors import StateError
 from undertow.fanout import Executor, Serial
 from undertow.kernels import cascade, sweep
-from undertow.state import FloatColumn, FloatMatrix
+from undertow.state import BoolColumn, FloatColumn, FloatMatrix, KeyColumn
 from undertow.state.arrays import frozen
 from undertow.stress.cascade import settle
 from undertow.stress.lanes import Bounds, boxes_of, room_of
@@ -29,7 +30,8 @@ from undertow.stress.stressed import Stressed
 from undertow.stress.tails import Tail, expected_shortfall, value_at_risk
 
 LANES = 32
-_BATCHES_A_TASK = 4
+MOST_RISE = 16.0  # of what is held: sums have room for no more
+_CHUNK = 16_384  # scenarios that are drawn, and put in order of severity, at a time
 
 
 class Draws(Protocol):
@@ -155,12 +157,14 @@ def run_sweep(
     """Draw `count` joint scenarios and follow each to its end.
 
     The book is first settled at zero shock, unless told otherwise. Factor moves are added to those
-    of `stressed`; a vault of scenarios is never held at once, only its summaries.
+    of `stressed`. Scenarios of like severity are followed side by side, since they call the same
+    accounts; results stand in the order of the draws.
 
     Raises
     ------
     StateError
-        When nothing is asked for.
+        When nothing is asked for, when `stressed` is of another snapshot than the plan, or when
+        prices rose so far that sums have no room for them.
     """
     if count < 1 or lanes < 1:
         raise StateError(f"count was {count} and lanes {lanes}; both must be at least 1")
@@ -168,24 +172,36 @@ def run_sweep(
     quiet = settle(plan, options) if settled else None
     base = quiet.plan if quiet else plan
     start = stressed or Stressed.calm(plan.snapshot)
-    job = _Job(base, start, options, draws, seed, lanes)
-    size = lanes * _BATCHES_A_TASK
-    tasks = [(first, min(size, count - first)) for first in range(0, count, size)]
+    if start.snapshot is not plan.snapshot and start.snapshot is not base.snapshot:
+        raise StateError(
+            "stressed is of another snapshot than the plan",
+            hint="start from Stressed.calm(plan.snapshot)",
+        )
+    job = _Job(base, start, options, lanes)
     executor = executor or Serial()
     rows = np.zeros(count, dtype=sweep.SUMMARY)
     venues, assets = len(base.per_demand), len(base.snapshot.universe.assets)
     by_venue = np.zeros((count, sweep.SUMS, venues))
     by_asset = np.zeros((count, sweep.SUMS, assets))
+    weight = np.bincount(base.snapshot.universe.asset_of, weights=_weight(base), minlength=assets)
     done = 0
-    for (first, many), answer in zip(
-        tasks, executor.map(_followed, tasks, shared=job), strict=True
-    ):
-        rows[first : first + many] = answer[0]
-        by_venue[first : first + many] = answer[1]
-        by_asset[first : first + many] = answer[2]
-        done += many
+    places: deque[KeyColumn] = deque()
+
+    def tasks() -> Iterator[FloatMatrix]:
+        for first in range(0, count, _CHUNK):
+            moves = draws.draw(seed, first, min(_CHUNK, count - first)) + start.factor
+            order = np.argsort(base.pricing.asset_moves(moves) @ weight, kind="stable")
+            for part in np.array_split(order, -(-len(order) // lanes)):
+                places.append(first + part)
+                yield moves[part]
+
+    for answer in executor.map(_followed, tasks(), shared=job):
+        at = places.popleft()
+        rows[at], by_venue[at], by_asset[at] = answer
+        done += len(at)
         if progress is not None:
             progress(done, count)
+    _require_room(base, rows)
     return Sweep(
         base, options, seed, rows, frozen(by_venue), frozen(by_asset), quiet and quiet.cascade
     )
@@ -198,8 +214,6 @@ class _Job:
     plan: Plan
     stressed: Stressed
     options: Options
-    draws: Draws
-    seed: int
     lanes: int
 
     def __getstate__(self) -> dict[str, Any]:
@@ -238,23 +252,46 @@ class _Kit:
         case = case_of(plan, job.stressed, options)
         trigger = max(case.switches.buffer, 1.0)
         bounds = Bounds.of(plan, trigger, hold=case.hold, vol=case.vol)
-        gross = plan.gross_usd
         return cls(
             plan,
             case,
             bounds,
             room_of(plan, case, job.lanes, options.max_rounds),
             boxes_of(plan, bounds, job.lanes),
-            gross / max(float(gross.sum()), 1e-300),
+            _weight(plan),
         )
 
 
-def _followed(job: _Job, task: tuple[int, int]) -> tuple[Any, FloatMatrix, FloatMatrix]:
-    """Follow the scenarios from `first` on, `many` of them."""
-    first, many = task
-    kit = job.kit()
+def _weight(plan: Plan) -> FloatColumn:
+    """What an instrument counts in the price index: its share of all held that is no money."""
+    gross = plan.gross_usd * _priced(plan)
+    return gross / max(float(gross.sum()), 1e-300)
+
+
+def _priced(plan: Plan) -> BoolColumn:
+    """Instruments that are in the index: neither money nor options."""
+    priced: BoolColumn = (plan.insts["kind"] == 0) & (plan.insts["money"] == 0)
+    return priced
+
+
+def _require_room(plan: Plan, rows: Any) -> None:
+    """Refuse sums of scenarios in which prices rose out of all proportion."""
+    gross = plan.gross_usd
+    share = float(gross[_priced(plan)].sum()) / max(float(gross.sum()), 1e-300)
+    risen = -share * np.minimum(rows["first_fall"], rows["final_fall"])
+    wild = np.flatnonzero(risen > MOST_RISE - 1.0)
+    if len(wild):
+        raise StateError(
+            f"in scenario {wild[0]} what is held would be worth more than {MOST_RISE:g} times as "
+            "much as before",
+            hint="check the volatilities and the horizon of the draws",
+        )
+
+
+def _followed(job: _Job, moves: FloatMatrix) -> tuple[Any, FloatMatrix, FloatMatrix]:
+    """Follow scenarios side by side, given their factor moves."""
+    many, kit = len(moves), job.kit()
     plan, stressed = kit.plan, job.stressed
-    moves = job.draws.draw(job.seed, first, many) + stressed.factor
     shocks = np.stack([np.stack(shocks_of(plan, stressed.put("factor", slice(None), row)))
                        for row in moves])  # fmt: skip
     venues, assets = len(plan.per_demand), len(plan.snapshot.universe.assets)
@@ -267,11 +304,10 @@ def _followed(job: _Job, task: tuple[int, int]) -> tuple[Any, FloatMatrix, Float
     )
     log = cascade.Log(np.zeros(0, dtype=cascade.NOTE).view(np.recarray), np.zeros(1, np.int64))
     funds = plan.snapshot.funds
-    for lo in range(0, many, job.lanes):
-        sweep.sweep_batch(
-            lo, min(lo + job.lanes, many), kit.case, shocks, funds.insurance * stressed.fund_mult,
-            funds.backstop * stressed.fund_mult, kit.bounds.lines, plan.holders, plan.deposits,
-            kit.room, kit.boxes, log, np.ones(venues), tally,
-        )  # fmt: skip
+    sweep.sweep_batch(
+        0, many, kit.case, shocks, funds.insurance * stressed.fund_mult,
+        funds.backstop * stressed.fund_mult, kit.bounds.lines, plan.holders, plan.deposits,
+        kit.room, kit.boxes, log, np.ones(venues), tally,
+    )  # fmt: skip
     job.give_back(kit)
     return np.asarray(tally.summary), tally.by_venue, tally.by_asset

@@ -212,6 +212,34 @@ def share_of_tail(
     )
 
 
+def tails_by(
+    parts: Any, names: Sequence[str], *, q: float = 0.99, level: float = 0.95
+) -> pl.DataFrame:
+    """Value at risk and shortfall of each part on its own, with bands, a row each.
+
+    Worst days of different parts are different days, so these do not add up to those of the whole;
+    `share` is the part's share of the shortfall of the whole, and does. The largest shortfall
+    stands first.
+
+    Raises
+    ------
+    StateError
+        As `share_of_tail`.
+    """
+    whole = share_of_tail(parts, names, q=q).to_polars()
+    lost: FloatMatrix = np.asarray(parts, dtype=np.float64)
+    rows = []
+    for k, name in enumerate(names):
+        risk = value_at_risk(lost[:, k], q=q, level=level)
+        fall = expected_shortfall(lost[:, k], q=q, level=level)
+        row: dict[str, Any] = {"part": name}
+        for what, tail in (("var", risk), ("es", fall)):
+            row |= {what: tail.value, f"{what}_low": tail.low, f"{what}_high": tail.high}
+        rows.append(row)
+    frame = pl.DataFrame(rows).join(whole.select("part", "share"), on="part", how="left")
+    return frame.sort("es", "part", descending=[True, False])
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Sample:
     """Losses in order, the share of scenarios that each stands for, and their quantile."""
