@@ -288,7 +288,9 @@ class Blocked:
             _holders=laid.holders,
             _row=np.zeros(1, dtype=sweep.SUMMARY).view(np.recarray),
             _ways=_ways(plan, blocks),
-            _called_by=np.zeros(len(plan.owner_start) - 1, dtype=np.uint64),
+            _called_by=np.zeros(
+                (len(plan.owner_start) - 1, -(-len(plan.per_demand) // 64)), dtype=np.uint64
+            ),
         )
 
     def run(self, stressed: Stressed, options: Options | None = None) -> Totals:

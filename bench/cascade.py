@@ -136,6 +136,7 @@ def _steady(plan: Plan, moves: FloatMatrix, executor: Executor) -> tuple[Sweep, 
     pace, and what is left of the first is preparation.
     """
     some = moves[::4]
+    _spent(plan, some[:2], executor)  # whatever happens but once in a process
     _, short = _spent(plan, some, executor)
     many, long = _spent(plan, moves, executor)
     each = (long - short) / (len(moves) - len(some))
@@ -280,7 +281,8 @@ def cascade_growth() -> Result:
     by_size = ["| accounts | legs | ms a scenario | closed | rounds |", "|---|---|---|---|---|"]
     for size in GROWING:
         plan, _ = _plan(size)
-        moves = stratified(plan, DRAWN, COMPARED)
+        kept = min(DRAWN, COMPARED * (MANY_ACCOUNTS // size))  # small books need more for a time
+        moves = stratified(plan, DRAWN, kept)
         many, each, prepared = _steady(plan, moves, Serial())
         closed, taken = (float(many.rows[k].mean()) for k in ("accounts", "rounds"))
         legs = len(plan.hold.legs)

@@ -184,6 +184,14 @@ def test_the_list_has_every_replay(typed: Typed) -> None:
     assert all(fact["source"] for each in found for fact in each["facts"])
 
 
+@pytest.mark.parametrize("target", ["inf", "nan", 0, -1])
+def test_reverse_needs_a_loss_that_can_be_reached(typed: Typed, target: object) -> None:
+    for scenario in ((), ("--scenario", "fall.toml")):
+        code, out, err = typed("reverse", "--target", target, *scenario, "--world", "tiny")
+        assert (code, out) == (2, "")
+        assert f"--target was {target}; give a finite loss in USD above 0" in err
+
+
 def test_reverse_says_how_large_a_scenario_must_be(typed: Typed) -> None:
     asked = ("reverse", "--world", "tiny", "--scenario", "2020-03-12", "--of", "liquidated")
     told = as_json(typed, *asked, "--target", 1_000)

@@ -269,6 +269,12 @@ WRONG = {
     "a short past": (
         ("--draws", "filtered", "--history", "short.csv"), "it needs at least 23 rows"
     ),
+    "a past that stood still": (
+        ("--draws", "historical", "--history", "still.csv"), "the price of BTC, ETH never moves"
+    ),
+    "a past without a price": (
+        ("--draws", "historical", "--history", "void.csv"), "there is none at all of ETH"
+    ),
     "no past": (("--draws", "historical"), "there is no history in 365 days of the book"),
     "no such past": (("--history", "nowhere.csv"), "nowhere.csv: there is no such file"),
     "another ending": (("--history", "prices.xls"), "give a .csv or .parquet file"),
@@ -300,6 +306,8 @@ def test_what_cannot_be_drawn_is_said_in_one_line(files: Typed, tmp_path: Path, 
         "order": "asset,BTC,ETH\nETH,1,0.5\nBTC,0.5,1\n",
         "undated": "date,BTC,ETH\nyesterday,1,2\n",
         "short": PRICES.head(20).write_csv(),
+        "still": PRICES.with_columns(BTC=1.0, ETH=1.0).write_csv(),
+        "void": PRICES.with_columns(ETH=pl.lit("")).write_csv(),
     }.items():  # fmt: skip
         (tmp_path / f"{name}.csv").write_text(text)
     code, out, err = files("--monte-carlo", 100, "--world", "tiny", *words)
@@ -307,6 +315,22 @@ def test_what_cannot_be_drawn_is_said_in_one_line(files: Typed, tmp_path: Path, 
     assert not out
     assert expected in err
     assert err.strip().count("\n") == 0
+
+
+def test_a_count_has_a_short_name_wherever_it_stands(typed: Typed) -> None:
+    long = json.loads(typed("fall.toml", "--monte-carlo", 3, "--world", "tiny", "--json")[1])
+    assert long["scenarios"] == 3
+    for words in (
+        ("fall.toml", "-n", 3), ("fall.toml", "-n3"), ("-n", 3, "fall.toml"),
+        ("sweep", "fall.toml", "-n", 3),
+    ):  # fmt: skip
+        code, out, err = typed(*words, "--world", "tiny", "--json")
+        assert code == 0, err
+        assert json.loads(out) == long
+    for count in ("-n", "--monte-carlo"):
+        code, out, err = typed("run", "fall.toml", count, 3, "--world", "tiny")
+        assert (code, out) == (2, "")
+        assert "say `undertow stress sweep`" in err
 
 
 def test_a_count_that_is_none_or_too_large_is_refused(typed: Typed) -> None:

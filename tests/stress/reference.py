@@ -39,7 +39,7 @@ PARTIES = (
 )  # fmt: skip
 TOTALS = (
     "sold", "closed_usd", "repaid_usd", "bad_usd", "short_usd", "gain_usd", "cut_usd", "paid_usd",
-    "impact_usd",
+    "given_usd", "impact_usd",
 )  # fmt: skip
 _STEP = 1e-4  # of the forward, for the delta of an option that is sold
 _STILL = 1e-12  # share of a loan's collateral under which nothing is converted
@@ -817,7 +817,8 @@ class _Run:
             self.published[k], self.published_at[k] = late, number
         shown = self.published[k]
         recent = path[max(number - lag, 0) : number + 1]
-        return shown, any(abs(float(p[k]) - shown) > slack * shown for p in recent)
+        on_its_way = any(abs(float(p[k]) - shown) > slack * shown for p in recent)
+        return shown, on_its_way  # what only a heartbeat tells is not waited for
 
     # -- health
 
@@ -966,8 +967,8 @@ class _Run:
         if mechanism == SLICES:
             return self._propose_slice(account, judged, r)
         if not account.of(COLLATERAL) and (mechanism == PAIR or account.cash <= 0.0):
-            if not account.of(DEBT):
-                return None
+            if not account.of(DEBT) or not self.venue_terms[account.venue].deficit:
+                return None  # nothing to take: the debt stays, and the account under water
             return Proposal(account, 0.0, lambda _: self._write_off(account, r))
         if mechanism == PAIR:
             return self._propose_pair(account, judged, r)
@@ -991,9 +992,9 @@ class _Run:
         repaid, seized, bonus = close_pair(terms, pair)
         if repaid <= 0.0 or seized <= 0.0:
             return None
-        if not self._pays(terms, (held, seized), (owed, repaid), r):
-            return None
         cut = held.fee * (seized - seized / (1.0 + bonus))
+        if not self._pays(terms, (held, seized - cut), (owed, repaid), r):
+            return None
 
         def act(scale: float) -> None:
             qty = (
@@ -1012,7 +1013,7 @@ class _Run:
             )  # fmt: skip
             self._touch(account, r)
             lost = 0.0
-            if not account.of(COLLATERAL):
+            if terms.deficit and not account.of(COLLATERAL):
                 lost = self._lose_debts(account, r)
             self._note(r, account, held.inst, owed.inst, "pair", qty, seized * scale,
                        repaid * scale, lost)  # fmt: skip
@@ -1035,16 +1036,13 @@ class _Run:
             fee = math.fsum(leg.fee * values[leg.row] for leg in held) / all_held
         done = close_whole(terms, all_held, rest, bonus)
         first, dearest = self._largest(held, r.seen), self._largest(owed, r.seen)
-        if (
-            first
-            and dearest
-            and not self._pays(
-                terms, (first, done.seized), (dearest, done.repaid + done.penalty), r
-            )
-        ):
-            return None
-        cut = done.penalty + fee * done.gain
-        gain = done.gain * (1.0 - fee)
+        absorbed = bool(terms.returns_surplus)  # by the protocol, which asks nobody for money
+        kept = done.gain if absorbed else fee * done.gain
+        cut, gain = done.penalty + kept, done.gain - kept
+        if first and dearest and not absorbed:
+            taken, paid = done.seized - kept, done.repaid + done.penalty + done.credit
+            if not self._pays(terms, (first, taken), (dearest, paid), r):
+                return None
 
         def act(scale: float) -> None:
             if account.band is not None:
@@ -1073,28 +1071,29 @@ class _Run:
                 liquidators=gain * scale, protocol=cut * scale,
             )  # fmt: skip
             self._touch(account, r, emptied=scale == 1.0)
-            taken = first.inst if first else NONE
-            self._note(r, account, taken, owed[0].inst, "whole", done.seized * scale,
+            at = first.inst if first else NONE
+            self._note(r, account, at, owed[0].inst, "whole", done.seized * scale,
                        done.seized * scale, done.repaid * scale, lost)  # fmt: skip
 
-        return Proposal(account, done.repaid, act)
+        return Proposal(account, 0.0 if absorbed else done.repaid, act)
 
     def _pays(
         self, terms: VenueTerms, taken: tuple[Leg, float], repaid: tuple[Leg, float], r: Round
     ) -> bool:
-        """Whether a liquidator who sells what it takes is not left with a loss.
+        """Whether a liquidator who sells what it keeps, alone, is not left with a loss.
 
         Of an account with several legs as if all were in the largest, on either side.
         """
         if not self.options.profitable:
             return True
-        held, seized = taken
+        held, kept = taken
         owed, paid = repaid
-        carried, qty = self.carried[held.inst], seized / r.seen[held.inst]
+        carried, qty = self.carried[held.inst], kept / r.seen[held.inst]
         fetched = qty * r.market[held.inst]
-        if carried.spot_pool is not None:
-            depth = self.pools[carried.spot_pool].depth
-            fetched *= math.exp(-0.5 * qty * carried.spot_rate / depth)
+        pool = carried.spot_pool
+        if pool is not None:
+            volume = qty * carried.spot_rate / self.thin[pool]
+            fetched *= self.pools[pool].average(self.sold_into[pool], volume)
         cost = paid / r.seen[owed.inst] * r.market[owed.inst]
         return fetched >= cost + terms.gas_usd
 
@@ -1291,6 +1290,7 @@ class _Run:
         account.on_edge = True
         account.cash += usd
         self.free_usd[account.owner] -= usd
+        self._book("given_usd", account.legs[0].inst, usd)
         r.acted.add(account.row)  # the money was its owner's before
         self._note(r, account, NONE, NONE, "top up", usd, usd, 0.0, 0.0)
         return True

@@ -26,6 +26,7 @@ TOTALS = {
     "gain_usd": cascade.GAIN,
     "cut_usd": cascade.CUT,
     "paid_usd": cascade.PAID,
+    "given_usd": cascade.GIVEN,
 }
 _STATES = ("touched", "touched", "emptied", "touched")
 
@@ -75,6 +76,7 @@ def run_engine(
     kernels.start_over(case, state, common, insurance, backstop)
     scale = np.ones(len(plan.closing))
     count, outcome = kernels.run_rounds(case, state, common, plan.holders, scale)
+    assert (state.touched.slot >= -1).all()  # no mark of the watch list is left behind
     quanta = {name: case.insts["per_qty" if name == "sold" else "per_usd"] for name in TOTALS}
     return Run(
         rounds=count,

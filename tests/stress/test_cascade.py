@@ -28,6 +28,7 @@ from undertow.stress import (
     scenario_names,
     settle,
 )
+from undertow.stress.aftermath import amplification
 from undertow.stress.cascade import LEAK
 from undertow.stress.coverage import LOWER_BOUND, RESIDUAL, SCALED, Coverage
 from undertow.stress.damage import Counterfeit
@@ -134,6 +135,14 @@ def test_sales_move_prices_along_the_curve_and_the_seller_pays_for_it(tiny: Snap
     weighted = 1 - 0.8 * (40_000 * pool + 80_000 * pool**2) / 120_000
     assert found.final_fall == pytest.approx(weighted * 120_000 / 140_000)
     assert found.amplification == pytest.approx(weighted / 0.2)
+
+
+def test_amplification_is_final_over_first_whichever_way_prices_went() -> None:
+    first = [0.2, -0.2, 0.1, -0.1, 0.0, 0.0, 1e-12]
+    final = [0.5, -0.5, -0.1, 0.2, 0.0, 0.3, 0.3]
+    found = amplification(first, final)
+    assert found.to_list() == pytest.approx([2.5, 2.5, -1.0, -2.0, None, None, None])
+    assert amplification([], []).to_list() == []
 
 
 def test_without_a_shock_a_healthy_book_does_nothing(tiny: Snapshot, demo: Plan) -> None:

@@ -281,12 +281,19 @@ def test_gaps_are_left_out_and_counted_and_absent_assets_named() -> None:
     assert not history.moves[:, universe.code("asset", "BTC")].any()
 
 
+def test_money_may_stand_still() -> None:
+    panel, universe = tiny_panel(ETH=[1.0, 2.0, 3.0], USDC=[1.0, 1.0, 1.0])
+    assert not history_from_panel(panel, universe).moves[:, universe.code("asset", "USDC")].any()
+
+
 @pytest.mark.parametrize(
     ("series", "words"),
     [
         ({"other": [1.0, 2.0, 3.0]}, "no series of 'prices' is called like an asset"),
         ({"ETH": [1.0, float("nan"), 3.0]}, "2 instants of 'prices' have every price"),
         ({"ETH": [1.0, 0.0, 3.0]}, "not positive"),
+        ({"ETH": [2.0] * 4, "BTC": [1.0, 2.0, 3.0, 4.0]}, "the price of ETH never moves"),
+        ({"ETH": [2.0] * 3, "BTC": [float("nan")] * 3}, "there is none at all of BTC"),
     ],
 )
 def test_a_panel_without_prices_is_refused(series: dict[str, list[float]], words: str) -> None:

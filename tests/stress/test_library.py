@@ -6,6 +6,7 @@ from dataclasses import replace
 from math import exp
 
 import numpy as np
+import polars as pl
 import pytest
 
 from undertow.errors import StateError
@@ -115,6 +116,59 @@ def test_the_capped_oracle_shows_what_the_cap_allowed(wide: Snapshot) -> None:
     assert after.oracle_factor[inst] == pytest.approx(1.0 - 0.0285)
     assert np.count_nonzero(after.oracle_factor != 1.0) == 1
     assert not after.factor.any()
+
+
+def short_of_crv() -> Snapshot:
+    """The loan of November 2022 alone: 92 m CRV owed against 63.6 m USDC, CRV at 0.464 USD."""
+    world = tiny_world()
+    tables = dict(world.present)
+
+    def put(table: str, names: tuple[str, ...], rows: list[tuple[object, ...]], *, keep: bool,
+            **more: object) -> None:  # fmt: skip
+        first = tables[table].head(1).select(pl.exclude(*names, *more))
+        new = pl.DataFrame(rows, schema=list(names), orient="row")
+        new = new.with_columns(**{name: pl.lit(value) for name, value in more.items()})
+        new = new.join(first, how="cross").select(tables[table].columns)
+        new = new.cast(dict(tables[table].schema))
+        tables[table] = pl.concat([tables[table], new]) if keep else new
+
+    put("assets", ("asset", "symbol", "sector"), [("CRV", "CRV", "finance")], keep=True)
+    put("venues", ("venue", "kind"), [("books", "spot")], keep=True, profile=None, chain=None)
+    named = [("aave-v3:CRV", "aave-v3", "CRV", "reserve"), ("books:CRV", "books", "CRV", "spot")]
+    put("instruments", ("instrument", "venue", "symbol", "kind"), named, keep=True, asset="CRV")
+    prices = [("aave-v3:CRV", "oracle", 0.464), ("books:CRV", "mark", 0.464)]
+    put("prices", ("instrument", "kind", "price"), prices, keep=True)
+    sides = [("books:CRV", side, 2e9) for side in ("bid", "ask")]
+    put("depth", ("instrument", "side", "qty"), sides, keep=True)
+    terms = [("ltv", 0.5), ("liquidation_threshold", 0.6), ("liquidation_bonus", 0.05)]
+    put("risk_params", ("name", "value"), terms, keep=True, instrument="aave-v3:CRV")
+    money = (pl.col("instrument") == "aave-v3:USDC") & (pl.col("name") == "liquidation_threshold")
+    tables["risk_params"] = tables["risk_params"].with_columns(
+        value=pl.when(money).then(0.88).otherwise(pl.col("value"))
+    )
+    put("oracles", ("venue", "instrument"), [("aave-v3", "aave-v3:CRV")], keep=True)
+    put("reserves", ("instrument", "supplied", "borrowed"), [("aave-v3:CRV", 1.2e8, 9.2e7)],
+        keep=True)  # fmt: skip
+    put("venue_funds", ("amount_usd",), [(1e9,)], keep=False)
+    put("accounts", ("account",), [(1,)], keep=False, owner=1)
+    legs = [("aave-v3:USDC", "collateral", 6.36e7), ("aave-v3:CRV", "debt", -9.2e7)]
+    put("positions", ("instrument", "kind", "qty"), legs, keep=False, account=1, entry=None)
+    for name in ("claims", "free_assets"):
+        tables[name] = tables[name].clear()
+    return Snapshot.from_tables(tables, world.ts)
+
+
+def test_a_short_in_crv_is_closed_and_leaves_bad_debt() -> None:
+    scenario = load_scenario("2022-11-22-crv")
+    found = run_cascade(short_of_crv(), scenario, check=True)
+    k = found.plan.snapshot.universe.code("instrument", "aave-v3:CRV")
+    owed = 9.2e7 * (1.0 + 24.0 * 0.000685) * 0.464 * 1.45
+    # the collateral of 63.6 m pays for itself less the bonus of 5 %; the rest is the lenders' loss
+    assert found.outcome is Outcome.SETTLED
+    assert found.bad.sum() == pytest.approx(owed - 6.36e7 / 1.05)
+    assert found.closed.sum() == pytest.approx(6.36e7)
+    assert found.settled is None
+    assert found.final[k] > found.shocked[k]  # who repays has to buy it
 
 
 def test_an_unknown_replay_is_answered_with_the_nearest() -> None:

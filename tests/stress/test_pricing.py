@@ -13,8 +13,10 @@ from hypothesis.extra import numpy as stnp
 
 from undertow.errors import StateError
 from undertow.kernels import options as kernel
+from undertow.kernels.cascade import KEEPER
 from undertow.rules.snapshot import Snapshot
 from undertow.state import Claims
+from undertow.stress.plan import Plan
 from undertow.stress.pricing import (
     LEVERAGED,
     POOLED,
@@ -22,7 +24,6 @@ from undertow.stress.pricing import (
     TIED,
     WIPED_OUT,
     PricingMap,
-    impermanent_loss,
 )
 from undertow.stress.worth import asset_prices, peg_deviations
 from undertow.worlds import World
@@ -113,17 +114,6 @@ def test_a_pool_share_is_worth_twice_the_root_of_both_its_reserves(
     assert exp(of(wide, moves, "aave-v3:LP")) == pytest.approx(after / before, rel=1e-12)
 
 
-@given(st.floats(0.01, 100.0))
-def test_a_pool_share_never_beats_holding_its_halves(ratio: float) -> None:
-    x, y = 10.0, 1_000.0  # base and quote; at a price of 100 both halves are worth the same
-    price = 100.0 * ratio
-    base = sqrt(x * y / price)  # what arbitrage leaves in the pool
-    pool, held = base * price + x * y / base, x * price + y
-    lost = float(impermanent_loss(ratio))
-    assert lost == pytest.approx(pool / held - 1.0, abs=1e-12)
-    assert lost <= 1e-15
-
-
 @given(st.floats(-0.3, 0.5))
 def test_leveraged_tokens_answer_a_return_by_their_leverage(
     wide: Snapshot, pricing: PricingMap, r: float
@@ -145,6 +135,27 @@ def test_leveraged_tokens_trade_what_brings_their_balance_sheet_back(
     assert np.count_nonzero(sold) <= 1
     if abs(r) > 1e-6:
         assert np.sign(sold[eth]) == -np.sign(r)  # both sell into a fall
+
+
+def test_managers_of_leveraged_tokens_trade_units_of_what_their_reference_is_sold_as(
+    wide: Snapshot, pricing: PricingMap
+) -> None:
+    plan = Plan.of(wide)
+    rows = plan.keepers
+    assert rows.dtype == KEEPER
+    assert [wide.universe.instruments[k] for k in rows["inst"]] == ["aave-v3:ETH"] * 2
+    # 3 x 2 x 100 m USD and -1 x -2 x 100 m USD, in ETH of 2,000 USD
+    assert sorted(rows["strength"]) == pytest.approx([100_000.0, 300_000.0])
+    for r in (-0.3, 0.01, 0.5):
+        sold = pricing.rebalancing_usd(factors(wide, ETH=log(1.0 + r)))
+        traded = (rows["strength"] * plan.insts["start"][rows["inst"]]).sum() * r
+        assert -sold[wide.universe.code("asset", "ETH")] == pytest.approx(traded, rel=1e-12)
+
+
+def test_nobody_rebalances_where_no_token_is_leveraged(traded: Snapshot) -> None:
+    rows = Plan.of(traded).keepers
+    assert rows.dtype == KEEPER
+    assert rows.shape == (0,)
 
 
 def test_a_token_that_lost_everything_keeps_a_price(wide: Snapshot, pricing: PricingMap) -> None:

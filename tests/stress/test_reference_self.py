@@ -60,6 +60,19 @@ def inst(result_of: Stressed, name: str) -> int:
     return result_of.universe.code("instrument", name)
 
 
+def with_numbers(world: World, **given: Any) -> Snapshot:
+    """The tiny world with numbers of the lending venue; tables among them take others' place."""
+    changes = {name: given.pop(name) for name in tuple(given) if name in world.tables}
+    params = world.tables["risk_params"]
+    rows = [
+        params.head(1).with_columns(
+            instrument=pl.lit(None, pl.String), name=pl.lit(name), value=pl.lit(value)
+        )
+        for name, value in given.items()
+    ]
+    return snapshot_of(world, risk_params=pl.concat([params, *rows]), **changes)
+
+
 def with_profile(world: World, venue: str, profile: str) -> dict[str, pl.DataFrame]:
     here = pl.col("venue") == venue
     named = pl.when(here).then(pl.lit(profile)).otherwise(pl.col("profile"))
@@ -93,6 +106,34 @@ def test_debt_without_collateral_is_its_suppliers_loss(tiny: World) -> None:
     assert result.totals["repaid_usd"].sum() == pytest.approx(8_000.0 / 1.05)
     assert won(result, "suppliers") == pytest.approx(8_000.0 / 1.05 - 10_000.0)
     assert result.status[0] == "emptied"
+
+
+def test_debt_that_a_venue_does_not_write_off_stays_under_water(tiny: World) -> None:
+    snapshot = snapshot_of(tiny, **with_profile(tiny, "aave-v3", "aave-v2"))
+    result = run(shocked(snapshot, ETH=800.0))
+    # 8,000 of ETH: halves of 5,000 and 2,500 are repaid, then as much as the last 125 USD pay
+    assert result.acted == [1, 1, 1, 0]
+    assert result.settled
+    assert result.qty[:2] == pytest.approx([0.0, 8_000.0 / 1.05 - 10_000.0])
+    assert result.totals["bad_usd"].sum() == 0.0
+    assert won(result, "suppliers") == 0.0
+    assert result.status[0] == "touched"
+
+
+@pytest.mark.parametrize(("profile", "acted"), [("aave-v2", [0]), ("aave-v3", [1, 0])])
+def test_an_account_found_without_collateral_is_written_off_where_the_venue_does(
+    tiny: World, profile: str, acted: list[int]
+) -> None:
+    backs = (pl.col("account") == 1) & (pl.col("kind").cast(pl.String) == "collateral")
+    snapshot = snapshot_of(
+        tiny,
+        positions=tiny.tables["positions"].filter(~backs),
+        **with_profile(tiny, "aave-v3", profile),
+    )
+    result = run(Stressed.calm(snapshot))
+    assert result.acted == acted
+    assert result.totals["bad_usd"].sum() == pytest.approx(10_000.0 * acted[0])
+    assert result.qty[0] == pytest.approx(-10_000.0 * (1 - acted[0]))
 
 
 def test_a_vault_loses_the_share_of_a_reserve_that_went_bad(tiny: World) -> None:
@@ -131,14 +172,58 @@ def test_liquidators_carry_no_more_than_their_capacity_a_round(tiny: World) -> N
 
 
 def test_nobody_liquidates_where_gas_costs_more_than_the_bonus_brings(tiny: World) -> None:
-    params = tiny.tables["risk_params"]
+    options = Options(impact=Impact.NONE, profitable=True)
     for gas, acted in ((249.0, [1, 0]), (251.0, [0])):
-        row = params.head(1).with_columns(
-            instrument=pl.lit(None, pl.String), name=pl.lit("gas_usd"), value=pl.lit(gas)
-        )
-        snapshot = snapshot_of(tiny, risk_params=pl.concat([params, row]))
-        options = Options(impact=Impact.NONE, profitable=True)
+        snapshot = with_numbers(tiny, gas_usd=gas)
         assert run(shocked(snapshot, ETH=1_200.0), options).acted == acted
+
+
+def test_what_the_protocol_takes_of_the_bonus_is_no_income_of_a_liquidator(tiny: World) -> None:
+    options = Options(impact=Impact.NONE, profitable=True)
+    for gas, acted in ((149.0, [1, 0]), (151.0, [0])):
+        snapshot = with_numbers(tiny, gas_usd=gas, protocol_fee=0.4)
+        assert run(shocked(snapshot, ETH=1_200.0), options).acted == acted
+
+
+def test_a_bidder_in_an_auction_pays_the_penalty_once(tiny: World) -> None:
+    options = Options(impact=Impact.NONE, profitable=True)
+    gain = 11_300.0 * 0.05
+    for gas, acted in ((gain - 1.0, 1), (gain + 1.0, 0)):
+        snapshot = with_numbers(tiny, gas_usd=gas, **with_profile(tiny, "aave-v3", "sky"))
+        assert run(shocked(snapshot, ETH=1_200.0), options).acted[0] == acted
+
+
+@pytest.mark.parametrize(("spared", "closed"), [(0.99, 0), (1.01, 1)])
+def test_a_liquidator_reckons_with_the_fall_of_its_own_sale(
+    tiny: World, spared: float, closed: int
+) -> None:
+    stressed = shocked(snapshot_of(tiny), BTC=26_000.0)
+    # 10,500 USD of BTC for 10,000: along a line down from 1, that pays while qty / (2 d) is less
+    # than 500 / 10,500; the pool is 10 BTC deep
+    depth = 10_500.0 / 26_000.0 * 10_500.0 / 1_000.0
+    stressed = stressed.put("depth_mult", slice(None), depth / 10.0 * spared)
+    options = Options(impact=Impact.LINEAR, profitable=True, max_rounds=1)
+    assert run(stressed, options).status[2] == ("untouched", "touched")[closed]
+
+
+@pytest.mark.parametrize(("depth", "pays"), [(8.4, False), (8.6, True)])
+def test_a_liquidator_reckons_with_what_was_sold_before_and_with_depth_that_left(
+    tiny: World, depth: float, pays: bool
+) -> None:
+    stressed = shocked(snapshot_of(tiny), BTC=27_500.0)
+    stressed = stressed.put("depth_mult", slice(None), depth / 10.0)
+    options = Options(
+        impact=Impact.LINEAR, profitable=True, withdrawal=1.5, max_rounds=2,
+        deleveraging=Deleveraging.NONE,
+    )  # fmt: skip
+    result = run(stressed, options)
+    # account 2 loses its contract first: half a BTC at spot, and depth falls to 1 - 1.5 * 0.3125
+    fallen = 27_500.0 * (1.0 - 0.5 / depth)
+    assert result.path[1][inst(stressed, BTC)] == pytest.approx(fallen)
+    volume = 10_500.0 / fallen / 0.53125
+    average = 1.0 - volume / (2.0 * (depth - 0.5))
+    assert (10_500.0 * average >= 10_000.0) == pays
+    assert (result.status[2] == "touched") == pays
 
 
 def test_a_protocol_that_takes_all_collateral_credits_the_owner(tiny: World) -> None:
@@ -146,7 +231,18 @@ def test_a_protocol_that_takes_all_collateral_credits_the_owner(tiny: World) -> 
     result = run(shocked(snapshot, ETH=1_200.0))
     assert result.cash[0] == pytest.approx(12_000.0 * 0.95 - 10_000.0)
     assert result.qty[:2].tolist() == [0.0, 0.0]
-    assert won(result, "liquidators") == pytest.approx(600.0)
+    assert won(result, "protocol") == pytest.approx(600.0)
+    assert result.totals["cut_usd"].sum() == pytest.approx(600.0)
+    assert won(result, "liquidators") == 0.0
+
+
+def test_a_protocol_that_takes_over_by_itself_needs_no_liquidator(tiny: World) -> None:
+    snapshot = with_numbers(tiny, gas_usd=1e6, **with_profile(tiny, "aave-v3", "compound-v3"))
+    stressed = shocked(snapshot, ETH=1_200.0)
+    none = stressed.put("capacity_mult", slice(None), 1e-6)
+    options = Options(impact=Impact.NONE, profitable=True, capacity=True)
+    assert run(none, options).qty.tolist() == run(stressed).qty.tolist()
+    assert run(none, options).acted == [1, 0]
 
 
 def test_an_auction_sells_forty_one_minutes_later(tiny: World) -> None:
@@ -245,6 +341,28 @@ def test_a_late_oracle_closes_late(tiny: World) -> None:
     seen = [row[inst(stressed, ETH)] for row in result.path]
     assert seen == pytest.approx([2_000.0] * 3 + [1_200.0] * 2)
     assert result.acted == [0, 0, 0, 1, 0]
+
+
+@pytest.mark.parametrize("beat", [0, 5])
+def test_a_move_within_the_deviation_is_not_waited_for(tiny: World, beat: int) -> None:
+    late = tiny.tables["oracles"].with_columns(
+        mode=pl.lit("lagged").cast(tiny.tables["oracles"]["mode"].dtype),
+        deviation=0.01, lag_us=0, heartbeat_us=beat * MINUTE,
+    )  # fmt: skip
+    stressed = shocked(snapshot_of(tiny, oracles=late), ETH=1_990.0)
+    result = run(stressed)
+    assert result.settled
+    assert [row[inst(stressed, ETH)] for row in result.path] == pytest.approx([2_000.0])
+    # but a heartbeat tells it while something else, a venue that is down, keeps all waiting
+    falling = stressed.put("factor", stressed.universe.code("asset", "BTC"), math.log(0.88))
+    down = falling.put(
+        "closed_until_us", stressed.universe.code("venue", "hyperliquid"), 6 * MINUTE
+    )
+    result = run(down)
+    assert result.settled
+    assert result.acted == [0] * 6 + [1, 0]
+    told = [2_000.0] * 5 + [1_990.0] * 3 if beat else [2_000.0] * 8
+    assert [row[inst(stressed, ETH)] for row in result.path] == pytest.approx(told)
 
 
 def test_a_frozen_oracle_thaws(tiny: World) -> None:

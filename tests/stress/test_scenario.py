@@ -171,6 +171,24 @@ HEAD = 'name = "x"\n'
         (HEAD + "[options]\nmax_round = 3", "options: unknown key max_round; did you mean max_r"),
         (HEAD + "[options]\nmax_rounds = 0", "max_rounds was 0"),
         (HEAD + '[options]\nimpact = "cubic"', "impact was 'cubic'; it may be none, linear"),
+        (HEAD + '[options]\nimpact = ["none"]', r"impact was \['none'\]; it may be none, linear"),
+        (HEAD + "[options]\nimpact = {a = 1}", "impact was {'a': 1}; it may be none, linear"),
+        (
+            HEAD + '[[fact]]\nwhat = "x"\nsource = "y"\ncertainty = ["cited"]',
+            r"certainty was \['cited'\]; it may be cited, approximate",
+        ),
+        (
+            HEAD + '[[shock]]\nkind = "price_beta"\nmove = -0.5\nbetas = [1, 2]',
+            r"betas was \[1, 2\]; it may be a table .* such as \{ETH = 1.2\}",
+        ),
+        (
+            HEAD + '[[shock]]\nkind = "correlation"\nweight = 1.0\ntarget = [1.0]',
+            "target was 1.0; it may be a list of which each is a number",
+        ),
+        (
+            HEAD + '[[shock]]\nkind = "counterfeit"\nasset = "ETH"\nvenue = "v"\nltv = [1.0]',
+            r"ltv was \[1.0\]; it may be a number$",
+        ),
         (HEAD + "[options.responses]\nbuffer = 0.5", "buffer was 0.5"),
         (
             HEAD + '[[fact]]\nwhat = "x"\nsource = "y"\ncertainty = "sure"',

@@ -6,6 +6,7 @@ so that `--help` stays quick.
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ from typer.core import TyperGroup
 
 from undertow import __version__
 from undertow.cli import options
+from undertow.cli.options import UnusableOption
 
 app = typer.Typer(
     name="undertow",
@@ -29,15 +31,23 @@ app = typer.Typer(
 class _StressGroup(TyperGroup):
     """`undertow stress NAME` is `undertow stress run NAME`, for every NAME that is no command.
 
-    With `--monte-carlo` anywhere it is `undertow stress sweep NAME`.
+    With `--monte-carlo`, or `-n`, anywhere it is `undertow stress sweep NAME`.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put `run` or `sweep` where it was left out."""
+        many = any(_COUNT.fullmatch(each) for each in args)
         if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
-            many = any(each.partition("=")[0] == "--monte-carlo" for each in args)
             args = ["sweep" if many else "run", *args]
+        elif many and args[0] == "run":
+            raise UnusableOption(
+                "`undertow stress run` follows one scenario, and --monte-carlo asks for many",
+                hint="say `undertow stress sweep`, or leave the word `run` out",
+            )
         return super().parse_args(ctx, args)
+
+
+_COUNT = re.compile(r"--monte-carlo(=.*)?|-n.*")  # how many scenarios are drawn
 
 
 lake_app = typer.Typer(help="Look after the lake.", rich_markup_mode=None, no_args_is_help=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -211,7 +212,7 @@ def by_asset(told: Told) -> pl.DataFrame:
 
 
 def _with_tails(means: pl.DataFrame, sums: Any, names: tuple[str, ...], q: float) -> pl.DataFrame:
-    lost = sums[:, kernel.BY_BAD] + sums[:, kernel.BY_SHORT]
+    lost = sums[:, [kernel.BY_BAD, kernel.BY_SHORT, kernel.BY_LACKING]].sum(axis=1)
     tails = tails_by(lost, names, q=q)
     called = {
         name: "share_of_es" if name == "share" else f"insolvency_{name}_usd"
@@ -349,8 +350,8 @@ def run_reverse(
     quiet: bool,
 ) -> None:
     """Find the most plausible shock that loses a target, or how large a named one has to be."""
-    if target <= 0.0:
-        raise UnusableOption(f"--target was {target:g}", hint="give a loss in USD above 0")
+    if not 0.0 < target < math.inf:
+        raise UnusableOption(f"--target was {target:g}", hint="give a finite loss in USD above 0")
     if of not in _LOSSES:
         raise UnusableOption(f"--of was {of!r}", hint=f"it may be {', '.join(_LOSSES)}")
     answer = Answer(as_json, quiet=quiet)

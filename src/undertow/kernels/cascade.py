@@ -45,6 +45,11 @@ SOLD, BANKRUPT, CLOSED, REPAID, BAD, SHORT, GAIN, CUT, ACCOUNTS, GIVEN, PAID = r
 KINDS = 11
 LIQUIDATED, DELEVERAGED, CONVERTED, TOPPED_UP, UNWOUND, BY_OWNER = range(6)  # reasons in the log
 
+# Whoever keeps a leveraged token at its leverage: what it trades, and how much of it.
+KEEPER = np.dtype(
+    [("inst", "i4"), ("strength", "f8")],  # units sold per relative fall of its price
+    align=True,
+)
 # When a venue may close, and with whose money; rounds and USD.
 VENUE = np.dtype(
     [
@@ -105,6 +110,7 @@ class Case(NamedTuple):
     venues: NDArray[np.void]  # VENUE
     switches: Switches
     owner_start: NDArray[np.int64]  # (owners + 1,): accounts of an owner stand together
+    keepers: NDArray[np.void]  # KEEPER
 
 
 class Flows(NamedTuple):

@@ -3,8 +3,6 @@
 What is seized and repaid is worked out by `closing`; here it is taken from the legs and booked.
 """
 
-from math import exp
-
 from numba import njit
 
 from undertow.kernels.accounts import CALLED, EMPTIED, left_of, touch
@@ -30,6 +28,7 @@ from undertow.kernels.closing import (
     protocol_cut,
 )
 from undertow.kernels.fixed import to_counts
+from undertow.kernels.impact import multiplier, proceeds
 from undertow.kernels.margin import COLLATERAL, DEBT
 
 
@@ -60,7 +59,8 @@ def close_largest_pair(a, v, r, cover, asked, scale, dry, case, state):
     if repaid <= 0.0:
         return 0
     k, other = hold.legs[held].inst, hold.legs[owed].inst
-    if case.switches.profitable and not pays(v, k, other, repaid, seized, case, state):
+    cut = protocol_cut(seized, bonus, hold.legs[held].fee, 0.0)
+    if case.switches.profitable and not pays(v, k, other, repaid, seized - cut, case, state):
         return 0
     if dry:
         state.flows.demand[v] += to_counts(repaid, case.venues[v].per_demand)
@@ -78,7 +78,7 @@ def close_largest_pair(a, v, r, cover, asked, scale, dry, case, state):
     paid = touched.rest[owed + shift] if whole_debt and scale == 1.0 else -repaid / now[other].seen
     touched.rest[held + shift] = 0.0 if whole_held else touched.rest[held + shift] - took
     touched.rest[owed + shift] -= paid
-    cut = protocol_cut(seized, bonus, hold.legs[held].fee, 0.0)
+    cut *= scale
     bring_to_market(k, took, case.venues[v].delay, case, state)
     bring_to_market(other, paid, 0, case, state)
     add(CLOSED, k, seized, case, state)
@@ -95,14 +95,19 @@ def close_largest_pair(a, v, r, cover, asked, scale, dry, case, state):
 
 
 @njit(cache=True, error_model="numpy", inline="always")
-def pays(v, k, other, repaid, seized, case, state):
-    """Whether what is seized fetches what is repaid and the gas, at market prices and depth."""
-    now = state.now
-    qty = seized / now[k].seen
+def pays(v, k, other, repaid, kept, case, state):
+    """Whether what a liquidator keeps fetches what it repays and the gas, sold into the market.
+
+    `kept` of instrument `k` is sold alone, at today's price and depth of its pool.
+    """
+    now, moving, pools = state.now, state.moving, case.places.pools
+    qty = kept / now[k].seen
     fetched = qty * now[k].market
     pool = case.insts[k].spot_pool
-    if pool >= 0 and case.places.pools.depth[pool] > 0.0:
-        fetched *= exp(-0.5 * qty * case.insts[k].spot_rate / case.places.pools.depth[pool])
+    if pool >= 0 and qty > 0.0:
+        volume, start = qty * case.insts[k].spot_rate / moving.thin[pool], moving.sold[pool]
+        gained = proceeds(pool, start + volume, pools) - proceeds(pool, start, pools)
+        fetched *= gained / (volume * multiplier(pool, start, pools))
     cost = repaid / now[other].seen * now[other].market
     return fetched >= cost + case.closing[v].gas_usd
 
@@ -120,8 +125,13 @@ def bare(a, row, case, state):
 
 @njit(cache=True, error_model="numpy")
 def write_off(a, r, health, case, state):
-    """Book every debt of an account without collateral as lost to those who lent it; 1 if any."""
+    """Book every debt of an account without collateral as lost to those who lent it; 1 if any.
+
+    Where a venue writes nothing off, the debt stays where it is.
+    """
     hold, now = case.hold, state.now
+    if not case.closing[hold.accounts[a].venue].deficit:
+        return 0
     before = worth(a, case, state) if case.switches.check else 0.0
     row = touch(a, hold, state.touched)
     state.touched.rows[row].state = EMPTIED
@@ -179,15 +189,23 @@ def close_all(a, v, r, cover, asked, scale, dry, case, state):
     left = debt - from_cash
     if held <= 0.0 and from_cash <= 0.0:
         return 0 if dry else write_off(a, r, cover / asked, case, state)
-    scale = scale if held > 0.0 else 1.0  # an account that pays by itself needs no liquidator
+    absorbed = case.closing[v].returns_surplus  # by the venue itself
+    scale = scale if held > 0.0 and not absorbed else 1.0  # else there is no liquidator
     bonus, fee = (bonus / held, fee / held) if held > 0.0 else (0.0, 0.0)
     seized, repaid, penalty, bad, credit = close_whole(v, case.closing, held, left, bonus)
-    if case.switches.profitable and largest >= 0:
+    cut = penalty
+    if absorbed:
+        cut = seized - repaid - credit
+    elif seized > repaid + penalty + credit:
+        cut += fee * (seized - repaid - penalty - credit)
+    if case.switches.profitable and largest >= 0 and not absorbed:
         k, other = hold.legs[largest].inst, hold.legs[dearest].inst
-        if not pays(v, k, other, repaid + penalty, seized, case, state):
+        kept, paid = seized - (cut - penalty), repaid + penalty + credit
+        if not pays(v, k, other, paid, kept, case, state):
             return 0
     if dry:
-        state.flows.demand[v] += to_counts(repaid, case.venues[v].per_demand)
+        if not absorbed:
+            state.flows.demand[v] += to_counts(repaid, case.venues[v].per_demand)
         return 1
     if scale <= 0.0:
         return 0
@@ -196,11 +214,8 @@ def close_all(a, v, r, cover, asked, scale, dry, case, state):
     touched.rows[row].state = CALLED if scale < 1.0 else EMPTIED
     touched.rows[row].ready = r + 1
     shift = touched.rows[row].first - lo
-    seized, penalty, credit = seized * scale, penalty * scale, credit * scale
+    seized, cut, credit = seized * scale, cut * scale, credit * scale
     repaid, bad, from_cash = repaid * scale, bad * scale, from_cash * scale
-    cut = penalty
-    if seized > repaid + penalty + credit:
-        cut += fee * (seized - repaid - penalty - credit)
     for i in range(lo, hi):
         k = hold.legs[i].inst
         qty = touched.rest[i + shift]

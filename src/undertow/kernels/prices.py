@@ -142,7 +142,10 @@ def oracle_prices(r, insts, shock, places, now, moving):
 
 @njit(cache=True, error_model="numpy")
 def publish(r, k, inst, here, moving):
-    """Let a late oracle publish what it hears in round `r`; 1 while a move is still on its way."""
+    """Let a late oracle publish what it hears in round `r`; 1 while a move is still on its way.
+
+    What lies within the deviation is not waited for: the heartbeat brings it after the cascade.
+    """
     depth = moving.history.shape[0]
     late = here.market
     if inst.lag > 0:

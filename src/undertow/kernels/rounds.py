@@ -97,6 +97,7 @@ class Common(NamedTuple):
     ledger: NDArray[np.float64]  # (rounds, PARTIES)
     path: NDArray[np.float64]  # (rounds, instruments) seen prices; no rows where not asked for
     acted: NDArray[np.int64]  # (rounds,) accounts that acted
+    kept_at: NDArray[np.float64]  # (keepers,) market price at which each was at its leverage
 
 
 @njit(cache=True, error_model="numpy")
@@ -141,6 +142,8 @@ def begin(case, state, common, insurance, backstop):
     common.totals[:] = 0
     common.ledger[:] = 0.0
     common.acted[:] = 0
+    for n in range(case.keepers.size):
+        common.kept_at[n] = case.insts[case.keepers[n].inst].start
 
 
 @njit(cache=True, error_model="numpy")
@@ -370,7 +373,7 @@ def end_round(r, case, state, common):
     """Sell what was taken, book everything, and let markets recover; returns if sales pend."""
     case, state, common = lend(case), lend(state), lend(common)
     moving, flows, counts = state.moving, state.flows, state.flows.counts
-    pending = ripen(r, moving, flows)
+    pending = ripen(r, moving, flows) | keep_leverage(case, state, common)
     impact = np.empty(case.insts.size)
     sell(counts[SOLD], case.insts, case.places, state.now, moving, impact)
     for k in range(case.insts.size):
@@ -384,6 +387,27 @@ def end_round(r, case, state, common):
     flows.later[:] = 0
     flows.demand[:] = 0
     return pending
+
+
+@njit(cache=True, error_model="numpy")
+def keep_leverage(case, state, common):
+    """Let leveraged tokens trade to be at their leverage again; 1 where any did.
+
+    Whether long or short, they sell after a fall and buy after a rise.
+    """
+    traded = 0
+    for n in range(case.keepers.size):
+        keeper = case.keepers[n]
+        price = state.now[keeper.inst].market
+        move = price / common.kept_at[n] - 1.0
+        if abs(move) > FADED:
+            sold = -keeper.strength * move
+            state.flows.counts[SOLD, keeper.inst] += to_counts(
+                sold, case.insts[keeper.inst].per_qty
+            )
+            common.kept_at[n] = price
+            traded = 1
+    return traded
 
 
 @njit(cache=True, error_model="numpy")

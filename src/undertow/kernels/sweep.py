@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from undertow.kernels.accounts import EMPTIED, TAKEN, Losses, Touched
+from undertow.kernels.accounts import EMPTIED, TAKEN, Losses, Touched, left_of
 from undertow.kernels.cascade import (
     BAD,
     CLOSED,
@@ -29,6 +29,7 @@ from undertow.kernels.cascade import (
 )
 from undertow.kernels.closers import close_due
 from undertow.kernels.lent import lend
+from undertow.kernels.margin import INVERSE, LINEAR
 from undertow.kernels.prices import Moving
 from undertow.kernels.rounds import (
     ROUND_LIMIT,
@@ -71,7 +72,8 @@ SUMMARY = np.dtype(
 )
 # Rows of the sums by venue and by asset.
 BY_CLOSED, BY_REPAID, BY_BAD, BY_SHORT, BY_PAID = range(5)
-SUMS = 5
+BY_LACKING = 5  # what accounts that stand owe beyond what they have; by venue alone
+SUMS = 6
 
 
 class Room(NamedTuple):
@@ -109,6 +111,7 @@ class Room(NamedTuple):
     ledger: NDArray[np.float64]
     path: NDArray[np.float64]
     acted: NDArray[np.int64]
+    kept_at: NDArray[np.float64]
 
 
 class Boxes(NamedTuple):
@@ -136,7 +139,7 @@ class Tally(NamedTuple):
     by_venue: NDArray[np.float64]  # (scenarios, SUMS, venues)
     by_asset: NDArray[np.float64]
     weight: NDArray[np.float64]  # (instruments,) of the price index
-    called_by: NDArray[np.uint64]  # (owners,) venues, a bit each; all 0 between scenarios
+    called_by: NDArray[np.uint64]  # (owners, words) venues, a bit each; all 0 between scenarios
 
 
 @njit(cache=True, error_model="numpy")
@@ -161,7 +164,7 @@ def common_at(s, room, deposits):
     """Lane `s` of `room` as a `Common`."""
     return Common(
         room.shared[s], room.funds[s], deposits, room.totals[s], room.ledger[s], room.path[s],
-        room.acted[s],
+        room.acted[s], room.kept_at[s],
     )  # fmt: skip
 
 
@@ -170,17 +173,20 @@ def case_at(shock, case):
     """`case` with another shock."""
     return Case(
         case.hold, case.insts, case.brackets, case.grids, shock, case.vol, case.places,
-        case.closing, case.venues, case.switches, case.owner_start,
+        case.closing, case.venues, case.switches, case.owner_start, case.keepers,
     )  # fmt: skip
 
 
 @njit(cache=True, error_model="numpy")
-def draw_box(s, ahead, case, state, boxes):
-    """Write the box of lane `s`: from present prices on, `ahead` times their way since round 0."""
+def draw_box(s, ahead, market, case, state, boxes):
+    """Write the box of lane `s`: from present prices on, `ahead` times their way since round 0.
+
+    Prices are those of the `market`, or as seen.
+    """
     for n in range(boxes.assets.size):
         boxes.gap_low[boxes.assets[n], s], boxes.gap_high[boxes.assets[n], s] = NODES, 0
     for k in range(case.insts.size):
-        move = move_of(k, case, state)
+        move = move_of(k, market, case, state)
         pad = _PAD if ahead > 0.0 else 0.0
         further = move + ahead * (move - boxes.start[s, k])
         low, high = max(min(move, further) - pad, -1.0), max(move, further) + pad
@@ -202,34 +208,34 @@ def spread_out(asset, s, low, high, boxes):
 
 
 @njit(cache=True, error_model="numpy")
-def move_of(k, case, state):
+def move_of(k, market, case, state):
     """Relative move of instrument `k` since the start; of an option, that of its forward."""
     inst, here = case.insts[k], state.now[k]
     if inst.kind == 0:
-        return here.seen / inst.start - 1.0
+        return (here.market if market else here.seen) / inst.start - 1.0
     return here.forward / inst.forward - 1.0
 
 
 @njit(cache=True, error_model="numpy")
-def width(asset, s, first, case, state, boxes):
+def width(asset, s, first, market, case, state, boxes):
     """By how much moves of an asset's instruments at portfolio venues differ; round 0 or now."""
     least, most = inf, -inf
     for n in range(boxes.graded.size):
         k = boxes.graded[n]
         if case.insts[k].asset == asset:
-            move = boxes.start[s, k] if first else move_of(k, case, state)
+            move = boxes.start[s, k] if first else move_of(k, market, case, state)
             least, most = min(least, move), max(most, move)
     return max(most - least, 0.0)
 
 
 @njit(cache=True, error_model="numpy")
-def measure_apart(s, ahead, case, state, boxes):
+def measure_apart(s, ahead, market, case, state, boxes):
     """Write by how much instruments of one asset may come to differ in lane `s`."""
     pad = _PAD if ahead > 0.0 else 1e-6
     for n in range(boxes.assets.size):
         asset = boxes.assets[n]
-        now = width(asset, s, False, case, state, boxes)
-        then = width(asset, s, True, case, state, boxes)
+        now = width(asset, s, False, market, case, state, boxes)
+        then = width(asset, s, True, market, case, state, boxes)
         boxes.apart[asset, s] = np.float32(now + ahead * abs(now - then) + pad)
 
 
@@ -282,7 +288,7 @@ def keep_in(s, case, state, lines, boxes):
     """
     left = 0
     for k in range(case.insts.size):
-        move = move_of(k, case, state)
+        move = move_of(k, False, case, state)
         if boxes.low[k, s] <= move <= boxes.high[k, s]:
             continue
         left += 1
@@ -296,7 +302,7 @@ def keep_in(s, case, state, lines, boxes):
         watch_holders(k, s, not covered(k, s, case, boxes), case, state, lines, boxes)
     for n in range(boxes.assets.size):
         asset = boxes.assets[n]
-        now = width(asset, s, False, case, state, boxes)
+        now = width(asset, s, False, False, case, state, boxes)
         if now > boxes.apart[asset, s]:
             boxes.apart[asset, s] = np.float32(1.5 * now + _STEP)
             left += 1
@@ -338,9 +344,9 @@ def sweep_batch(
         waiting[s], most[s] = open_round(0, here, state)
         tally.summary[lo + s].first_fall = index_fall(here, state, tally.weight)
         for k in range(case.insts.size):
-            boxes.start[s, k] = move_of(k, here, state)
-        draw_box(s, 0.0, here, state, boxes)
-        measure_apart(s, 0.0, here, state, boxes)
+            boxes.start[s, k] = move_of(k, False, here, state)
+        draw_box(s, 0.0, False, here, state, boxes)
+        measure_apart(s, 0.0, False, here, state, boxes)
     screen_lanes(lines, boxes)
     switches = case.switches
     plain = not (
@@ -370,8 +376,8 @@ def sweep_batch(
             done[s] = 1
         else:
             waiting[s], most[s] = open_round(1, here, state)
-            draw_box(s, AHEAD, here, state, boxes)
-            measure_apart(s, AHEAD, here, state, boxes)
+            draw_box(s, AHEAD, False, here, state, boxes)
+            measure_apart(s, AHEAD, False, here, state, boxes)
     boxes.found[:] = 0
     screen_lanes(lines, boxes)
     for s in range(lanes):
@@ -386,6 +392,14 @@ def sweep_batch(
         sum_up(lo + s, here, state, common, tally)
         for j in range(state.watched[0]):
             boxes.member[s, state.watch[j]] = 0
+        draw_box(s, 0.0, True, here, state, boxes)
+        measure_apart(s, 0.0, True, here, state, boxes)
+    boxes.found[:] = 0
+    screen_lanes(lines, boxes)
+    for s in range(lanes):
+        here = lend(case_at(shocks[lo + s], case))
+        state = lend(state_at(s, room, log))
+        add_lacking(s, tally.by_venue[lo + s], here, state, lines, boxes)
 
 
 @njit(cache=True, error_model="numpy")
@@ -461,7 +475,7 @@ def sum_up(n, case, state, common, tally):
     for k in range(case.insts.size):
         inst = case.insts[k]
         slipped += common.shared[k].slipped
-        for b in range(SUMS):
+        for b in range(BY_LACKING):
             kind = CLOSED if b == 0 else REPAID if b == 1 else BAD if b == 2 else SHORT
             if b == BY_PAID:
                 kind = PAID
@@ -470,6 +484,56 @@ def sum_up(n, case, state, common, tally):
             tally.by_asset[n, b, inst.asset] += value
     row.slipped = slipped
     count_owners(row, case, state, tally.called_by)
+
+
+@njit(cache=True, error_model="numpy")
+def add_lacking(s, by_venue, case, state, lines, boxes):
+    """Add up what accounts that stand owe beyond what they have, at market prices.
+
+    Who was not touched is looked at only where the bound on health, which is no more than what an
+    account is worth, does not clear it.
+    """
+    touched = state.touched
+    for n in range(touched.used[0]):
+        if touched.rows[n].state != EMPTIED:
+            add_lack(touched.rows[n].account, by_venue, case, state)
+    for n in range(boxes.found[s]):
+        if touched.slot[boxes.listed[s, n]] < 0:
+            boxes.member[s, boxes.listed[s, n]] = 1
+            add_lack(boxes.listed[s, n], by_venue, case, state)
+    for k in range(case.insts.size):
+        if not covered(k, s, case, boxes):
+            for n in range(lines.held_from[k], lines.held_from[k + 1]):
+                a = lines.holder[n]
+                if touched.slot[a] < 0 and boxes.member[s, a] == 0:
+                    boxes.member[s, a] = 1
+                    add_lack(a, by_venue, case, state)
+    for k in range(case.insts.size):
+        if not covered(k, s, case, boxes):
+            for n in range(lines.held_from[k], lines.held_from[k + 1]):
+                boxes.member[s, lines.holder[n]] = 0
+    for n in range(boxes.found[s]):
+        boxes.member[s, boxes.listed[s, n]] = 0
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def add_lack(a, by_venue, case, state):
+    """Add what account `a` owes beyond what it has, at market prices."""
+    hold, touched, now = case.hold, state.touched, state.now
+    row = touched.slot[a]
+    lo = hold.accounts[a].first
+    worth = hold.accounts[a].cash if row < 0 else touched.rows[row].cash
+    for i in range(lo, hold.accounts[a].last):
+        leg, price = hold.legs[i], now[hold.legs[i].inst].market
+        qty = left_of(i, lo, row, hold, touched)
+        if leg.role == LINEAR:
+            worth += qty * (price - leg.entry)
+        elif leg.role == INVERSE:
+            worth += qty * (price / leg.entry - 1.0)
+        else:
+            worth += qty * price
+    if worth < 0.0:
+        by_venue[BY_LACKING, hold.accounts[a].venue] -= worth
 
 
 @njit(cache=True, error_model="numpy")
@@ -484,22 +548,25 @@ def count_owners(row, case, state, called_by):
         row.winners += touched.rows[n].state == TAKEN
         if touched.rows[n].ready > 0 or touched.rows[n].state == EMPTIED:
             account = case.hold.accounts[touched.rows[n].account]
-            bits, bit = called_by[account.owner], np.uint64(1) << np.uint64(account.venue % 64)
+            word, bit = account.venue // 64, np.uint64(1) << np.uint64(account.venue % 64)
             row.accounts += 1
-            row.owners += bits == 0
-            if bits & bit == 0:
-                called_by[account.owner] = bits | bit
-                row.called_twice += bits != 0 and bits & (bits - np.uint64(1)) == 0
-                row.most_venues = max(row.most_venues, bits_in(bits | bit))
+            if called_by[account.owner, word] & bit == 0:
+                before = venues_in(account.owner, called_by)
+                called_by[account.owner, word] |= bit
+                row.owners += before == 0
+                row.called_twice += before == 1
+                row.most_venues = max(row.most_venues, before + 1)
     for n in range(touched.used[0]):
-        called_by[case.hold.accounts[touched.rows[n].account].owner] = np.uint64(0)
+        called_by[case.hold.accounts[touched.rows[n].account].owner, :] = np.uint64(0)
 
 
 @njit(cache=True, error_model="numpy", inline="always")
-def bits_in(bits):
-    """How many bits are set."""
+def venues_in(owner, called_by):
+    """How many venues called an owner."""
     found = 0
-    while bits != np.uint64(0):
-        bits &= bits - np.uint64(1)
-        found += 1
+    for word in range(called_by.shape[1]):
+        bits = called_by[owner, word]
+        while bits != np.uint64(0):
+            bits &= bits - np.uint64(1)
+            found += 1
     return found

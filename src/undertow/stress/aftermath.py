@@ -31,7 +31,19 @@ PARTIES = (
     "counterparties", "venues", "owners", "takers", "market",
 )  # fmt: skip
 REASONS = ("liquidated", "deleveraged", "converted", "topped up", "unwound", "by owner")
-STILL = 1e-9  # a fall that is none
+STILL = 1e-9  # a move that is none
+
+
+def amplification(first: Any, final: Any) -> pl.Series:
+    """Final fall of the book's prices over their first, a row a scenario.
+
+    A rise is a negative fall: above 1 what came after took prices further the same way, below 0 it
+    turned them round. Empty where nothing moved at first.
+    """
+    before, after = np.asarray(first, dtype=np.float64), np.asarray(final, dtype=np.float64)
+    moved = np.abs(before) > STILL
+    ratio = np.divide(after, before, out=np.zeros_like(before), where=moved)
+    return pl.Series("amplification", ratio).set(pl.Series(~moved), None)
 
 
 class Outcome(Enum):
@@ -174,22 +186,19 @@ class Cascade:
 
     @property
     def amplification(self) -> float | None:
-        """Final fall of the book's prices over their first; None where nothing fell at first."""
-        first = self.first_fall
-        return self.final_fall / first if abs(first) > STILL else None
+        """Final move of the book's prices over their first; None where nothing moved at first."""
+        found: float | None = amplification([self.first_fall], [self.final_fall])[0]
+        return found
 
     @cached_property
     def under_water(self) -> FloatColumn:
         """[V] What accounts that still stand owe beyond what they have, more than at the start.
 
-        At final market prices; negative where less is under water than before the shock, since it
-        was written off.
+        At final market prices, against the book before rates were charged on it; negative where
+        less is under water than then, since it was written off.
         """
-        at_start = (self.hold.legs["qty"], self.hold.accounts["cash"], self.plan.insts["start"])
         lack = _lacking(self.hold, self.plan, self.remaining, self.cash, self.final)
-        lack -= _lacking(self.hold, self.plan, *at_start)
-        venues = len(self.plan.snapshot.universe.venues)
-        return frozen(np.bincount(self.plan.snapshot.book.venue, weights=lack, minlength=venues))
+        return frozen(_by_venue(self.plan, lack) - lacking_at_start(self.plan))
 
     @property
     def insolvency_usd(self) -> float:
@@ -432,6 +441,19 @@ def _venues_by_owner(owner: AnyColumn, venue: AnyColumn, owners: int) -> AnyColu
     """Of every owner, how many venues stand in these rows."""
     pairs = np.unique(np.stack([owner, venue]), axis=1)
     return np.bincount(pairs[0], minlength=owners)
+
+
+def lacking_at_start(plan: Plan) -> FloatColumn:
+    """[V] What accounts owe beyond what they have before any shock, in USD."""
+    hold = plan.hold
+    lack = _lacking(hold, plan, hold.legs["qty"], hold.accounts["cash"], plan.insts["start"])
+    return _by_venue(plan, lack)
+
+
+def _by_venue(plan: Plan, usd: FloatColumn) -> FloatColumn:
+    """Sums over accounts, by venue."""
+    venues = len(plan.snapshot.universe.venues)
+    return frozen(np.bincount(plan.snapshot.book.venue, weights=usd, minlength=venues))
 
 
 def _lacking(

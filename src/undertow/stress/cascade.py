@@ -32,6 +32,7 @@ __all__ = ["Cascade", "Engine", "Outcome", "Settled", "run_cascade", "settle"]
 
 LEAK = 1e-9  # of the book: what rounding may come to in one round
 _HIGHEST = 4.0  # times its value at the start, what whole counts surely hold of a book
+_MOST_POSTED = 2.0**20  # times the book: a quantum is then some 1e-10 of what was there before
 FIRST_LOG = 65_536  # rows; a longer trace is run again with room for all of it
 
 
@@ -294,9 +295,16 @@ def require_same_names(plan: Plan, stressed: Stressed) -> None:
 
 
 def _plan_of(stressed: Stressed, plan: Plan) -> Plan:
-    """The plan, laid out anew where the scenario changed what is held or asked."""
+    """The plan, laid out anew where the scenario changed what is held or asked.
+
+    Raises
+    ------
+    StateError
+        When so much was posted that what is lost of the rest could not be told.
+    """
     if stressed.snapshot is plan.snapshot:
         return plan
+    _require_proportion(plan, stressed)
     changed = Plan.of(stressed.snapshot)
     cash = plan.hold.accounts["cash"]
     if cash.any():  # accounts that a scenario adds stand last
@@ -304,6 +312,22 @@ def _plan_of(stressed: Stressed, plan: Plan) -> Plan:
         held["cash"][: len(cash)] = cash
         changed = replace(changed, hold=account_kernel.Holdings(held, changed.hold.legs))
     return changed
+
+
+def _require_proportion(plan: Plan, stressed: Stressed) -> None:
+    """Refuse a counterfeit in front of which the rest of the book is rounding."""
+    book, start = stressed.snapshot.book, plan.insts["start"]
+    price = np.where(plan.insts["inverse"] != 0, 1.0, start)
+    with np.errstate(over="ignore"):
+        after = float((np.abs(book.qty) * price[book.inst]).sum())
+    before = float(plan.gross_usd.sum())
+    if after <= _MOST_POSTED * max(before, 1.0):
+        return
+    raise StateError(
+        f"what the scenario posts makes the book {after / max(before, 1.0):.3g} times as large; "
+        f"at most {_MOST_POSTED:g} times can be told",
+        hint="lower the qty or usd of the shock `counterfeit`",
+    )
 
 
 def _rebased(stressed: Stressed, found: Snapshot, left: Snapshot) -> Stressed:

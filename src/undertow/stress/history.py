@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from undertow.errors import StateError
-from undertow.state import FloatMatrix, Panel, Universe
+from undertow.state import BoolColumn, FloatMatrix, Panel, Universe
 from undertow.state.arrays import frozen
 from undertow.state.universe import NONE
 from undertow.stress.pricing import PricingMap
@@ -59,7 +59,8 @@ def history_from_panel(
     Raises
     ------
     StateError
-        When no label is an asset, a price is not positive, or fewer than three instants are whole.
+        When no label is an asset, a price is not positive, one that is not of money never moved, or
+        fewer than three instants are whole.
     """
     known = [label for label in panel.labels if label in universe.assets]
     if not known:
@@ -70,8 +71,11 @@ def history_from_panel(
     values = panel.select(known).values
     whole = ~np.isnan(values).any(axis=1)
     if whole.sum() < 3:
+        empty = [label for label, column in zip(known, values.T, strict=True)
+                 if np.isnan(column).all()]  # fmt: skip
         raise StateError(
-            f"{int(whole.sum())} instants of {panel.name!r} have every price; three are needed",
+            f"{int(whole.sum())} instants of {panel.name!r} have every price; three are needed"
+            + (f" (there is none at all of {', '.join(empty)})" if empty else ""),
             hint="leave out series that begin late or end early",
         )
     if (values[whole] <= 0.0).any():
@@ -82,6 +86,7 @@ def history_from_panel(
     returns[:, codes] = np.diff(np.log(values[whole]), axis=0)
     has = np.zeros(len(universe.assets), dtype=np.bool_)
     has[codes] = True
+    _require_moving(returns, has & ~_money(universe), universe, panel.name)
     tied = (universe.reference != NONE) & has
     factor = returns.copy()
     factor[:, tied] -= returns[:, universe.reference[tied]]
@@ -92,3 +97,21 @@ def history_from_panel(
     return FactorHistory(
         universe.assets, frozen(factor), int(np.median(np.diff(ts))), missing, int((~whole).sum())
     )
+
+
+def _money(universe: Universe) -> BoolColumn:
+    """Assets that are money, or follow it at the end of what they follow."""
+    money = universe.stable.astype(np.bool_)
+    for _ in universe.assets:
+        money = money | ((universe.reference != NONE) & money[universe.reference])
+    return money
+
+
+def _require_moving(returns: FloatMatrix, which: BoolColumn, universe: Universe, name: str) -> None:
+    """Refuse prices that stood still throughout: every draw of them would be no move at all."""
+    still = [universe.assets[k] for k in np.flatnonzero(which & ~returns.any(axis=0))]
+    if still:
+        raise StateError(
+            f"the price of {', '.join(still)} never moves in {name!r}: no draw would move it",
+            hint="give prices that trade, or leave the series out",
+        )

@@ -144,6 +144,7 @@ def room_of(
         ledger=np.zeros((n, limit, rounds.PARTIES)),
         path=np.zeros((n, limit if path else 0, count)),
         acted=np.zeros((n, limit), dtype=np.int64),
+        kept_at=np.zeros((n, len(case.keepers))),
     )
 
 

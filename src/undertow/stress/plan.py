@@ -34,6 +34,7 @@ from undertow.state.book import PORTFOLIO
 from undertow.state.claims import CLAIM_KINDS
 from undertow.state.universe import NONE
 from undertow.stress.carriers import Carriers
+from undertow.stress.keepers import keepers_of
 from undertow.stress.pricing import PricingMap
 
 _RESERVE = schema.INSTRUMENT_KINDS.index("reserve")
@@ -116,6 +117,11 @@ class Plan:
     def pricing(self) -> PricingMap:
         """How everything answers factors, worked out when first asked for."""
         return PricingMap.of(self.snapshot)
+
+    @cached_property
+    def keepers(self) -> AnyColumn:
+        """Who keeps leveraged tokens at their leverage, worked out when first asked for."""
+        return keepers_of(self.snapshot, self.pricing)
 
     @cached_property
     def gross_usd(self) -> FloatColumn:

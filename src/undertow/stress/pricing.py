@@ -210,21 +210,22 @@ class PricingMap:
         """
         moves = self.asset_moves(factor)
         sold = np.zeros_like(moves)
-        tokens = (self.hangs == LEVERAGED) & (self.universe.asset_kind == _TOKEN)
-        for k in np.flatnonzero(tokens):
-            size = self.leverage[k] * (self.leverage[k] - 1.0) * self.net_usd[k]
-            sold[..., self.first[k]] -= size * np.expm1(moves[..., self.first[k]])
+        size = self.rebalancing_size
+        for k in np.flatnonzero(self.rebalanced):
+            sold[..., self.first[k]] -= size[k] * np.expm1(moves[..., self.first[k]])
         return sold
 
+    @property
+    def rebalanced(self) -> BoolColumn:
+        """[A] Leveraged tokens that a manager keeps at their leverage."""
+        tokens: BoolColumn = (self.hangs == LEVERAGED) & (self.universe.asset_kind == _TOKEN)
+        return tokens
 
-def impermanent_loss(ratio: Any) -> FloatMatrix:
-    """Value of a constant-product share over that of holding its halves, less 1.
-
-    `ratio` is the change of one price over that of the other: 2 sqrt(ratio) / (1 + ratio) - 1.
-    """
-    change = np.asarray(ratio, dtype=np.float64)
-    lost: FloatMatrix = 2.0 * np.sqrt(change) / (1.0 + change) - 1.0
-    return lost
+    @property
+    def rebalancing_size(self) -> FloatColumn:
+        """[A] USD of its reference that a token buys per unit of its return: L (L - 1) N, or 0."""
+        size = self.leverage * (self.leverage - 1.0) * self.net_usd
+        return np.where(self.rebalanced, size, 0.0)
 
 
 def _factors(values: Any, count: int, *, name: str = "factor") -> FloatMatrix:

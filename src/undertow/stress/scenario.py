@@ -293,7 +293,7 @@ def _typed(hint: Any, value: Any, key: str, source: str) -> Any:
         return {k: _typed(typing.get_args(hint)[1], v, f"{key}.{k}", source)
                 for k, v in value.items()}  # fmt: skip
     elif isinstance(hint, type):
-        if issubclass(hint, Enum) and value in {choice.value for choice in hint}:
+        if issubclass(hint, Enum) and value in [choice.value for choice in hint]:
             return hint(value)
         if is_dataclass(hint) and isinstance(value, dict):
             return _built(hint, value, f"{source}, {key}")
@@ -311,6 +311,15 @@ def _shape_fits(hint: Any, value: Any) -> bool:
 def _spelled(hint: Any) -> str:
     if isinstance(hint, type) and issubclass(hint, Enum):
         return ", ".join(str(choice.value) for choice in hint)
+    origin = typing.get_origin(hint)
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(_spelled(each) for each in typing.get_args(hint)
+                           if each is not types.NoneType)  # fmt: skip
+    if origin is tuple:
+        return f"a list of which each is {_spelled(typing.get_args(hint)[0])}"
+    if origin is not None:
+        each = _spelled(typing.get_args(hint)[1])
+        return f"a table in which every name has {each}, such as {{ETH = 1.2}}"
     words = {float: "a number", int: "a whole number", str: "a text", bool: "true or false",
              dt.date: "a date"}  # fmt: skip
     return words.get(hint, str(hint))

@@ -7,6 +7,8 @@ see; a rate that was charged for some hours is on the debts and in the money of 
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from undertow.errors import StateError
@@ -21,6 +23,7 @@ from undertow.stress.plan import Plan, records
 from undertow.stress.stressed import AS_GIVEN, Stressed
 
 FURTHEST = 50.0  # log move beyond which a price is no number to reckon with
+MOST_CHARGED = 1_024.0  # times the book, with what rates add to what is owed and paid
 _NOTHING_LEFT = 1e-6  # share of a claim that stays where nothing backs it, as in the kernels
 
 
@@ -37,9 +40,11 @@ def case_of(
     """One scenario, read-only."""
     carriers = plan.carriers
     shock, anchor = shocks_of(plan, stressed)
+    hold = charged(plan, stressed)
+    grown = growth(plan, stressed, hold)
     return cascade.Case(
-        hold=charged(plan, stressed),
-        insts=instruments_of(plan, stressed, options),
+        hold=hold,
+        insts=instruments_of(plan, stressed, options, grown),
         brackets=plan.brackets,
         grids=plan.grids,
         shock=np.stack([shock, anchor]),
@@ -50,9 +55,10 @@ def case_of(
             reference=frozen(plan.snapshot.universe.reference.copy()),
         ),
         closing=_closing(plan, options),
-        venues=_venues(plan, stressed, options),
+        venues=_venues(plan, stressed, options, grown),
         switches=_switches(plan, options, check),
         owner_start=plan.owner_start,
+        keepers=plan.keepers,
     )
 
 
@@ -143,7 +149,7 @@ def _switches(plan: Plan, options: Options, check: bool) -> cascade.Switches:
     )
 
 
-def _venues(plan: Plan, stressed: Stressed, options: Options) -> AnyColumn:
+def _venues(plan: Plan, stressed: Stressed, options: Options, grown: Growth) -> AnyColumn:
     funds = plan.snapshot.funds
     capacity = np.where(
         np.isinf(funds.liquidator_capacity) & (stressed.capacity_mult > 0.0),
@@ -156,11 +162,11 @@ def _venues(plan: Plan, stressed: Stressed, options: Options) -> AnyColumn:
         cooldown=in_rounds(plan.closing["cooldown_us"], options.round_us),
         delay=in_rounds(plan.closing["delay_us"], options.round_us),
         capacity=capacity if options.capacity else np.full(len(capacity), np.inf),
-        per_demand=plan.per_demand / grown(plan, stressed),
+        per_demand=plan.per_demand / grown.usd,
     )
 
 
-def instruments_of(plan: Plan, stressed: Stressed, options: Options) -> AnyColumn:
+def instruments_of(plan: Plan, stressed: Stressed, options: Options, grown: Growth) -> AnyColumn:
     """Instruments with their oracles as one scenario has them."""
     oracles = plan.snapshot.oracles
     lag = oracles.lag_us + stressed.oracle_lag_us
@@ -172,7 +178,8 @@ def instruments_of(plan: Plan, stressed: Stressed, options: Options) -> AnyColum
     until = np.where(stressed.oracle_rounds > 0, stressed.oracle_rounds, prices.FOR_EVER)
     rows = plan.insts.copy()
     rows["coupling"] = options.coupling
-    rows["per_usd"] /= grown(plan, stressed)
+    rows["per_usd"] /= grown.usd
+    rows["per_qty"] /= grown.qty
     rows["oracle"] = mode
     rows["deviation"] = oracles.deviation
     rows["lag"] = in_rounds(lag, options.round_us)
@@ -183,14 +190,58 @@ def instruments_of(plan: Plan, stressed: Stressed, options: Options) -> AnyColum
     return rows
 
 
-def grown(plan: Plan, stressed: Stressed) -> float:
-    """By how much coarser quanta must be, a power of two, where prices are shocked beyond measure.
+class Growth(NamedTuple):
+    """By how much coarser quanta must be than those of the book as it was, in powers of two."""
 
-    Sums have room for prices sixteen times as high, so an ordinary shock changes nothing.
+    usd: float
+    qty: FloatColumn  # by instrument
+
+
+def growth(plan: Plan, stressed: Stressed, hold: accounts.Holdings) -> Growth:
+    """What sums need where prices are shocked, or debts and money charged, beyond measure.
+
+    They have room for prices sixteen times as high, and for twice of what is held and owed, so an
+    ordinary shock changes nothing.
+
+    Raises
+    ------
+    StateError
+        When rates make so much of the book that what is lost of the rest could not be told.
     """
     rise = shocks_of(plan, stressed)[0].max(initial=0.0)
     rise += np.log(stressed.oracle_factor.max(initial=1.0))
-    return float(2.0 ** max(np.ceil(rise / np.log(2.0)) - 4.0, 0.0))
+    usd = 2.0 ** max(np.ceil(rise / np.log(2.0)) - 4.0, 0.0)
+    if hold is plan.hold:
+        return Growth(float(usd), np.ones(len(plan.insts)))
+    legs, before = hold.legs, plan.hold.legs
+    price = np.where(plan.insts["inverse"] != 0, 1.0, plan.insts["start"])[legs["inst"]]
+    owed = np.abs(legs["qty"])
+    moved = np.abs(hold.accounts["cash"] - plan.hold.accounts["cash"]).sum()
+    larger = _times(float((owed * price).sum() + moved), float(plan.gross_usd.sum()))
+    if larger > MOST_CHARGED:
+        k = int(np.argmax(np.abs(stressed.rate_shock * stressed.rate_hours)))
+        raise StateError(
+            f"rates charged for their hours make the book {larger:,.3g} times as large; the most "
+            f"is {stressed.rate_shock[k]:g} an hour for {stressed.rate_hours[k]:g} hours on "
+            f"{plan.snapshot.universe.instruments[k]}",
+            hint=f"at most {MOST_CHARGED:g} times can be told: lower per_hour or hours of the "
+            "shocks `rate` and `funding`; per_hour is a fraction, 0.0001 for a basis point",
+        )
+    count = len(plan.insts)
+    after = np.bincount(legs["inst"], weights=owed, minlength=count)
+    whole = np.bincount(before["inst"], weights=np.abs(before["qty"]), minlength=count)
+    return Growth(float(usd * _coarser(larger)), _coarser(_times(after, whole)))
+
+
+def _times(after: Any, before: Any) -> Any:
+    """`after` over `before`; 1 where there was nothing, and so is nothing."""
+    return np.divide(after, before, out=np.ones(np.shape(before)), where=np.asarray(before) > 0.0)
+
+
+def _coarser(times: Any) -> Any:
+    """A power of two for sums of so many times what they were; 1 up to twice."""
+    doubled = np.ceil(np.log2(np.maximum(times, 1.0))).astype(np.int64)
+    return np.ldexp(1.0, np.maximum(doubled - 1, 0))
 
 
 def carriers_tied(plan: Plan) -> BoolColumn:
@@ -308,4 +359,5 @@ def common_of(plan: Plan, options: Options, *, path: bool = False) -> rounds.Com
         ledger=np.zeros((limit, rounds.PARTIES)),
         path=np.zeros((limit if path else 0, count)),
         acted=np.zeros(limit, dtype=np.int64),
+        kept_at=np.zeros(len(plan.keepers)),
     )

@@ -21,6 +21,7 @@ from undertow.fanout import Executor, Serial
 from undertow.kernels import cascade, sweep
 from undertow.state import BoolColumn, FloatColumn, FloatMatrix, KeyColumn
 from undertow.state.arrays import frozen
+from undertow.stress.aftermath import amplification, lacking_at_start
 from undertow.stress.cascade import settle
 from undertow.stress.lanes import Bounds, boxes_of, room_of
 from undertow.stress.options import Options
@@ -47,7 +48,8 @@ class Sweep:
     """What many scenarios did to one book, a row each.
 
     Sums by venue and by asset are in USD: closed, repaid, bad debt, shortfall of bankrupt accounts
-    and what winners paid.
+    and what winners paid. By venue alone: what accounts that still stand owe beyond what they have,
+    more than at the start.
     """
 
     plan: Plan
@@ -71,16 +73,17 @@ class Sweep:
 
     @cached_property
     def insolvency_usd(self) -> FloatColumn:
-        """Bad debt and shortfall, by scenario."""
-        lost = self.by_venue[:, sweep.BY_BAD] + self.by_venue[:, sweep.BY_SHORT]
-        return frozen(lost.sum(axis=1))
+        """What accounts came to owe beyond what they had, closed or not, by scenario.
+
+        Bad debt, shortfall, and what is under water in accounts that still stand, as in a cascade.
+        """
+        lost = self.by_venue[:, [sweep.BY_BAD, sweep.BY_SHORT, sweep.BY_LACKING]]
+        return frozen(np.maximum(lost.sum(axis=(1, 2)), 0.0))
 
     @property
-    def amplification(self) -> FloatColumn:
-        """Final fall of all prices over the first, weighted by what is held; 1 where none fell."""
-        first, final = self.rows["first_fall"], self.rows["final_fall"]
-        ratio: FloatColumn = np.divide(final, first, out=np.ones_like(first), where=first > 1e-12)
-        return ratio
+    def amplification(self) -> pl.Series:
+        """Final move of the book's prices over their first; empty where nothing moved at first."""
+        return amplification(self.rows["first_fall"], self.rows["final_fall"])
 
     def value_at_risk(
         self, q: float = 0.99, *, of: str = "insolvency", level: float = 0.95
@@ -132,10 +135,11 @@ class Sweep:
                 "bad_debt_usd": mean[sweep.BY_BAD],
                 "shortfall_usd": mean[sweep.BY_SHORT],
                 "paid_by_winners_usd": mean[sweep.BY_PAID],
+                "under_water_usd": mean[sweep.BY_LACKING],
             }
         )
-        busy = frame.filter(pl.col("liquidated_usd") > 0.0)
-        worst = pl.col("bad_debt_usd") + pl.col("shortfall_usd")
+        busy = frame.filter((pl.col("liquidated_usd") > 0.0) | (pl.col("under_water_usd") != 0.0))
+        worst = pl.col("bad_debt_usd") + pl.col("shortfall_usd") + pl.col("under_water_usd")
         return busy.sort(
             worst, pl.col("liquidated_usd"), pl.col(what), descending=[True, True, False]
         )
@@ -202,6 +206,7 @@ def run_sweep(
         if progress is not None:
             progress(done, count)
     _require_room(base, rows)
+    by_venue[:, sweep.BY_LACKING] -= lacking_at_start(base)
     return Sweep(
         base, options, seed, rows, frozen(by_venue), frozen(by_asset), quiet and quiet.cascade
     )
@@ -300,7 +305,7 @@ def _followed(job: _Job, moves: FloatMatrix) -> tuple[Any, FloatMatrix, FloatMat
         np.zeros((many, sweep.SUMS, venues)),
         np.zeros((many, sweep.SUMS, assets)),
         kit.weight,
-        np.zeros(len(plan.owner_start) - 1, dtype=np.uint64),
+        np.zeros((len(plan.owner_start) - 1, -(-venues // 64)), dtype=np.uint64),
     )
     log = cascade.Log(np.zeros(0, dtype=cascade.NOTE).view(np.recarray), np.zeros(1, np.int64))
     funds = plan.snapshot.funds
