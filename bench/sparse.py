@@ -426,7 +426,9 @@ class Sparse:
         return acted + int(done.sum())
 
     def _write_off(self, some: Picked) -> int:
-        """Book all debts of accounts without collateral as lost; how many had any."""
+        """Book debts without collateral as lost, where venues do; how many accounts had any."""
+        books_it = self.plan.closing["deficit"][self.book.venue[some.accounts]]
+        some = some if books_it.all() else self._pick(some.accounts[books_it])
         debt = some.where(DEBT, -some.value)
         owed, cash = some.sum(debt), self.cash[some.accounts]
         from_cash = np.minimum(np.maximum(cash, 0.0), owed)
@@ -460,7 +462,8 @@ class Sparse:
         rules = self.plan.closing[self.book.venue[some.accounts]]
         seized, repaid, penalty, bad, credit = _closed_whole(rules, held, debt - from_cash, bonus)
         gain = seized - repaid - penalty - credit
-        cut = penalty + np.where(gain > 0.0, fee * gain, 0.0)
+        kept = np.where(rules["returns_surplus"], 1.0, fee)  # who absorbs an account keeps it all
+        cut = penalty + np.where(gain > 0.0, kept * gain, 0.0)
         self._touch(some.accounts, EMPTIED, r + 1)
         self.cash[some.accounts] += credit - from_cash
         at = np.flatnonzero((some.role == COLLATERAL) & (some.qty > 0.0))

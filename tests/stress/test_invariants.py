@@ -297,6 +297,22 @@ class Step:
         extra = rows["value"] - rows["repaid"]
         return self.by_venue(venue, extra * (1.0 - fee)), self.by_venue(venue, extra * fee)
 
+    def sales(self) -> tuple[np.ndarray, np.ndarray]:
+        """USD of what accounts have less, and of what came to market or waits; by instrument.
+
+        Debt that was written off is bought by nobody, and a venue's money is sold to nobody.
+        """
+        legs, insts = self.plan.hold.legs, self.plan.insts
+        lost = np.bincount(legs["inst"], self.held(False)[0] - self.held(True)[0], len(insts))
+        perps = (self.plan.closing["mechanism"] == SLICES)[insts["venue"]]
+        rows = self.log[self.log["reason"] == cascade.LIQUIDATED]
+        bad = np.bincount(rows["other"] + 1, rows["lost"], len(insts) + 1)[1:]
+        sold = self.after.totals["sold"] + self.after.pending
+        if self.before:
+            sold = sold - self.before.totals["sold"] - self.before.pending
+        real = ~(perps & (insts["money"] != 0))
+        return (lost * self.seen + bad) * real, sold * self.seen * real
+
     def slipped(self) -> float:
         """What sellers got less than the prices of the round."""
         before = self.before.totals["impact_usd"].sum() if self.before else 0.0
@@ -351,7 +367,11 @@ def test_a_deep_fall_sends_something_along_every_flow(deleveraging: Deleveraging
 
 
 def ends_of(step: Step, options: Options) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Each kind of flow, found twice: with who gave and with who took; by venue or in all."""
+    """Each kind of flow, found twice: with who gave and with who took.
+
+    By instrument, by venue, or in all. One side is worked out from holdings before and after the
+    round, from funds and from the log; the other is a total of the engine or what a party won.
+    """
     row, flow, logged = step.row, step.flow, step.logged
     perps = step.plan.closing["mechanism"] == SLICES
     liquidated = logged("lost", cascade.LIQUIDATED)
@@ -361,13 +381,14 @@ def ends_of(step: Step, options: Options) -> dict[str, tuple[np.ndarray, np.ndar
         paid = flow("paid_usd")  # by all winners of a venue, and so by nobody in the log
     gain, cut = step.bonuses()
     change = step.worth(True) - step.worth(False)
-    by_position = paid if options.deleveraging is not Deleveraging.PRO_RATA else 0.0 * paid
-    fees = (short + given - by_position - change) * perps
-    insurance, backstop = step.paid_out()
-    insurance = insurance + fees
+    by_position = paid * (options.deleveraging is not Deleveraging.PRO_RATA)
+    fees = (short + given - by_position - change) * perps  # what else went from margin groups
+    fallen, backstop = step.paid_out()
+    insurance = fallen + fees  # fees come in before anything is paid out
     by_owner = logged("repaid", cascade.BY_OWNER)
-    everybody = [rounds.COUNTERPARTY, rounds.VENUE, rounds.BACKSTOP]
+    payers = [rounds.COUNTERPARTY, rounds.VENUE, rounds.BACKSTOP]
     return {
+        "sold": step.sales(),
         "closed": (logged("value", cascade.LIQUIDATED), flow("closed_usd")),
         "repaid, by debts": (step.debts_gone() - bad - by_owner, flow("repaid_usd")),
         "repaid, by payers": (
@@ -377,13 +398,13 @@ def ends_of(step: Step, options: Options) -> dict[str, tuple[np.ndarray, np.ndar
         "bad": (bad, flow("bad_usd")),
         "bad, by payers": (bad.sum(), (insurance * ~perps).sum() - row[rounds.SUPPLIER]),
         "short": (short, flow("short_usd")),
-        "short, by payers": (short.sum(), (insurance * perps).sum() - row[everybody].sum()),
+        "short, by payers": (short.sum(), (insurance * perps).sum() - row[payers].sum()),
         "short, by funds": (backstop.sum(), -row[rounds.BACKSTOP]),
         "gain": (gain, flow("gain_usd")),
         "gain, by takers": (gain.sum(), row[rounds.LIQUIDATOR]),
         "cut": (cut + fees, flow("cut_usd")),
         "cut, by takers": (cut.sum(), row[rounds.PROTOCOL]),
-        "cut, by funds": ((fees - insurance).sum(), row[rounds.INSURANCE]),
+        "cut, by funds": (-fallen.sum(), row[rounds.INSURANCE]),
         "given": (given, flow("given_usd")),
         "given, by owners": (given.sum(), -row[rounds.OWNER]),
         "paid": (paid, flow("paid_usd")),
