@@ -184,7 +184,7 @@ def test_replays_come_to_rest_and_how_long_a_round_lasts_does_not_matter() -> No
         if name == "2020-03-12":  # each wave of sales is seen half an hour late, or an hour
             assert found.rounds * found.options.round_us > 2 * 3_600_000_000
             assert found.acted[64:].sum() > 0
-            slow = replace(found.options, round_us=300_000_000, max_rounds=64)
+            slow = replace(found.options, round_us=300_000_000, max_rounds=128)
             again = run_cascade(plan, load_scenario(name), slow, trace=False)
             assert again.outcome is Outcome.SETTLED
             assert again.closed.sum() == pytest.approx(found.closed.sum(), rel=0.01)
