@@ -1,14 +1,14 @@
 """One cascade whose accounts are divided among workers, with the bits of the engine alone.
 
 A shard holds some owners, neighbours in the book: what they have, what is left of it, and who of
-them has to be watched. It knows no fund, no ledger, and nothing of what was sold. Those are with
-the one who asks: the market, an engine without accounts, which makes the prices and settles every
-round on the sums of all shards.
+them has to be watched. It knows no fund and no ledger. Those are with the one who asks: the market,
+an engine without accounts, which makes the prices and settles every round on the sums of all
+shards.
 
 What travels between the market and a shard in a round, whatever the number of accounts:
 
     down    prices, 64 bytes an instrument, and how far they have come: 8 bytes an instrument
-            and 8 a root
+            and 8 a root; 16 bytes a pool of what was sold into it and how thin it is
     up      what the round moved, in whole counts: 88 bytes an instrument, 8 more for every round
             that a sale may be late and for this one, 8 a venue, and how many acted
 
@@ -62,11 +62,13 @@ class Part(NamedTuple):
 
 
 class News(NamedTuple):
-    """Prices of a round, and how far they have come."""
+    """Prices of a round, how far they have come, and what stands behind them."""
 
     now: AnyColumn  # NOW
     travelled: FloatColumn  # (roots + 1,)
     trail: FloatColumn  # (instruments,)
+    sold: FloatColumn  # (pools,) so far: what a liquidator must reckon with
+    thin: FloatColumn  # (pools,)
 
 
 class Moved(NamedTuple):
@@ -103,10 +105,14 @@ class Shard:
         state.now[:] = news.now
         state.moving.travelled[:] = news.travelled
         state.moving.trail[r] = news.trail
+        state.moving.sold[:] = news.sold
+        state.moving.thin[:] = news.thin
         state.losses.stamp[1] += 1
         found = cascade.judge(0, int(state.watched[0]), r, case, state)
         self._due = state.due[:found]
         answering = switches.convert or switches.top_up or switches.delever
+        if answering:
+            self._due.sort()  # owners share what they have among accounts that stand together
         answered = owners.answer(self._due, r, case, state) if answering else 0
         if switches.unwind:
             self._known = owners.remember(self._before, state)
@@ -391,7 +397,8 @@ class _Market:
     def _close_round(self, r: int) -> bool:
         """Close those due and settle the round, as `rounds.close_round`; whether more follows."""
         case, state, common, ask = self.case, self.state, self.common, self.shards.ask
-        news = News(state.now, state.moving.travelled, state.moving.trail[r])
+        moving = state.moving
+        news = News(state.now, moving.travelled, moving.trail[r], moving.sold, moving.thin)
         acted, held_back = self._add(ask("judge", r, news, self.limited))
         if self.limited:
             scale = np.ones(len(case.venues))
