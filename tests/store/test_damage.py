@@ -158,8 +158,12 @@ def test_flipped_bytes_anywhere_end_in_a_plain_error_or_a_finding(
                 wrong |= not lake.read(name).equals(frame)
             except UndertowError as error:
                 lines.append(str(error))
-        inspection = lake.verify()
-        if wrong and not inspection.findings:
+        try:
+            found = bool(lake.verify().findings)
+        except UndertowError as error:  # what makes the folder a lake may be what was hit
+            found = True
+            lines.append(str(error))
+        if wrong and not found:
             silent.append(path)
         path.write_bytes(content)
     assert silent == [], "damaged data that reads differently is found"
