@@ -16,6 +16,9 @@ from undertow.kernels import options as kernel
 from undertow.kernels.cascade import KEEPER
 from undertow.rules.snapshot import Snapshot
 from undertow.state import Claims
+from undertow.stress.cascade import LEAK, Engine
+from undertow.stress.draws import Given
+from undertow.stress.options import Options
 from undertow.stress.plan import Plan
 from undertow.stress.pricing import (
     LEVERAGED,
@@ -25,6 +28,9 @@ from undertow.stress.pricing import (
     WIPED_OUT,
     PricingMap,
 )
+from undertow.stress.shards import run_sharded
+from undertow.stress.stressed import Stressed
+from undertow.stress.sweep import run_sweep
 from undertow.stress.worth import asset_prices, peg_deviations
 from undertow.worlds import World
 
@@ -150,6 +156,24 @@ def test_managers_of_leveraged_tokens_trade_units_of_what_their_reference_is_sol
         sold = pricing.rebalancing_usd(factors(wide, ETH=log(1.0 + r)))
         traded = (rows["strength"] * plan.insts["start"][rows["inst"]]).sum() * r
         assert -sold[wide.universe.code("asset", "ETH")] == pytest.approx(traded, rel=1e-12)
+
+
+def test_managers_of_leveraged_tokens_sell_in_the_cascade(wide: Snapshot) -> None:
+    plan = Plan.of(wide)
+    nobody = replace(plan, keepers=plan.keepers[:0])
+    k, strength = int(plan.keepers["inst"][0]), float(plan.keepers["strength"].sum())
+    fallen = Stressed.calm(wide).put("factor", wide.universe.code("asset", "ETH"), log(0.99))
+    alone = Engine(nobody).run(fallen, Options(), check=True)
+    kept = Engine(plan).run(fallen, Options(), check=True)
+    assert kept.sold[k] - alone.sold[k] == pytest.approx(0.01 * strength, rel=1e-9)
+    assert kept.outcome.value == "settled"
+    assert kept.rounds == 2  # ETH has no depth here: the sale moves nothing, and they are done
+    assert kept.worst_leak is not None
+    assert kept.worst_leak < LEAK
+    divided = run_sharded(plan, fallen, Options(), shards=2, settle=False)
+    many = run_sweep(plan, Given.of(fallen.factor[None, :]), 1, settled=False)
+    assert (divided.sold == kept.sold).all()
+    assert many.rows["rounds"][0] == kept.rounds
 
 
 def test_nobody_rebalances_where_no_token_is_leveraged(traded: Snapshot) -> None:

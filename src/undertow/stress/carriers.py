@@ -41,10 +41,9 @@ class Carriers:
     own_pool: CodeColumn  # by instrument, or -1
 
     @classmethod
-    def of(cls, snapshot: Snapshot) -> Carriers:
+    def of(cls, snapshot: Snapshot, pricing: PricingMap) -> Carriers:
         """Work out pools and carriers of a snapshot."""
         universe, market = snapshot.universe, snapshot.market
-        pricing = PricingMap.of(snapshot)
         assets, count = len(universe.assets), len(universe.instruments)
         spot = universe.kind == _SPOT
         contract = np.isin(universe.kind, _CONTRACTS)

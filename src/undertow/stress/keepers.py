@@ -28,7 +28,7 @@ def keepers_of(snapshot: Snapshot, pricing: PricingMap) -> AnyColumn:
     for token in np.flatnonzero(pricing.rebalanced):
         k = _traded(snapshot, int(pricing.first[token]))
         if k is not None:
-            found.append((k, size[token] / start[k]))
+            found.append((k, max(size[token], 0.0) / start[k]))  # who is bust trades no more
     return np.array(found, dtype=cascade.KEEPER).view(np.recarray)
 
 

@@ -40,6 +40,7 @@ from undertow.stress.pricing import PricingMap
 _RESERVE = schema.INSTRUMENT_KINDS.index("reserve")
 _DEPOSIT = CLAIM_KINDS.index("deposit")
 _HEADROOM_QTY, _HEADROOM_USD = 4.0, 64.0  # how far sums may outgrow what is there at the start
+_HEADROOM_KEPT = 16.0  # ups and downs, each as large as a price, that keepers of leverage follow
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +58,8 @@ class Plan:
     owner_start: KeyColumn
     per_demand: FloatColumn  # by venue
     deposits: AnyColumn  # claims that stand in reserves
+    pricing: PricingMap  # how everything answers factors
+    keepers: AnyColumn  # who keeps leveraged tokens at their leverage
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> Plan:
@@ -74,12 +77,13 @@ class Plan:
         columns = closing_columns(rules, book)
         portfolio.require_models(snapshot, portfolio.chain_of(snapshot))
         grids, grid_of_venue = _grids(snapshot)
-        carriers = Carriers.of(snapshot)
+        pricing = PricingMap.of(snapshot)
+        carriers, keepers = Carriers.of(snapshot, pricing), keepers_of(snapshot, pricing)
         owners = np.searchsorted(book.owner, np.arange(len(book.owners) + 1))
         return cls(
             snapshot=snapshot,
             hold=_holdings(book, legs, columns, grid_of_venue),
-            insts=_instruments(snapshot, carriers),
+            insts=_instruments(snapshot, carriers, keepers),
             brackets=records(accounts.BRACKET, rate=rules.terms.rate, amount=rules.terms.amount),
             grids=grids,
             closing=_closing(columns.by_venue),
@@ -90,6 +94,8 @@ class Plan:
                 np.full(len(snapshot.universe.venues), quanta_per_unit(_whole(snapshot)))
             ),
             deposits=_deposits(snapshot),
+            pricing=pricing,
+            keepers=keepers,
         )
 
     def __repr__(self) -> str:
@@ -111,17 +117,8 @@ class Plan:
             holders=rounds.Holders(*(frozen(part) for part in self.holders)),
             owner_start=frozen(self.owner_start),
             deposits=_writable(self.deposits),
+            keepers=_writable(self.keepers),
         )
-
-    @cached_property
-    def pricing(self) -> PricingMap:
-        """How everything answers factors, worked out when first asked for."""
-        return PricingMap.of(self.snapshot)
-
-    @cached_property
-    def keepers(self) -> AnyColumn:
-        """Who keeps leveraged tokens at their leverage, worked out when first asked for."""
-        return keepers_of(self.snapshot, self.pricing)
 
     @cached_property
     def gross_usd(self) -> FloatColumn:
@@ -180,12 +177,14 @@ def _holdings(
     )
 
 
-def _instruments(snapshot: Snapshot, carriers: Carriers) -> AnyColumn:
+def _instruments(snapshot: Snapshot, carriers: Carriers, keepers: AnyColumn) -> AnyColumn:
     """What every instrument is, at rest: its oracle reads the market unless a scenario says."""
     universe, market, terms = snapshot.universe, snapshot.market, snapshot.rules.terms
     chain = portfolio.chain_of(snapshot)
     rate, amount = (_largest(terms, column) for column in (terms.rate, terms.amount))
-    held = np.bincount(snapshot.book.inst, np.abs(snapshot.book.qty), len(market.mark))
+    count = len(market.mark)
+    held = np.bincount(snapshot.book.inst, np.abs(snapshot.book.qty), count)
+    kept = np.bincount(keepers["inst"], keepers["strength"], count)
     usd = np.maximum(_HEADROOM_USD * _gross(snapshot), _whole(snapshot) / _HEADROOM_USD)
     return records(
         accounts.INSTRUMENT,
@@ -213,7 +212,7 @@ def _instruments(snapshot: Snapshot, carriers: Carriers) -> AnyColumn:
         own_pool=carriers.own_pool,
         spot_rate=carriers.spot_rate,
         factor=np.ones(len(market.mark)),
-        per_qty=[quanta_per_unit(_HEADROOM_QTY * qty) for qty in held],
+        per_qty=[quanta_per_unit(_HEADROOM_QTY * qty) for qty in held + _HEADROOM_KEPT * kept],
         per_usd=[quanta_per_unit(value) for value in usd],
         supplied=snapshot.liquidity.supplied,
     )
