@@ -18,6 +18,7 @@ from store_files import PRICES_HEADER, STAMP, T0, prices_frame, reference_lake
 
 from undertow.errors import NoRun, StoreError
 from undertow.store import Lake, ingest_tables
+from undertow.store.upkeep import commits_of
 
 WORKER = Path(__file__).with_name("ingest_worker.py")
 ROWS = 200  # five batches
@@ -221,10 +222,24 @@ def test_merging_files_while_others_write_loses_nothing(
     assert lake.verify().findings == ()
 
 
+def test_commits_that_land_while_the_log_is_read_do_not_shift_its_versions(tmp_path: Path) -> None:
+    lake = reference_lake(tmp_path)
+    for i in range(2):
+        lake.write({"prices": prices_frame([(T0 + i, "lend:USDC", 1.0)])}, kind="ingest", now=T0)
+    early = lake.root.at_least("prices")
+    before = commits_of("prices", early)
+    lake.write({"prices": prices_frame([(T0 + 2, "lend:USDC", 1.0)])}, kind="ingest", now=T0)
+    lake.compact(now=T0)
+    assert commits_of("prices", early) == before
+    assert [e["version"] for e in before] == list(range(early.version(), -1, -1))
+    assert [e["operation"] for e in before] == ["WRITE", "WRITE", "CREATE TABLE"]
+
+
 STARVED = """
 import resource, sys
 from undertow.errors import StoreError
 from undertow.store import Lake, ingest_tables
+from undertow.store.upkeep import commits_of
 
 def starve(done, total):  # once the file is read and set aside
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))

@@ -64,9 +64,16 @@ def history(root: Root) -> History:
 
 
 def commits_of(name: str, handle: DeltaTable) -> list[dict[str, Any]]:
-    """Every commit of a table, as its log describes it."""
+    """Every commit of a table up to the version that `handle` stands at, as the log describes it.
+
+    The library reads the log to its end, counts down from the handle's version all the same, and
+    so tells a wrong version of every commit once another process has written in between.
+    """
     with damage(name):
-        return handle.history()
+        entries = handle.history()
+    newest = handle.version()
+    newer = max(len(entries) - (newest + 1), 0)
+    return [{**entry, "version": newest - i} for i, entry in enumerate(entries[newer:])]
 
 
 def _commit_record(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
