@@ -207,6 +207,7 @@ class Leg:
     weight: float
     bonus: float
     fee: float
+    began: float = 0.0  # quantity once what is owed was charged
 
     @property
     def derivative(self) -> bool:
@@ -654,6 +655,8 @@ class _Run:
                 a, int(book.venue[a]), int(book.owner[a]), bool(book.mode[a] == PORTFOLIO), legs
             )
             self._charge(account)
+            for leg in legs:
+                leg.began = leg.qty
             if self.venue_terms[account.venue].mechanism == BANDS:
                 account.band = self._band(account)
             accounts.append(account)
@@ -859,10 +862,11 @@ class _Run:
             return leg.qty * (price / leg.entry - 1.0)
         return leg.qty * price if leg.role == OPTION else leg.qty * (price - leg.entry)
 
-    def _notional(self, leg: Leg, r: Round) -> float:
+    def _notional(self, leg: Leg, r: Round, qty: float | None = None) -> float:
+        qty = leg.qty if qty is None else qty
         if leg.role == INVERSE:
-            return abs(leg.qty)
-        return abs(leg.qty) * (r.forward if leg.role == OPTION else r.seen)[leg.inst]
+            return abs(qty)
+        return abs(qty) * (r.forward if leg.role == OPTION else r.seen)[leg.inst]
 
     def _grid(self, account: Account, r: Round) -> float:
         """Worst loss of each underlying and add-ons, or the sum of minima."""
@@ -1223,7 +1227,8 @@ class _Run:
         terms = self.venue_terms[account.venue]
         if equity < 0.0:
             if not legs:
-                self._be_short(r, account.legs[0].inst, -equity)
+                main = max(account.legs, key=lambda leg: self._notional(leg, r, leg.began))
+                self._be_short(r, main.inst, -equity)
             self._transfer(r, accounts=-equity)
             self._empty(account, r)
             return True
@@ -1408,17 +1413,16 @@ class _Run:
                 self._book("paid_usd", k, usd * left / total)
             paid = left
         elif left > 0.0 and how == ADL_PROFIT_LEVERAGE:
-            paid = math.fsum(self._deleverage(k, usd * left / total, left / total, r)
+            ranked = {k: self._ranked(k, left / total, r) for k in short}  # before anybody pays
+            paid = math.fsum(self._deleverage(k, usd * left / total, left / total, ranked[k], r)
                              for k, usd in short.items())  # fmt: skip
         self._transfer(
             r, insurance=-insured, backstop=-backed, counterparties=-paid, venue=paid - left
         )
 
-    def _deleverage(self, k: int, loss: float, share: float, r: Round) -> float:
-        """Close winners of instrument `k` against what bankrupt accounts held; what they pay."""
+    def _ranked(self, k: int, share: float, r: Round) -> list[tuple[float, Account, Leg, float]]:
+        """Winners of instrument `k` against what bankrupt accounts held, the first to pay first."""
         wanted = math.fsum(r.bankrupt.get(k, ())) * share
-        if wanted == 0.0:
-            return 0.0
         ranked = []
         for account in self.accounts:
             if account.venue != self.venue[k]:
@@ -1428,7 +1432,16 @@ class _Run:
                 if leg.role == OPTION or leg.qty * wanted >= 0.0 or profit <= 0.0:
                     continue
                 ranked.append((-self._score(account, leg, profit, r), account, leg, profit))
-        ranked.sort(key=lambda row: row[0])
+        return sorted(ranked, key=lambda row: row[0])
+
+    def _deleverage(
+        self, k: int, loss: float, share: float,
+        ranked: list[tuple[float, Account, Leg, float]], r: Round,
+    ) -> float:  # fmt: skip
+        """Close winners of instrument `k` against what bankrupt accounts held; what they pay."""
+        wanted = math.fsum(r.bankrupt.get(k, ())) * share
+        if wanted == 0.0:
+            return 0.0
         taken: list[tuple[Account, Leg, float, float]] = []
         left = abs(wanted)
         for _, tied in groupby(ranked, key=lambda row: row[0]):

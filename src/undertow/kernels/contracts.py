@@ -115,15 +115,31 @@ def realised(role, qty, price, entry):
 
 
 @njit(cache=True, error_model="numpy")
+def largest_leg(a, case, state):
+    """The leg of account `a` that was worth most as it began, at what prices are seen now."""
+    hold = case.hold
+    found, most = hold.accounts[a].first, -1.0
+    for i in range(hold.accounts[a].first, hold.accounts[a].last):
+        leg = hold.legs[i]
+        value = leg_notional(leg.role, leg.qty, state.now[leg.inst])
+        if value > most:
+            found, most = i, value
+    return found
+
+
+@njit(cache=True, error_model="numpy")
 def settle_bare(a, v, r, equity, case, state):
-    """An account that has no contracts left but owes: what it lacks is the venue's; 1 if any."""
+    """An account that has no contracts left but owes: what it lacks is the venue's; 1 if any.
+
+    It is booked with the largest thing that the account began with.
+    """
     if equity >= 0.0:
         row = touch(a, case.hold, state.touched)
         return cover_from_coins(a, row, case, state)
     hold = case.hold
     row = touch(a, hold, state.touched)
     state.touched.rows[row].state = CALLED
-    k = hold.legs[hold.accounts[a].first].inst
+    k = hold.legs[largest_leg(a, case, state)].inst
     add(SHORT, k, -equity, case, state)
     note(r, a, k, -1, LIQUIDATED, 0.0, 0.0, state.now[k].seen, 0.0, 0.0, -equity, state.log)
     empty(a, row, 0.0, case, state)

@@ -347,25 +347,42 @@ def take_from_winners(r, k, rank, share, per_unit, holder, score, case, state, h
 
 @njit(cache=True, error_model="numpy")
 def deleverage(r, case, state, common, holders):
-    """Close winners against what bankrupt accounts left, where one worker holds everybody."""
+    """Close winners against what bankrupt accounts left, where one worker holds everybody.
+
+    All are ranked before anybody pays: who pays in one instrument keeps the rank in the next, so
+    it does not matter which comes first.
+    """
     case, state, common = lend(case), lend(state), lend(common)
     holders = lend(holders)
+    size = 0
     for k in range(case.insts.size):
-        wanted, size = common.shared[k].wanted, holders.start[k + 1] - holders.start[k]
-        if wanted == 0.0 or size == 0:
+        if common.shared[k].wanted != 0.0:
+            size += holders.start[k + 1] - holders.start[k]
+    holder, score = np.empty(size, dtype=np.int64), np.empty(size)
+    counts = np.empty(size, dtype=np.int64)
+    ends = np.zeros(case.insts.size + 1, dtype=np.int64)
+    for k in range(case.insts.size):
+        ends[k + 1] = ends[k]
+        if common.shared[k].wanted != 0.0:
+            first, side = ends[k], (1.0 if common.shared[k].wanted > 0.0 else -1.0)
+            ends[k + 1] += winners(
+                k, side, case, state, holders, holder[first:], score[first:], counts[first:]
+            )
+    for k in range(case.insts.size):
+        first, end, wanted = ends[k], ends[k + 1], common.shared[k].wanted
+        if first == end:
             continue
-        side = 1.0 if wanted > 0.0 else -1.0
-        holder, score = np.empty(size, dtype=np.int64), np.empty(size)
-        counts = np.empty(size, dtype=np.int64)
-        found = winners(k, side, case, state, holders, holder, score, counts)
         per_qty = case.insts[k].per_qty
-        rank, share, taken = cut_off(score[:found], counts[:found], to_counts(abs(wanted), per_qty))
+        rank, share, taken = cut_off(
+            score[first:end], counts[first:end], to_counts(abs(wanted), per_qty)
+        )
         if taken > 0:
             per_unit = common.shared[k].loss / (taken / per_qty)
             take_from_winners(
-                r, k, rank, share, per_unit, holder[:found], score[:found], case, state, holders
-            )
-            state.flows.counts[SOLD, k] -= taken if side > 0.0 else -taken
+                r, k, rank, share, per_unit, holder[first:end], score[first:end], case, state,
+                holders,
+            )  # fmt: skip
+            state.flows.counts[SOLD, k] -= taken if wanted > 0.0 else -taken
 
 
 @njit(cache=True, error_model="numpy")

@@ -24,7 +24,7 @@ shard only, and all sums over accounts are of whole counts: so any division give
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice, pairwise
@@ -93,6 +93,7 @@ class Shard:
         owners.gather(case, state)
         self._before = np.empty(len(state.touched.rest) if case.switches.unwind else 0)
         self._known = 0
+        self._winning: dict[int, tuple[KeyColumn, FloatColumn]] = {}
 
     def judge(self, r: int, news: News, limited: bool) -> Moved:
         """Find who is called at new prices, let their owners answer, and close them.
@@ -126,21 +127,25 @@ class Shard:
         case, state = self._part.case, self._state
         return self._moved(*closers.close_due(self._due, r, np.array(scale), False, case, state))
 
-    def winners(self, k: int, side: float) -> tuple[FloatColumn, KeyColumn]:
-        """Rank and quantity of those who hold the other side of an instrument at a profit."""
+    def winners(self, sides: Sequence[tuple[int, float]]) -> list[tuple[FloatColumn, KeyColumn]]:
+        """Rank and quantity of those who hold the other side of each instrument at a profit."""
+        self._winning.clear()
+        return [self._winners(k, side) for k, side in sides]
+
+    def _winners(self, k: int, side: float) -> tuple[FloatColumn, KeyColumn]:
         case, holders = self._part
         size = int(holders.start[k + 1] - holders.start[k])
         holder, score = np.empty(size, dtype=np.int64), np.empty(size)
         counts = np.empty(size, dtype=np.int64)
         found = rounds.winners(k, side, case, self._state, holders, holder, score, counts)
-        self._holder, self._score = holder[:found], score[:found]
+        self._winning[k] = holder[:found], score[:found]
         return score[:found], counts[:found]
 
     def take(self, r: int, k: int, rank: float, share: float, per_unit: float) -> None:
         """Close the winners above a rank, and a share of those at it."""
         case, holders = self._part
         rounds.take_from_winners(
-            r, k, rank, share, per_unit, self._holder, self._score, case, self._state, holders
+            r, k, rank, share, per_unit, *self._winning[k], case, self._state, holders
         )
 
     def finish(self, r: int) -> Moved:
@@ -416,16 +421,17 @@ class _Market:
 
     def _deleverage(self, r: int) -> None:
         """Close winners against what bankrupt accounts left, as `rounds.deleverage`."""
-        for k in np.flatnonzero(self.common.shared["wanted"]).tolist():
-            wanted, loss = (float(self.common.shared[name][k]) for name in ("wanted", "loss"))
-            side, per_qty = (1.0 if wanted > 0.0 else -1.0), float(self.case.insts["per_qty"][k])
-            score, counts = (
-                np.concatenate(column)
-                for column in zip(*self.shards.ask("winners", k, side), strict=True)
-            )
-            rank, share, taken = rounds.cut_off(score, counts, to_counts(abs(wanted), per_qty))
+        shared, insts = self.common.shared, self.case.insts
+        asked = np.flatnonzero(shared["wanted"]).tolist()
+        sides = [(k, 1.0 if shared["wanted"][k] > 0.0 else -1.0) for k in asked]
+        answers = self.shards.ask("winners", sides)
+        for (k, side), found in zip(sides, zip(*answers, strict=True), strict=True):
+            score, counts = (np.concatenate(column) for column in zip(*found, strict=True))
+            wanted, per_qty = abs(float(shared["wanted"][k])), float(insts["per_qty"][k])
+            rank, share, taken = rounds.cut_off(score, counts, to_counts(wanted, per_qty))
             if taken > 0:
-                self.shards.ask("take", r, k, rank, share, loss / (taken / per_qty))
+                per_unit = float(shared["loss"][k]) / (taken / per_qty)
+                self.shards.ask("take", r, k, rank, share, per_unit)
                 self.state.flows.counts[cascade.SOLD, k] -= taken if side > 0.0 else -taken
 
     def _add(self, answers: list[Moved]) -> tuple[int, int]:
