@@ -52,7 +52,8 @@ def one_pool(model: int, **changed: Any) -> m.Pools:
 
 def integral(pools: m.Pools, upto: float) -> float:
     lo, hi = min(0.0, upto), max(0.0, upto)
-    edges = [lo, *sorted(x for x in KINKS if lo < x < hi), hi]
+    kinks = {*KINKS, m.bounds(0, pools)[0]}  # and where nobody buys at a higher price
+    edges = [lo, *sorted(x for x in kinks if lo < x < hi), hi]
     parts = [
         quad(lambda u: m.multiplier(0, u, pools), a, b, epsabs=1e-13)[0] for a, b in pairwise(edges)
     ]
@@ -250,8 +251,23 @@ def test_no_volume_makes_a_price_that_is_no_price(
     assert -math.inf < m.slope(0, volume, pools) <= 0.0
 
 
+@pytest.mark.parametrize("model", CURVES)
+@given(volume=st.floats(1e-3, 1e30), floor=st.sampled_from([0.01, 0.05, 0.5, 1.0]))
+def test_nobody_who_must_buy_pays_more_than_one_over_the_floor(
+    model: int, volume: float, floor: float
+) -> None:
+    pools = one_pool(model, floor=floor)
+    end = -m.bounds(0, pools)[0]
+    g, paid = m.curve(0, -volume, pools)
+    assert g <= max(1.0 / floor, float(pools.ratio.max(initial=0.0))) * (1.0 + 1e-12)
+    assert -paid <= g * volume * (1.0 + 1e-12)
+    if volume > end:
+        assert g == m.multiplier(0, -end, pools)
+        assert m.slope(0, -volume, pools) == 0.0
+
+
 def test_a_pool_bought_out_sells_the_rest_at_the_highest_price_there_is() -> None:
-    pools = one_pool(m.CONSTANT_PRODUCT)
+    pools = one_pool(m.CONSTANT_PRODUCT, floor=0.0)
     g, area = m.curve(0, -19.0, pools)
     assert (g, area) == (pytest.approx(400.0), pytest.approx(-380.0))
     out, cost = m.curve(0, -25.0, pools)

@@ -124,7 +124,19 @@ class Pool:
 
     def price(self, u: float) -> float:
         """g: price after `u` was sold, over the price before anything was."""
-        return min(max(self._price(u), 1e-18), 1e18)
+        most = 1.0 / max(self.floor, 1e-18)
+        if u < 0.0 and self.model is Impact.LADDER and self.asks:
+            most = max(most, self.asks[-1][1])
+        return min(max(self._price(u), 1e-18), most if u < 0.0 else 1.0)
+
+    def _bought_out(self) -> float:
+        """What must be bought until the price is as high as it gets."""
+        low, high = -1e40, -1e-40
+        most = self.price(low)
+        for _ in range(400):
+            middle = -math.sqrt(low * high)
+            low, high = (middle, high) if self.price(middle) >= most else (low, middle)
+        return high
 
     def _price(self, u: float) -> float:
         d, b = self.depth, self.floor
@@ -164,7 +176,7 @@ class Pool:
         """Mean price of selling `du` after `u`, over the price after `u`."""
         if u + du == u:
             return 1.0
-        corners = {0.0, self.depth * (1.0 - self.floor)}
+        corners = {0.0, self.depth * (1.0 - self.floor), self._bought_out()}
         corners |= {self.clip * self.daily, -self.clip * self.daily}
         corners |= {reach for reach, _ in self.bids} | {-reach for reach, _ in self.asks}
         low, high = sorted((u, u + du))

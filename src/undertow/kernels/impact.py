@@ -10,7 +10,8 @@ Columns of `Pools`, by pool:
 
     model   one of the constants below
     depth   base units that move the price by one e-fold, at the margin of U = 0: d
-    floor   share of the price that LINEAR and EXPONENTIAL never sell below, 0 to 1: B
+    floor   share of the price that LINEAR and EXPONENTIAL never sell below, 0 to 1: B; no model
+            is bought above 1 / B
     scale   SQRT: Y * sigma, the order-one constant times the volatility of a day: a
     daily   SQRT: base units that trade in a day: V
     clip    SQRT: share of `daily` within which log price is linear: c
@@ -31,9 +32,10 @@ Columns by level: `reach`, base units from the touch to the level's end, rising;
 the level over the price at U = 0, which falls on the side that is sold into and rises on the other.
 
 A pool without what its model needs (depth, daily volume, levels) has no impact; a LADDER without
-levels on a side is exponential there, if it has a depth. No price leaves 1e-18 to 1e18 of what it
-was: there each curve goes on flat, so that no volume is too large and no price is zero. Volumes are
-finite: the caller has checked.
+levels on a side is exponential there, if it has a depth. Books end where curves do not, and nobody
+who must buy pays any price at all: at 1 / B each curve goes on flat, and so it does at 1e-18 and
+1e18 of what the price was. No volume is too large and no price is zero. Volumes are finite: the
+caller has checked.
 
 References
 ----------
@@ -72,10 +74,12 @@ class Pools(NamedTuple):
 def curve(k, volume, pools):
     """Price multiple and proceeds of pool `k` after `volume`: g and G."""
     model = working_model(k, pools)
-    if model == NONE or volume == 0.0:
+    if model == NONE:
         return 1.0, volume
     low, high = bounds(k, pools)
     u = min(max(volume, low), high)
+    if u == 0.0:  # nothing was sold, or no purchase moves the price
+        return 1.0, volume
     if model == LINEAR:
         g, area = linear(u, pools.depth[k], pools.floor[k])
     elif model == EXPONENTIAL:
@@ -152,26 +156,37 @@ def working_model(k, pools):
 
 
 @njit(cache=True, error_model="numpy")
+def highest(k, pools):
+    """Log of the highest multiple that pool `k` is bought at."""
+    floor = pools.floor[k]
+    return min(-log(floor), _FARTHEST) if floor > 0.0 else _FARTHEST
+
+
+@njit(cache=True, error_model="numpy")
 def bounds(k, pools):
     """Volumes of pool `k` at which its price is as high and as low as it gets."""
     model = working_model(k, pools)
-    depth, floor = pools.depth[k], pools.floor[k]
+    depth, floor, up = pools.depth[k], pools.floor[k], highest(k, pools)
     if model == LINEAR:
-        return -depth * (MOST - 1.0), depth * max(1.0 - floor, 0.0)
+        return -depth * expm1(up), depth * max(1.0 - floor, 0.0)
     if model == EXPONENTIAL:
-        return -depth * _FARTHEST, depth * max(1.0 - floor, 0.0) * _FARTHEST
+        return -depth * up, depth * max(1.0 - floor, 0.0) * _FARTHEST
     if model == SQRT:
-        clip, ratio = pools.clip[k], _FARTHEST / pools.scale[k]
-        share = ratio * ratio
-        if share < clip:
-            share = ratio * sqrt(clip)
-        return -pools.daily[k] * share, pools.daily[k] * share
+        return -root_end(k, up, pools), root_end(k, _FARTHEST, pools)
     if model == CONSTANT_PRODUCT:
         reserve = 2.0 * depth
-        return -reserve * (1.0 - sqrt(LEAST)), reserve * (sqrt(MOST) - 1.0)
+        return reserve * expm1(-0.5 * up), reserve * (sqrt(MOST) - 1.0)
     if model == LADDER:
         return -ladder_end(k, -1.0, pools), ladder_end(k, 1.0, pools)
     return -inf, inf
+
+
+@njit(cache=True, error_model="numpy")
+def root_end(k, far, pools):
+    """Size at which the square root of pool `k` is `far` from its price, in logs."""
+    clip, ratio = pools.clip[k], far / pools.scale[k]
+    share = ratio * ratio
+    return pools.daily[k] * (share if share >= clip else ratio * sqrt(clip))
 
 
 @njit(cache=True, error_model="numpy")
@@ -182,7 +197,7 @@ def linear(u, depth, floor):
 
 @njit(cache=True, error_model="numpy")
 def exponential(u, depth, floor):
-    """Price and its integral: sales approach the floor, purchases know no ceiling."""
+    """Price and its integral: sales approach the floor, purchases rise until the curve is cut."""
     if u <= 0.0:
         return exp(-u / depth), u * mean_exp(-u / depth)
     y = -u / ((1.0 - floor) * depth)
@@ -254,12 +269,13 @@ def level_slope(j, first, depth, pools):
 def ladder_end(k, sign, pools):
     """Size at which pool `k` is as far from its price as it gets, sold (1) or bought (-1)."""
     first, last = side(k, sign, pools)
+    far = _FARTHEST if sign > 0.0 else highest(k, pools)
     tail = level_slope(last - 1, first, pools.depth[k], pools)
     if tail == 0.0:
         return inf
     if last == first:
-        return _FARTHEST / tail
-    return pools.reach[last - 1] + (_FARTHEST - abs(log(pools.ratio[last - 1]))) / tail
+        return far / tail
+    return pools.reach[last - 1] + max(far - abs(log(pools.ratio[last - 1])), 0.0) / tail
 
 
 @njit(cache=True, error_model="numpy")

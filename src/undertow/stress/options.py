@@ -60,7 +60,8 @@ class Options:
     """What a careful person would pick, unless told otherwise."""
 
     impact: Impact = Impact.EXPONENTIAL
-    floor: float = 0.05  # share of a price that sales never go below (linear, exponential)
+    # Share of a price that sales never go below (linear, exponential); purchases stop at 1 / floor.
+    floor: float = 0.05
     root: float = 1.0  # the constant of the square root; of order one
     clip: float = 0.01  # share of a day's volume within which the root is a line
     coupling: float = 0.5  # share of a contract's forced sale that arbitrage takes to spot
