@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from undertow.errors import MisalignedState, NotSettled, StateError
+from undertow.rules.coverage import Coverage
 from undertow.rules.snapshot import Snapshot
 from undertow.stress import (
     Cascade,
@@ -30,7 +31,7 @@ from undertow.stress import (
 )
 from undertow.stress.aftermath import amplification
 from undertow.stress.cascade import LEAK
-from undertow.stress.coverage import LOWER_BOUND, RESIDUAL, SCALED, Coverage
+from undertow.stress.coverage import LOWER_BOUND, RESIDUAL, SCALED, covered_losses
 from undertow.stress.damage import Counterfeit
 from undertow.stress.outages import Fund
 from undertow.stress.shock import Funding, Peg, Price, Rate, Shock, WithdrawalRun
@@ -346,7 +347,7 @@ def test_an_empty_book_has_a_plain_empty_result() -> None:
     assert found.amplification is None
     tables_of = (found.by_venue(), found.by_asset(), found.by_owner(), found.trace())
     assert [frame.height for frame in tables_of] == [0, 0, 0, 0]
-    assert Coverage.of(found.plan).share == 0.0
+    assert Coverage.of(found.plan.snapshot).share == 0.0
 
 
 def test_what_a_claim_lost_of_its_backing_is_a_fall_of_its_price(wide: Snapshot) -> None:
@@ -414,12 +415,12 @@ def test_what_is_not_seen_is_told_three_ways(tiny: Snapshot) -> None:
     # The book holds all 30,000 that are lent, and half of an open interest of 80,000 USD.
     options = Options(impact=Impact.EXPONENTIAL, floor=0.0)
     found = ran(tiny, Price(asset="BTC", move=-0.2), options=options)
-    alone = Coverage.of(found.plan)
+    alone = Coverage.of(found.plan.snapshot)
     assert alone.share == 1.0
-    assert alone.losses(found)["liquidated_usd"].n_unique() == 1
-    seen = Coverage.of(found.plan, {"hyperliquid:BTC/USDC:USDC": 80_000.0})
+    assert covered_losses(found, alone)["liquidated_usd"].n_unique() == 1
+    seen = Coverage.of(found.plan.snapshot, {"hyperliquid:BTC/USDC:USDC": 80_000.0})
     assert seen.share == pytest.approx(70_000 / 110_000)
-    rows = {row["unseen"]: row for row in seen.losses(found).to_dicts()}
+    rows = {row["unseen"]: row for row in covered_losses(found, seen).to_dicts()}
     assert rows[LOWER_BOUND]["shortfall_usd"] == pytest.approx(3_000)
     assert rows[SCALED]["shortfall_usd"] == pytest.approx(6_000)
     # 6,000 lacking against the same 1,000: five sixths are taken from winners, twice a sixth sold
@@ -430,9 +431,9 @@ def test_what_is_not_seen_is_told_three_ways(tiny: Snapshot) -> None:
     fall = 1 - 0.8 * (40_000 * math.exp(-spot) + 80_000 * math.exp(-spot - own)) / 120_000
     assert rows[RESIDUAL]["final_fall"] == pytest.approx(fall * 120_000 / 140_000)
     with pytest.raises(StateError, match="open interest"):
-        Coverage.of(found.plan, {"hyperliquid:BTC/USDC:USDC": 0.0})
+        Coverage.of(found.plan.snapshot, {"hyperliquid:BTC/USDC:USDC": 0.0})
     with pytest.raises(StateError, match="nowhere"):
-        Coverage.of(found.plan, {"nowhere": 1.0})
+        Coverage.of(found.plan.snapshot, {"nowhere": 1.0})
 
 
 def test_what_cannot_be_run_is_refused_in_words(tiny: Snapshot, demo: Plan) -> None:

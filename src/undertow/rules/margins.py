@@ -19,7 +19,6 @@ from undertow.rules.snapshot import Snapshot
 from undertow.state import BoolColumn, FloatColumn, Universe
 from undertow.state.arrays import frozen
 from undertow.state.book import COLLATERAL, DEBT, SUPPLY
-from undertow.state.universe import NONE
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,15 +115,9 @@ def margins(snapshot: Snapshot) -> Margins:
     MissingPrice
         When an option has no underlying price or volatility.
     """
-    book, price = snapshot.book, snapshot.market.mark
-    legs, terms = snapshot.rules.leg_columns(book), snapshot.rules.terms
-    chain = portfolio.chain_of(snapshot)
-    delta = option_deltas(snapshot)
-    sums = kernel.Sums(*(np.empty(book.accounts) for _ in kernel.Sums._fields))
-    option_notional = np.abs(delta) * chain.forward
-    kernel.account_sums(
-        0, book.accounts, book.offset, legs, price, price, option_notional, terms, sums
-    )
+    price = snapshot.market.mark
+    legs, chain = snapshot.rules.leg_columns(snapshot.book), portfolio.chain_of(snapshot)
+    delta, sums = option_deltas(snapshot), account_sums(snapshot)
     portfolio.require_models(snapshot, chain)
     portfolio.add_requirements(snapshot, legs, sums.asked)
     exposure = market_exposure(snapshot.universe)
@@ -143,15 +136,30 @@ def margins(snapshot: Snapshot) -> Margins:
     )
 
 
+def account_sums(snapshot: Snapshot) -> kernel.Sums:
+    """Assets, debt, equity and notional of every account, and what each leg alone counts and asks.
+
+    What a portfolio group is asked for as a whole is not in it yet.
+
+    Raises
+    ------
+    RuleError
+        When something is held of which the venue's rules say nothing.
+    """
+    book, price = snapshot.book, snapshot.market.mark
+    legs, chain = snapshot.rules.leg_columns(book), portfolio.chain_of(snapshot)
+    sums = kernel.Sums(*(np.empty(book.accounts) for _ in kernel.Sums._fields))
+    option_notional = np.abs(option_deltas(snapshot)) * chain.forward
+    kernel.account_sums(
+        0, book.accounts, book.offset, legs, price, price, option_notional,
+        snapshot.rules.terms, sums,
+    )  # fmt: skip
+    return sums
+
+
 def market_exposure(universe: Universe) -> FloatColumn:
     """By instrument: 1, or 0 where its asset is money or stands for money all the way down."""
-    root = np.arange(len(universe.assets))
-    for _ in range(len(universe.assets)):
-        further = np.where(universe.reference[root] == NONE, root, universe.reference[root])
-        if (further == root).all():
-            break
-        root = further
-    moves: FloatColumn = np.where(universe.stable[root], 0.0, 1.0)[universe.asset_of]
+    moves: FloatColumn = np.where(universe.stable[universe.root], 0.0, 1.0)[universe.asset_of]
     return moves
 
 

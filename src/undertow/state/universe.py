@@ -144,6 +144,16 @@ class Universe:
         return frozen(np.isin(self.asset_kind, kinds))
 
     @cached_property
+    def root(self) -> CodeColumn:
+        """By asset: what it follows all the way down; itself where it follows nothing."""
+        root = np.arange(len(self.assets), dtype=np.int32)
+        while True:
+            further = np.where(self.reference[root] == NONE, root, self.reference[root])
+            if (further == root).all():
+                return frozen(root)
+            root = further
+
+    @cached_property
     def instrument_keys(self) -> pl.Series:
         """The instrument keys as a series, to look names up in bulk."""
         return pl.Series(self.instruments, dtype=pl.String)

@@ -220,9 +220,7 @@ def _instruments(snapshot: Snapshot, carriers: Carriers, keepers: AnyColumn) -> 
 
 def _roots(universe: Universe) -> CodeColumn:
     """By instrument, the asset at the end of what its own follows; NONE where that is money."""
-    root = np.arange(len(universe.assets))
-    for _ in range(len(root)):
-        root = np.where(universe.reference[root] == NONE, root, universe.reference[root])
+    root = universe.root
     found: CodeColumn = np.where(universe.stable[root], NONE, root).astype(np.int32)
     return found[universe.asset_of]
 

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from undertow.rules.margins import margins, option_deltas
+from undertow.rules.leverage import Exposures, leverage_table
 from undertow.rules.snapshot import Snapshot
-from undertow.state import AnyColumn, FloatColumn, KeyColumn, Panel
-from undertow.state.book import COLLATERAL, FUTURE, OPTION, PERP, SUPPLY
+from undertow.state import KeyColumn, Panel
 from undertow.worlds.frames import rows
 from undertow.worlds.growth import leverage_panel
 from undertow.worlds.names import Names
@@ -45,49 +44,18 @@ class Held:
 
 def book_leverage(snapshot: Snapshot) -> Held:
     """How leveraged the accounts of each venue are, and what stands behind each asset."""
-    universe, book, judged = snapshot.universe, snapshot.book, margins(snapshot)
-    equity = np.where(judged.equity > 0.0, judged.equity, 0.0)
-    size = np.where((equity > 0.0)[book.leg_account], _exposures(snapshot), 0.0)
-    whole = _summed(size, book.leg_account, book.accounts)[book.leg_account]
-    part = np.divide(size, whole, out=np.zeros_like(size), where=whole > 0.0)
-    of_leg, places = universe.asset_of[book.inst], len(universe.assets)
-    of_asset = _ratios(
-        universe.assets,
-        _summed(size, of_leg, places),
-        _summed(part * equity[book.leg_account], of_leg, places),
+    universe, seen = snapshot.universe, Exposures.of(snapshot)
+    of_venue, of_asset = (
+        dict(leverage_table(seen, by).select("node", "value").drop_nulls().iter_rows())
+        for by in ("venue", "asset")
     )
-    of_venue = _ratios(
-        universe.venues,
-        _summed(size, book.venue[book.leg_account], len(universe.venues)),
-        _summed(equity, book.venue, len(universe.venues)),
+    traded = np.bincount(
+        universe.asset_of[snapshot.book.inst],
+        seen.notional + seen.delta,
+        minlength=len(universe.assets),
     )
-    traded = _summed(size * _derivative(book.kind), of_leg, places)
     lent = {key for key, each in zip(universe.assets, traded, strict=True) if not each}
     return Held(of_venue, of_asset, frozenset(lent & of_asset.keys()))
-
-
-def _summed(each: FloatColumn, node: AnyColumn, nodes: int) -> FloatColumn:
-    return np.bincount(node, each, minlength=nodes).astype(np.float64)
-
-
-def _derivative(kind: AnyColumn) -> AnyColumn:
-    return np.isin(kind, (PERP, FUTURE, OPTION))
-
-
-def _exposures(snapshot: Snapshot) -> FloatColumn:
-    """USD of every leg that counts as assets held outright or as derivative notional."""
-    universe, book, market = snapshot.universe, snapshot.book, snapshot.market
-    face = np.where(universe.inverse, 1.0, market.mark)
-    by_delta = np.abs(option_deltas(snapshot)) * market.index
-    each = np.where(book.kind == OPTION, by_delta[book.inst], face[book.inst])
-    counted = np.isin(book.kind, (COLLATERAL, SUPPLY)) | _derivative(book.kind)
-    size: FloatColumn = np.where(counted, np.abs(book.qty) * each, 0.0)
-    return size
-
-
-def _ratios(keys: tuple[str, ...], above: FloatColumn, below: FloatColumn) -> dict[str, float]:
-    some = np.flatnonzero((above > 0.0) & (below > 0.0))
-    return {keys[k]: float(above[k] / below[k]) for k in some}
 
 
 def leverage_panels(
