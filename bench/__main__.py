@@ -6,10 +6,12 @@ import argparse
 import sys
 
 from bench.cascade import BENCHMARKS as CASCADE
+from bench.connectedness import BENCHMARKS as CONNECTEDNESS
+from bench.correlation import BENCHMARKS as CORRELATION
 from bench.foundation import BENCHMARKS as FOUNDATION
 from bench.harness import run
 
-BENCHMARKS = {**FOUNDATION, **CASCADE}
+BENCHMARKS = {**FOUNDATION, **CASCADE, **CORRELATION, **CONNECTEDNESS}
 
 
 def main() -> int:

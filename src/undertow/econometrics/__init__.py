@@ -1,0 +1,1 @@
+"""Estimators on plain arrays, one subject a file; each returns a frozen fit."""

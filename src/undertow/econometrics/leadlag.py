@@ -1,0 +1,270 @@
+"""Which series moves first, and whether leverage is taken on as assets grow.
+
+Columns are series of growth, rows are instants. A correlation at lag k is that of x at t with y at
+t + k: at a positive lag x comes first. Each series is first made white by an autoregression of its
+own, because two series that each remember their past are correlated at many lags for no reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, log, nan
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import ndtri, stdtrit
+
+from undertow.econometrics import hac
+from undertow.econometrics.checks import (
+    BoolColumn,
+    FloatColumn,
+    FloatMatrix,
+    frozen,
+    matrix,
+    series,
+    within,
+)
+from undertow.errors import EstimationError
+
+_LEAST = 20  # rows per lag that is looked at, at least over all
+_MOST_ORDER = 10  # of the autoregression that whitens
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CrossCorrelation:
+    """Correlations of two series at lags either way; at a positive lag the first one leads.
+
+    `low` and `high` are where the correlation of unrelated series falls, lag by lag. `score` is
+    the sum of squared correlations at which x leads less that at which y does; `p_value` is the
+    share of shifts round in time with a score as far from 0. NaN where `reason` says why.
+    """
+
+    lag: FloatColumn  # (2 * most + 1,)
+    correlation: FloatColumn
+    low: FloatColumn
+    high: FloatColumn
+    peak: int  # lag of the largest correlation in size
+    score: float
+    p_value: float
+    level: float
+    orders: tuple[int, int]  # of the autoregressions that made the series white
+    rows: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LeadLag:
+    """Who leads whom: entry (i, j) is positive where i moves before j; NaN where not known."""
+
+    score: FloatMatrix  # (series, series)
+    p_value: FloatMatrix  # (series, series)
+    lag: FloatMatrix  # (series, series): of the largest correlation in size
+    lead: FloatColumn  # (series,): mean score over the others
+    reasons: tuple[str, ...]  # (series,)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Procyclicality:
+    """Growth of leverage on growth of assets; NaN where `reason` says why."""
+
+    slope: float
+    low: float
+    high: float
+    p_value: float  # of a slope of 0, two-sided
+    intercept: float
+    r2: float
+    passive: float  # slope of one who never trades, 1 - leverage; NaN unless leverage is given
+    rows: int
+    level: float
+    reason: str = ""
+
+
+def cross_correlation(
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    most: int = 10,
+    level: float = 0.9,
+    whiten: bool = True,
+) -> CrossCorrelation:
+    """Correlation of x and y at up to `most` steps either way, and which of them leads.
+
+    Bands are Bartlett's: the variance of a correlation of unrelated series at lag k is
+    sum_j rho_x(j) rho_y(j) / (T - k), over as many j. Rows where either is NaN are left out.
+
+    It misleads where both answer to a third, one of them later: then it leads, and causes nothing.
+    Series observed at different moments of a step lead by the clock alone.
+
+    References
+    ----------
+    Haugh (1976), J. Am. Stat. Assoc. 71 (whitening each). Bartlett (1955). Box and Jenkins (1976).
+    """
+    a, b = series("x", x, missing=True), series("y", y, missing=True)
+    if len(a) != len(b):
+        raise EstimationError(f"x has {len(a)} rows and y has {len(b)}", hint="align them")
+    if int(most) != most or most < 1:
+        raise EstimationError(f"most was {most}; it must be a whole number from 1 up")
+    within("level", level, 0.0, 1.0)
+    lag = np.arange(-most, most + 1, dtype=np.float64)
+    both = ~(np.isnan(a) | np.isnan(b))
+    a, b = a[both], b[both]
+    reason = _unusable(a, most) or _unusable(b, most)
+    if reason:
+        none = np.full(len(lag), np.nan)
+        return CrossCorrelation(
+            frozen(lag), none, none, none, 0, nan, nan, level, (0, 0), len(a), reason
+        )
+    (u, p), (v, q) = (_white(each) if whiten else (each, 0) for each in (a, b))
+    cut = max(p, q)
+    u, v = _unit(u[cut - p :]), _unit(v[cut - q :])
+    value = np.array([_at(u, v, k) for k in range(-most, most + 1)])
+    width = float(ndtri(0.5 + 0.5 * level)) * np.sqrt(_bartlett(u, v, most, lag))
+    score, chance = _scores(u, v, most)
+    return CrossCorrelation(
+        frozen(lag),
+        frozen(value),
+        frozen(-width),
+        frozen(width),
+        int(lag[np.argmax(np.abs(value))]),
+        score,
+        chance,
+        level,
+        (p, q),
+        len(u),
+    )
+
+
+def lead_lag(x: ArrayLike, *, most: int = 10, whiten: bool = True) -> LeadLag:
+    """Who leads whom among series, pair by pair; see `cross_correlation`.
+
+    p-values are of one pair each. Over N series there are N (N - 1) / 2 of them, of which one in
+    twenty is below 0.05 by chance: read the matrix by its rows, or correct.
+    """
+    values = matrix("x", x, missing=True)
+    count = values.shape[1]
+    reasons = tuple(_unusable(column[~np.isnan(column)], most) for column in values.T)
+    score, p, lag = (np.full((count, count), np.nan) for _ in range(3))
+    for i in range(count):
+        for j in range(i + 1, count):
+            if reasons[i] or reasons[j]:
+                continue
+            found = cross_correlation(values[:, i], values[:, j], most=most, whiten=whiten)
+            if found.reason:
+                continue
+            score[i, j], score[j, i] = found.score, -found.score
+            lag[i, j], lag[j, i] = found.peak, -found.peak
+            p[i, j] = p[j, i] = found.p_value
+    known = ~np.isnan(score)
+    mean = np.nan_to_num(score).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    lead = np.where(known.any(axis=1), mean, np.nan)
+    return LeadLag(frozen(score), frozen(p), frozen(lag), frozen(lead), reasons)
+
+
+def procyclicality(
+    leverage_growth: ArrayLike,
+    asset_growth: ArrayLike,
+    *,
+    leverage: ArrayLike | None = None,
+    level: float = 0.9,
+    lags: int | None = None,
+) -> Procyclicality:
+    """Is leverage raised as assets grow? Slope of leverage growth on asset growth, HAC band.
+
+    One who never trades has a slope of 1 - leverage, below 0: as assets gain, equity gains more,
+    and leverage falls (`passive`, at the mean of `leverage`). A slope over `passive` is buying as
+    prices rise; over 0, enough of it to raise leverage.
+
+    Leverage is assets over equity, so assets stand on both sides: an error in their measurement,
+    or a price that marks assets and not debt, pushes the slope towards 1 with no behaviour at all.
+    Compare with the slope on the growth of others' assets, or of debt, before you call it a policy.
+
+    References
+    ----------
+    Adrian and Shin (2010), J. Financial Intermediation 19.
+    """
+    y = series("leverage_growth", leverage_growth, missing=True)
+    x = series("asset_growth", asset_growth, missing=True)
+    if len(x) != len(y):
+        raise EstimationError(
+            f"asset_growth has {len(x)} rows; leverage_growth has {len(y)}", hint="align them"
+        )
+    within("level", level, 0.0, 1.0)
+    passive = nan
+    if leverage is not None:
+        held = series("leverage", leverage, missing=True)
+        passive = 1.0 - float(np.nanmean(held)) if (~np.isnan(held)).any() else nan
+    fit = hac.ols(y, x, lags=lags)
+    if fit.status:
+        return Procyclicality(nan, nan, nan, nan, nan, nan, passive, fit.rows, level, fit.status)
+    half = float(stdtrit(max(fit.rows - 2, 1), 0.5 + 0.5 * level)) * float(fit.se[1])
+    slope = float(fit.coef[1])
+    return Procyclicality(
+        slope, slope - half, slope + half, float(fit.p[1]), float(fit.coef[0]), fit.r2, passive,
+        fit.rows, level,
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------- parts
+
+
+def _unusable(x: FloatColumn, most: int) -> str:
+    least = max(_LEAST, 4 * most)
+    if len(x) < least:
+        return f"too short: {len(x)} rows, {least} are needed"
+    return "constant" if np.ptp(x) <= 1e-12 * np.abs(x).max() else ""
+
+
+def _white(x: FloatColumn) -> tuple[FloatColumn, int]:
+    """Residual of the autoregression that Schwarz's criterion prefers, and its order."""
+    highest = min(_MOST_ORDER, ceil(10 * np.log10(len(x))), len(x) // 8)
+    centred = x - x.mean()
+    rows = len(x) - highest
+    late = np.column_stack([centred[highest - k : len(x) - k] for k in range(1, highest + 1)])
+    best, order = rows * log(float(centred[highest:] @ centred[highest:]) / rows), 0
+    for k in range(1, highest + 1):
+        left = centred[highest:] - late[:, :k] @ _solved(late[:, :k], centred[highest:])
+        size = float(left @ left) / rows
+        bits = rows * log(max(size, 1e-300)) + k * log(rows)
+        if bits < best:
+            best, order = bits, k
+    if order == 0:
+        return centred, 0
+    full = np.column_stack([centred[order - k : len(x) - k] for k in range(1, order + 1)])
+    return centred[order:] - full @ _solved(full, centred[order:]), order
+
+
+def _solved(x: FloatMatrix, y: FloatColumn) -> FloatColumn:
+    return np.asarray(np.linalg.lstsq(x, y, rcond=None)[0], dtype=np.float64)
+
+
+def _unit(x: FloatColumn) -> FloatColumn:
+    centred = x - x.mean()
+    return np.asarray(centred / max(float(np.sqrt(centred @ centred)), 1e-300))
+
+
+def _at(u: FloatColumn, v: FloatColumn, k: int) -> float:
+    """Correlation of u at t with v at t + k."""
+    return float(u[: len(u) - k] @ v[k:]) if k >= 0 else float(u[-k:] @ v[: len(v) + k])
+
+
+def _bartlett(u: FloatColumn, v: FloatColumn, most: int, lag: FloatColumn) -> FloatColumn:
+    """Variance of the correlation of unrelated series with these memories, at each lag."""
+    both = sum(2.0 * _at(u, u, j) * _at(v, v, j) for j in range(1, most + 1))
+    memory = max(1.0 + float(both), 0.1)
+    return np.asarray(memory / (len(u) - np.abs(lag)), dtype=np.float64)
+
+
+def _scores(u: FloatColumn, v: FloatColumn, most: int) -> tuple[float, float]:
+    """Squared correlations with u first less those with v first, and the chance of as much.
+
+    Correlations round in time hold those of every shift, so the score of each shift is a window
+    of them. Shifts so small that what leads still shows are left out.
+    """
+    rows = len(u)
+    square = np.fft.irfft(np.conj(np.fft.rfft(u)) * np.fft.rfft(v), rows) ** 2
+    total = np.concatenate([[0.0], np.cumsum(np.tile(square, 3))])
+    place = np.arange(rows, 2 * rows)
+    score = (total[place + most + 1] - total[place + 1]) - (total[place] - total[place - most])
+    far: BoolColumn = np.minimum(np.arange(rows), rows - np.arange(rows)) > 2 * most
+    beyond = int((np.abs(score[far]) >= abs(score[0]) * (1.0 - 1e-9)).sum())
+    return float(score[0]), (1 + beyond) / (1 + int(far.sum()))
