@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from undertow.measures import Study, tandem
     from undertow.rules.margins import Margins, margins
     from undertow.rules.profile import load_profile
     from undertow.rules.snapshot import Snapshot
@@ -33,6 +34,7 @@ _HOME = {
     "Reading": "undertow.state",
     "Scenario": "undertow.stress",
     "Snapshot": "undertow.rules.snapshot",
+    "Study": "undertow.measures",
     "Universe": "undertow.state",
     "World": "undertow.worlds",
     "build_world": "undertow.worlds",
@@ -43,6 +45,7 @@ _HOME = {
     "load_snapshot": "undertow.store.load",
     "margins": "undertow.rules.margins",
     "run_cascade": "undertow.stress",
+    "tandem": "undertow.measures",
     "tiny_world": "undertow.worlds",
 }
 
@@ -58,6 +61,7 @@ __all__ = [
     "Reading",
     "Scenario",
     "Snapshot",
+    "Study",
     "Universe",
     "World",
     "build_world",
@@ -68,6 +72,7 @@ __all__ = [
     "load_snapshot",
     "margins",
     "run_cascade",
+    "tandem",
     "tiny_world",
 ]
 

@@ -1,4 +1,4 @@
-"""A terminal for tests: type `undertow stress …`, and see what comes back."""
+"""A terminal for tests: type a command, and see what comes back."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.typing_in import Done, Run
 from undertow.cli import main
 
 Typed = Callable[..., tuple[int, str, str]]
@@ -33,15 +34,12 @@ impact = "none"
 
 
 @pytest.fixture
-def typed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Typed:
-    """Type `undertow stress …` in an empty folder: exit code, stdout, stderr."""
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Type a command in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "fall.toml").write_text(FALL)
 
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["undertow", "stress", *map(str, words)])
+    def typed(*words: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["undertow", *map(str, words)])
         capsys.readouterr()
         code = 0
         try:
@@ -49,6 +47,18 @@ def typed(
         except SystemExit as left:
             code = int(left.code or 0)
         said = capsys.readouterr()
-        return code, said.out, said.err
+        return Done(code, said.out, said.err)
 
-    return run
+    return typed
+
+
+@pytest.fixture
+def typed(run: Run, tmp_path: Path) -> Typed:
+    """Type `undertow stress …` in a folder with a scenario: exit code, stdout, stderr."""
+    (tmp_path / "fall.toml").write_text(FALL)
+
+    def stressed(*words: object) -> tuple[int, str, str]:
+        done = run("stress", *words)
+        return done.code, done.out, done.err
+
+    return stressed

@@ -4,49 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from undertow.cli import main
-
-
-@dataclass
-class Done:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict[str, object]:
-        found: dict[str, object] = json.loads(self.out)
-        return found
-
-
-Run = Callable[..., Done]
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Type a command in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def typed(*words: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["undertow", *map(str, words)])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as left:
-            code = int(left.code or 0)
-        said = capsys.readouterr()
-        return Done(code, said.out, said.err)
-
-    return typed
+from cli.typing_in import Run
 
 
 @pytest.fixture
@@ -59,12 +22,12 @@ def tiny(run: Run) -> Run:
 
 
 def test_the_demo_runs_and_runs_again_without_adding(run: Run) -> None:
-    first = run("demo", "--json")
+    first = run("demo", "--json", "--no-report")
     assert first.code == 0, first.err
     assert {row["venue"] for row in first.json["rows"]} >= {"aave-v3", "hyperliquid", "all"}
     total = first.json["rows"][-1]
     assert total["accounts"] == first.json["accounts"]
-    again = run("demo", "--json")
+    again = run("demo", "--json", "--no-report")
     assert again.json == first.json
     assert ": 0 new rows" in again.err
 
@@ -247,7 +210,7 @@ def test_one_account_is_found_by_key_or_label_and_shows_its_legs(tiny: Run) -> N
 
 
 def test_what_was_planted_is_kept_with_the_run(run: Run) -> None:
-    run("demo", "--quiet")
+    run("demo", "--quiet", "--no-report")
     done = run("lake", "history", "--json", "--lake", "undertow-demo/lake")
     detail = json.loads(done.json["rows"][0]["detail"])
     assert detail["truth"]["loop"]["multiplier"] == pytest.approx(4.0, rel=0.1)

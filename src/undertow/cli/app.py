@@ -83,13 +83,16 @@ def demo(
         "undertow-demo"
     ),
     seed: options.Seed = None,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write report.html beside the lake.")
+    ] = True,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Build a demo world, keep it in a lake, and say how leveraged it is."""
+    """Build a demo world, keep it in a lake, say how leveraged it is, and write a report on it."""
     from undertow.cli.demo import run_demo
 
-    run_demo(folder, seed=seed, as_json=as_json, quiet=quiet)
+    run_demo(folder, seed=seed, report=report, as_json=as_json, quiet=quiet)
 
 
 class Size(Enum):
@@ -223,6 +226,92 @@ def margins(
     )
 
 
+class Division(Enum):
+    """What leverage is divided into."""
+
+    asset = "asset"
+    venue = "venue"
+    protocol = "protocol"
+    chain = "chain"
+    sector = "sector"
+    cohort = "cohort"
+
+
+By = Annotated[Division, typer.Option("--by", help="The nodes whose leverage is compared.")]
+Level = Annotated[float, typer.Option("--level", help="How sure bands are: 0.9 is 90 %.")]
+
+
+@app.command()
+def measure(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[FAMILY|MEASURE]...", help="tandem, tandem.matrix, ...; `list` names them all."
+        ),
+    ] = None,
+    by: By = Division.asset,
+    level: Level = 0.9,
+    lake: options.Lake = None,
+    as_of: options.AsOf = None,
+    at: options.At = None,
+    seed: options.Seed = None,
+    as_json: options.Json = False,
+    output: options.Output = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure systemic leverage: what moves together, since when, and why."""
+    from undertow.cli.measure import run_list, run_measure
+
+    if names == ["list"]:
+        run_list(as_json=as_json)
+        return
+    run_measure(
+        names or [],
+        by=by.value,
+        lake=lake,
+        as_of=as_of,
+        at=at,
+        seed=seed,
+        level=level,
+        as_json=as_json,
+        output=output,
+        quiet=quiet,
+    )
+
+
+@app.command()
+def report(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="An .html file.")
+    ] = Path("undertow-report.html"),
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FAMILY|MEASURE]...", help="Only these; all without."),
+    ] = None,
+    by: By = Division.asset,
+    level: Level = 0.9,
+    lake: options.Lake = None,
+    as_of: options.AsOf = None,
+    at: options.At = None,
+    seed: options.Seed = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write all measures into one HTML file that opens anywhere, without a network."""
+    from undertow.cli.measure import run_report
+
+    run_report(
+        output,
+        names=names or [],
+        by=by.value,
+        lake=lake,
+        as_of=as_of,
+        at=at,
+        seed=seed,
+        level=level,
+        quiet=quiet,
+    )
+
+
 @stress_app.command("run")
 def stress_run(
     scenario: options.Scenario,
@@ -253,6 +342,16 @@ def stress_run(
     lake: options.Lake = None,
     as_of: options.AsOf = None,
     at: options.At = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Keep all that --json prints in a .json file, beside the report.",
+        ),
+    ] = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -270,6 +369,7 @@ def stress_run(
         top=top,
         shards=shards,
         workers=workers,
+        out=out,
         as_json=as_json,
         quiet=quiet,
     )
@@ -344,7 +444,13 @@ def stress_sweep(
 def stress_reverse(
     target: Annotated[float, typer.Option("--target", help="Loss to be reached, in USD.")],
     of: Annotated[
-        str, typer.Option("--of", help="bad_debt, liquidated or insolvency.")
+        str,
+        typer.Option(
+            "--of",
+            metavar="LOSS",
+            help="Which loss: insolvency (all that is missing), bad_debt (what is written off) or "
+            "liquidated (what is closed).",
+        ),
     ] = "insolvency",
     scenario: Annotated[
         str | None,
@@ -364,7 +470,12 @@ def stress_reverse(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Find the most plausible shock that loses a target, or how large a named scenario must be."""
+    """Find the most plausible shock that loses a target, or how large a named scenario must be.
+
+    The answer is the nearest that was found: distance is in standard deviations of the shock,
+    `agree` of so many starts ended at it and the worst `spread` further out; `stays` says that no
+    larger shock that was looked at loses less than the target.
+    """
     from undertow.cli.stress import Run, Source
     from undertow.cli.stress_many import run_reverse
 

@@ -12,7 +12,9 @@ from typing import Any
 
 import polars as pl
 
-from undertow.cli.options import iso
+from undertow.assess import assess
+from undertow.cli.measure import write_report
+from undertow.cli.options import iso, now_us
 from undertow.cli.output import Answer
 from undertow.cli.stress import tell_of_compiling
 from undertow.cli.world import keep_world
@@ -24,6 +26,7 @@ from undertow.store.load import load_snapshot
 from undertow.stress import Plan, load_scenario, run_cascade
 from undertow.worlds import demo_world
 
+INVENTED = "An invented world: no number here says anything about a real market."
 REPLAYS = ("2020-03-12", "2025-10-10")
 _SHOWN = (
     "outcome", "rounds", "first_fall", "final_fall", "accounts", "owners", "liquidated_usd",
@@ -31,8 +34,8 @@ _SHOWN = (
 )  # fmt: skip
 
 
-def run_demo(folder: Path, *, seed: int | None, as_json: bool, quiet: bool) -> None:
-    """Build, keep, load, judge, and print the leverage of every venue."""
+def run_demo(folder: Path, *, seed: int | None, report: bool, as_json: bool, quiet: bool) -> None:
+    """Build, keep, load, judge, print the leverage of every venue, and write a report."""
     answer = Answer(as_json, quiet=quiet)
     chosen = load_settings().seed if seed is None else seed
     began = time.monotonic()
@@ -63,6 +66,11 @@ def run_demo(folder: Path, *, seed: int | None, as_json: bool, quiet: bool) -> N
     else:
         print()
         answer.give("an illustration: two dated shocks on this invented book (USD)", replays)
+    if report:
+        file = folder / "report.html"
+        answer.say("measuring what moves together: a minute or so, and once more to compile")
+        write_report(assess(lake, now=now_us(), seed=chosen, notes=(INVENTED,)), file)
+        answer.say(f"a report on all of it: {file}")
     where = f"--lake {lake.uri}"
     answer.say(f"look further: undertow margins {where} --sort distance")
     answer.say(f"              undertow stress {REPLAYS[-1]} {where}")

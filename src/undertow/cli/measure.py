@@ -1,0 +1,152 @@
+"""`undertow measure` and `undertow report`: what the lake shows, in numbers, words and pages."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from undertow.assess import Assessment, assess
+from undertow.cli import FAILED
+from undertow.cli.lake import the_lake
+from undertow.cli.options import UnusableOption, instant, iso, now_us
+from undertow.cli.output import Answer, Progress, render
+from undertow.measures import MEASURES, Study
+from undertow.settings import load_settings
+from undertow.state import Reading, readings_frame
+from undertow.store import Lake
+
+_SHOWN = 8  # rows of a table on the terminal
+
+
+def run_list(*, as_json: bool) -> None:
+    """Print every measure and what it asks."""
+    rows = pl.DataFrame(
+        {
+            "measure": [each.name for each in MEASURES],
+            "asks": [each.question for each in MEASURES],
+            "needs": [" and ".join(each.needs) for each in MEASURES],
+        }
+    )
+    Answer(as_json).give("measures", rows)
+
+
+def run_measure(
+    names: list[str],
+    *,
+    by: str,
+    lake: str | None,
+    as_of: str | None,
+    at: str | None,
+    seed: int | None,
+    level: float,
+    as_json: bool,
+    output: Path | None,
+    quiet: bool,
+) -> None:
+    """Print the studies of the measures asked for; their readings go to a file."""
+    answer = Answer(as_json, output, quiet)
+    found = _assessed(the_lake(lake), names, by, as_of, at, seed, level, answer)
+    if not found.studies:
+        for name, why in found.not_told.items():
+            answer.say(f"{name} cannot be told: {why}")
+        sys.exit(FAILED)
+    facts: dict[str, Any] = {
+        "at": iso(found.ts),
+        "as_of": iso(found.as_of) if found.as_of is not None else None,
+        "by": by,
+        "not_told": dict(found.not_told),
+        "provenance": dict(found.provenance),
+    }
+    if output is not None:
+        answer.give("readings", readings_frame(found.readings), facts)
+    elif as_json:
+        answer.give_facts({**facts, "studies": [study.as_json() for study in found.studies]})
+    else:
+        for study in found.studies:
+            _print(study)
+        for name, why in found.not_told.items():
+            print(f"\n{name} cannot be told: {why}")
+
+
+def run_report(
+    file: Path,
+    *,
+    names: list[str],
+    by: str,
+    lake: str | None,
+    as_of: str | None,
+    at: str | None,
+    seed: int | None,
+    level: float,
+    quiet: bool,
+) -> None:
+    """Write everything that was found into one HTML file."""
+    answer = Answer(file=file, quiet=quiet, option="--output", endings=(".html", ".htm"))
+    found = _assessed(the_lake(lake), names, by, as_of, at, seed, level, answer)
+    write_report(found, file)
+    answer.say(f"{len(found.readings)} readings of {len(found.studies)} measures in {file}")
+
+
+def write_report(found: Assessment, file: Path) -> None:
+    """Write an assessment as one HTML file, whole or not at all."""
+    from undertow.report.write import html
+
+    part = file.with_name(f".{file.name}.part")
+    part.write_text(html(found), encoding="utf-8")
+    part.replace(file)
+
+
+def _assessed(
+    lake: Lake, names: list[str], by: str, as_of: str | None, at: str | None,
+    seed: int | None, level: float, answer: Answer,
+) -> Assessment:  # fmt: skip
+    if not 0.0 < level < 1.0:
+        raise UnusableOption(f"--level was {level:g}", hint="a share: 0.9 is 90 %")
+    now = now_us()
+    bar = Progress("measuring", quiet=answer.quiet)
+    return assess(
+        lake,
+        now=now,
+        as_of=instant("--as-of", as_of, now),
+        at=instant("--at", at, now),
+        by=by,
+        only=names or ("tandem",),
+        seed=load_settings().seed if seed is None else seed,
+        level=level,
+        progress=lambda done, total, _: bar(done, total),
+    )
+
+
+def _print(study: Study) -> None:
+    print(f"\n{study.name}: {study.title}")
+    for sentence in study.says:
+        print(f"  {sentence}")
+    if study.readings:
+        print(render(_readings(study.readings[:_SHOWN])))
+    for name, table in study.tables.items():
+        if 0 < table.height <= _SHOWN:
+            print(f"{name}")
+            print(render(table))
+        elif table.height:
+            print(f"{name}: {table.height:,} rows (--json)")
+    for node, why in study.left_out.items():
+        print(f"  left out: {node}: {why}")
+    print(f"  how to read it: {study.how_to_read}")
+    print(f"  when it misleads: {study.misleads}")
+
+
+def _readings(readings: tuple[Reading, ...]) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "reading": [r.name for r in readings],
+            "of": [r.subject or "all" for r in readings],
+            "value": [r.value for r in readings],
+            "low": [r.low for r in readings],
+            "high": [r.high for r in readings],
+            "unit": [r.unit for r in readings],
+        },
+        schema_overrides=dict.fromkeys(("value", "low", "high"), pl.Float64),
+    )

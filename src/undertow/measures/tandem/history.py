@@ -1,0 +1,330 @@
+"""Leverage of nodes over time, beside the prices that it answers to: what tandem measures.
+
+Rows are instants, columns nodes (assets, venues, protocols, chains, sectors, cohorts). The growth
+of a step is the change of log leverage, and it comes in three layers: as it is; less what prices
+alone do to quantities that nobody touched; less all that returns explain, whoever acted on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from undertow.econometrics.checks import screen
+from undertow.econometrics.purging import Purged, purge
+from undertow.errors import StateError
+from undertow.state import FloatMatrix, KeyColumn, Panel, Reading
+from undertow.state.arrays import digest, frozen
+
+LEAST_ROWS = 60  # of growth, for a series to be used at all
+_SEEN = 0.8  # of all steps, for a series to stand beside others in one matrix
+
+
+class Layer(Enum):
+    """What was taken out of the growth of leverage before co-movement is measured."""
+
+    RAW = "raw"
+    HELD = "less revaluation"
+    OWN = "beyond prices"
+
+    @property
+    def words(self) -> str:
+        """What the layer says, for a definition."""
+        return {
+            "raw": "growth (of the log) as it is, prices and all",
+            "less revaluation": "growth (of the log) less what prices alone did to quantities "
+            "held at the step before",
+            "beyond prices": "growth (of the log) less what own and market returns, now and "
+            "late, straight, kinked and squared, and volatility explain, fitted on other blocks "
+            "of time; a lower bound where it moves prices itself",
+        }[self.value]
+
+
+class Together(NamedTuple):
+    """Growth of nodes at steps at which all were seen."""
+
+    values: FloatMatrix  # (steps, nodes)
+    ts: KeyColumn
+    labels: tuple[str, ...]
+    left_out: Mapping[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class LeverageHistory:
+    """Leverage of nodes over time, and what each of them answers to.
+
+    `called` is what the series are: leverage, or the name of a proxy, which no text or figure may
+    then call leverage.
+    """
+
+    level: Panel
+    returns: FloatMatrix  # (steps, nodes) log return of what each node holds
+    market: Panel  # log returns of assets, by step; its instants are those of the steps
+    called: str = "leverage"
+    evidence: str = "observed"
+    revaluation: FloatMatrix | None = None  # (steps, nodes) growth of untouched quantities
+    coverage: float | None = None
+
+    @classmethod
+    def of(
+        cls,
+        level: Panel,
+        prices: Panel,
+        *,
+        baskets: Mapping[str, Mapping[str, float]] | None = None,
+        called: str = "leverage",
+        evidence: str = "observed",
+        revaluation: Panel | None = None,
+        coverage: float | None = None,
+    ) -> LeverageHistory:
+        """Set a panel of leverage beside prices of assets, each as it was known at its instants.
+
+        A node's own return is that of its basket (weights by asset, brought to a sum of 1), or of
+        the asset it is called after. `revaluation` is log growth by step, in the row of the step's
+        end, as `rules.leverage.revalued` makes it.
+
+        Raises
+        ------
+        StateError
+            When there are too few instants, no price, an unknown asset in a basket, a node with
+            neither basket nor price, or a level that is not positive.
+        """
+        if len(level) < 3 or not level.labels:
+            raise StateError(
+                f"{level!r} is too short", source=level.name, hint="three instants are the least"
+            )
+        if (level.values <= 0.0).any():
+            row, column = (int(at[0]) for at in np.nonzero(level.values <= 0.0))
+            raise StateError(
+                f"{called} is {level.values[row, column]:g}, and its growth has no logarithm",
+                source=level.name,
+                row=row + 1,
+                column=level.labels[column],
+                hint="leave it out as NaN",
+            )
+        moves = _log_returns(prices, level.ts)
+        weights = _weights(level.labels, prices.labels, baskets)
+        market = Panel.from_arrays("returns", "1", level.ts[1:], prices.labels, moves)
+        held = None
+        if revaluation is not None:
+            held = frozen(_on_steps(revaluation, level))
+        return cls(
+            level, frozen(_baskets(moves, weights)), market, called, evidence, held, coverage
+        )
+
+    def __repr__(self) -> str:
+        nodes = len(self.level.labels)
+        return f"LeverageHistory({self.called}, {len(self.ts):,} steps x {nodes} nodes)"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The nodes."""
+        return self.level.labels
+
+    @property
+    def ts(self) -> KeyColumn:
+        """Microseconds at which each step ends."""
+        return self.level.ts[1:]
+
+    @cached_property
+    def growth(self) -> FloatMatrix:
+        """(steps, nodes) Change of log leverage; NaN where either end was not seen."""
+        return frozen(np.diff(np.log(self.level.values), axis=0))
+
+    @cached_property
+    def purged(self) -> Purged:
+        """Growth beyond prices, with what of it prices explained."""
+        return purge(self.growth, self.returns, extra=self.revaluation)
+
+    @cached_property
+    def left_out(self) -> Mapping[str, str]:
+        """The nodes that cannot be used, and why."""
+        reasons = screen(self.growth, least=LEAST_ROWS, name=self.level.name).reasons
+        return {node: why for node, why in zip(self.labels, reasons, strict=True) if why}
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of all that went in."""
+        held = np.empty(0) if self.revaluation is None else self.revaluation
+        return digest(self.level.digest, self.market.digest, self.called, self.returns, held)
+
+    def usable(self) -> LeverageHistory:
+        """The same without the nodes that cannot be used.
+
+        Raises
+        ------
+        StateError
+            When fewer than two are left.
+        """
+        kept = [node for node in self.labels if node not in self.left_out]
+        if len(kept) < 2:
+            why = "; ".join(f"{node}: {reason}" for node, reason in self.left_out.items())
+            raise StateError(
+                f"{len(kept)} of {len(self.labels)} series can be used, and tandem needs two",
+                source=self.level.name,
+                hint=why,
+            )
+        return self.select(kept)
+
+    def select(self, nodes: Any) -> LeverageHistory:
+        """Some nodes, in the order given."""
+        level = self.level.select(nodes)
+        at = [self.labels.index(node) for node in level.labels]
+        held = None if self.revaluation is None else frozen(self.revaluation[:, at])
+        return replace(self, level=level, returns=frozen(self.returns[:, at]), revaluation=held)
+
+    def until(self, ts: int) -> LeverageHistory:
+        """The part that was known at `ts`."""
+        level = self.level.until(ts)
+        steps = len(level) - 1
+        held = None if self.revaluation is None else frozen(self.revaluation[:steps])
+        return replace(
+            self, level=level, returns=frozen(self.returns[:steps]),
+            market=self.market.until(ts), revaluation=held,
+        )  # fmt: skip
+
+    def layer(self, layer: Layer) -> FloatMatrix:
+        """(steps, nodes) Growth in one layer; beyond prices it is in units of its own deviation.
+
+        Raises
+        ------
+        StateError
+            When quantities are not known, and with them the growth of untouched ones.
+        """
+        if layer is Layer.RAW:
+            return self.growth
+        if layer is Layer.OWN:
+            return self.purged.scaled
+        if self.revaluation is None:
+            raise StateError(
+                "what prices alone did to held quantities is not known",
+                source=self.level.name,
+                hint="it takes positions at every instant: see rules.leverage.revalued",
+            )
+        return self.growth - self.revaluation
+
+    def together(self, layer: Layer) -> Together:
+        """One layer at the steps at which all its nodes were seen.
+
+        A node that would cost more than a fifth of the steps is left out first.
+
+        Raises
+        ------
+        StateError
+            When fewer than two nodes, or fewer than `LEAST_ROWS` steps, are left.
+        """
+        growth = self.layer(layer)
+        seen = ~np.isnan(growth)
+        kept = seen.sum(axis=0) >= _SEEN * max(int(seen.any(axis=1).sum()), 1)
+        rows = seen[:, kept].all(axis=1)
+        if kept.sum() < 2 or rows.sum() < LEAST_ROWS:
+            raise StateError(
+                f"{int(kept.sum())} series share {int(rows.sum())} steps; two series and "
+                f"{LEAST_ROWS} steps are needed",
+                source=self.level.name,
+                hint=next((each for each in self.purged.reasons if each), None),
+            )
+        names = [node for node, each in zip(self.labels, kept, strict=True) if each]
+        gone = {
+            node: "too few steps in common with the others"
+            for node, each in zip(self.labels, kept, strict=True)
+            if not each
+        }
+        return Together(growth[np.ix_(rows, kept)], self.ts[rows], tuple(names), gone)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers that can be told."""
+        return tuple(each for each in Layer if each is not Layer.HELD or self._knows_quantities)
+
+    @property
+    def _knows_quantities(self) -> bool:
+        return self.revaluation is not None
+
+    def tell(
+        self,
+        name: str,
+        value: float | None,
+        definition: str,
+        *,
+        subject: str = "",
+        unit: str = "1",
+        band: tuple[float, float] | None = None,
+        level: float = 0.9,
+        rows: int | None = None,
+        evidence: str | None = None,
+    ) -> Reading:
+        """A reading of this history, as of its end; one that is not finite is None."""
+        told = None if value is None or not np.isfinite(value) else float(value)
+        banded = band is not None and told is not None and bool(np.isfinite(band).all())
+        steps = len(self.ts) if rows is None else rows
+        return Reading(
+            name, told, unit, definition, int(self.ts[-1]), evidence or self.evidence, self.digest,
+            subject=subject,
+            low=float(band[0]) if banded and band else None,
+            high=float(band[1]) if banded and band else None,
+            level=level if banded else None,
+            window_us=int(self.ts[-1] - self.level.ts[-1 - steps]),
+            coverage=self.coverage,
+        )  # fmt: skip
+
+
+def _log_returns(prices: Panel, ts: KeyColumn) -> FloatMatrix:
+    """Log returns between instants, of the newest price known at each; NaN before the first."""
+    if not prices.labels or not len(prices):
+        raise StateError("there is no price", source=prices.name)
+    known = np.full((len(ts), len(prices.labels)), np.nan)
+    for j in range(len(prices.labels)):
+        some = np.flatnonzero(~np.isnan(prices.values[:, j]))
+        at = np.searchsorted(prices.ts[some], ts, side="right") - 1
+        known[at >= 0, j] = prices.values[some[at[at >= 0]], j]
+    if (known <= 0.0).any():
+        column = int(np.nonzero(known <= 0.0)[1][0])
+        raise StateError(
+            "a price is not positive", source=prices.name, column=prices.labels[column]
+        )
+    return np.diff(np.log(known), axis=0)
+
+
+def _weights(nodes: tuple[str, ...], assets: tuple[str, ...], baskets: Any) -> FloatMatrix:
+    """(nodes, assets) What each node holds, as shares."""
+    place = {asset: j for j, asset in enumerate(assets)}
+    weights = np.zeros((len(nodes), len(assets)))
+    for i, node in enumerate(nodes):
+        basket = (baskets or {}).get(node, {node: 1.0})
+        for asset, weight in basket.items():
+            if asset not in place:
+                raise StateError(
+                    f"{node} holds {asset}, which has no price",
+                    hint="give a basket of assets that have one, or leave the node out",
+                )
+            weights[i, place[asset]] += weight
+        total = np.abs(weights[i]).sum()
+        if not total > 0.0:
+            raise StateError(f"the basket of {node} is empty")
+        weights[i] /= total
+    return weights
+
+
+def _baskets(moves: FloatMatrix, weights: FloatMatrix) -> FloatMatrix:
+    """Returns of baskets; one is missing where an asset in it is."""
+    seen = ~np.isnan(moves)
+    returns = np.where(seen, moves, 0.0) @ weights.T
+    short = (~seen).astype(np.float64) @ (weights != 0.0).T.astype(np.float64) > 0.0
+    returns[short] = np.nan
+    return np.asarray(returns)
+
+
+def _on_steps(revaluation: Panel, level: Panel) -> FloatMatrix:
+    held = revaluation.select(level.labels)
+    if held.ts.tolist() != level.ts[1:].tolist():
+        raise StateError(
+            f"{revaluation!r} does not end its steps where {level.name} does",
+            hint="one row for each instant of the levels but the first",
+        )
+    return held.values

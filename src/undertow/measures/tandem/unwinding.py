@@ -1,0 +1,145 @@
+"""Dates at which more nodes delevered at once than chance allows."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from undertow.econometrics.chance import Null
+from undertow.econometrics.coincidence import Coincidences, coincidences
+from undertow.measures.study import Study
+from undertow.measures.tandem.history import Layer, LeverageHistory
+from undertow.measures.words import chance, day, listed, many, percent
+
+_READ = (
+    "An event is a date at which so many nodes cut leverage at once, by so much, that in less than "
+    "one of twenty histories without events any date would look like it. Its p-value is corrected "
+    "for all dates. Members are the nodes that fell by more than they do one time in ten."
+)
+_MISLEADS = (
+    "Growth beyond prices is judged: an unwinding that prices drove in full is not in it. Nodes "
+    "that share an ordinary correlation fall together now and then; with the common null an event "
+    "is more than that, and a crash of two of ten nodes may hide in it. Each node is measured in "
+    "its own deviations of the time, so a long storm hides its later days."
+)
+
+
+def unwinding(
+    history: LeverageHistory,
+    *,
+    null: Null | str = Null.COMMON,
+    window: int = 1,
+    size: float = 0.05,
+    reps: int = 999,
+    seed: int = 0,
+) -> Study:
+    """Synchronised unwinding: events, who took part, and p-values corrected over all dates.
+
+    The null keeps each node's own behaviour and breaks the cross-section; `common` leaves in it
+    the ordinary correlation of the nodes, `independent` nothing. `size` is the chance of a single
+    false date over all dates. `window` adds falls up over so many steps.
+    """
+    used = history.usable()
+    found = coincidences(
+        used.layer(Layer.OWN), rng=np.random.default_rng([seed, 7]), level=size, window=window,
+        null=null, reps=reps,
+    )  # fmt: skip
+    years = (used.ts[-1] - used.ts[0]) / 31_557_600_000_000
+    return Study(
+        name="tandem.unwinding",
+        title=f"When {used.called} was cut at once",
+        readings=(
+            used.tell(
+                "tandem.unwindings",
+                None if found.reason else float(len(found)),
+                f"number of dates at which more nodes cut {used.called} at once than the "
+                f"{found.null} null allows, at a chance of {percent(size)} of one false date",
+                unit="count",
+            ),
+            used.tell(
+                "tandem.unwinding_rate",
+                None if found.reason or years <= 0.0 else len(found) / years,
+                "such dates a year of history",
+                unit="1/year",
+            ),
+        ),
+        tables={
+            "events": _events(used, found),
+            "participants": _participants(used, found),
+            "scores": pl.DataFrame(
+                {
+                    "ts": pl.Series(used.ts).cast(pl.Datetime("us", "UTC")),
+                    "score": found.score,
+                    "p_value": found.p_dates,
+                    "p_corrected": found.p_corrected,
+                }
+            ).with_columns(pl.col(pl.Float64).fill_nan(None)),
+        },
+        says=tuple(_says(used, found, size)),
+        how_to_read=_READ,
+        misleads=_MISLEADS,
+        left_out={
+            **history.left_out,
+            **{n: r for n, r in zip(used.labels, found.reasons, strict=True) if r},
+        },
+    )
+
+
+def _names(history: LeverageHistory, found: Coincidences, event: int) -> list[str]:
+    """Members of an event, the deepest fall first."""
+    depth = np.where(found.members[event], found.depth[event], -np.inf)
+    return [history.labels[j] for j in np.argsort(-depth) if found.members[event, j]]
+
+
+def _events(history: LeverageHistory, found: Coincidences) -> pl.DataFrame:
+    rows = [
+        (
+            *(int(history.ts[step[e]]) for step in (found.start, found.peak, found.end)),
+            float(found.p_value[e]),
+            ", ".join(_names(history, found, e)),
+            int(found.members[e].sum()),
+        )
+        for e in range(len(found))
+    ]
+    schema = {
+        "start": pl.Int64, "peak": pl.Int64, "end": pl.Int64, "p_value": pl.Float64,
+        "nodes": pl.String, "count": pl.Int64,
+    }  # fmt: skip
+    return pl.DataFrame(rows, schema=schema, orient="row").with_columns(
+        pl.col("start", "peak", "end").cast(pl.Datetime("us", "UTC"))
+    )
+
+
+def _participants(history: LeverageHistory, found: Coincidences) -> pl.DataFrame:
+    rows = [
+        (day(int(history.ts[found.peak[e]])), node, float(found.depth[e, j]),
+         bool(found.members[e, j]))
+        for e in range(len(found))
+        for j, node in enumerate(history.labels)
+        if not np.isnan(found.depth[e, j])
+    ]  # fmt: skip
+    schema = {"event": pl.String, "node": pl.String, "depth": pl.Float64, "member": pl.Boolean}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _says(history: LeverageHistory, found: Coincidences, size: float) -> list[str]:
+    if found.reason:
+        return [f"Synchronised unwinding cannot be told: {found.reason}."]
+    if not len(found):
+        words = (
+            f"No date at which {history.called} was cut at once by more nodes than chance allows"
+        )
+        return [f"{words}, in {many(len(history.ts), 'step')}."]
+    says = [
+        (
+            f"{many(len(found), 'date')} at which {history.called} was cut at once by more nodes "
+            f"than chance allows (a false one in {percent(size)} of histories)."
+        )
+    ]
+    for e in np.argsort(found.p_value, kind="stable")[:3]:
+        names = _names(history, found, int(e))
+        says.append(
+            f"{day(int(history.ts[found.peak[e]]))}: {listed(names, 4)} "
+            f"({many(len(names), 'node')}, {chance(float(found.p_value[e]))})."
+        )
+    return says

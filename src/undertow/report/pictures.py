@@ -1,0 +1,205 @@
+"""Which study has which figures, and which columns each of them stands on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import plotly.graph_objects as go
+import polars as pl
+from polars import selectors as cs
+
+from undertow.measures.study import Study
+from undertow.report import spillovers, together, unwinds
+from undertow.report.together import Tables
+
+_TURNS = ("node", "kind", "ts")
+_INSTANTS = frozenset({"ts", "start", "peak", "end"})
+_EVENTS = ("start", "peak", "end", "p_value", "count")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One figure of a study: drawn where its tables have rows and these columns, else left out.
+
+    `beside` are tables of other studies, as study/table, that are drawn in where they are there.
+    """
+
+    study: str
+    title: str
+    caption: str  # how to read this one
+    draw: Callable[[Tables], go.Figure]
+    needs: Mapping[str, tuple[str, ...]]
+    beside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+PICTURES: tuple[Picture, ...] = (
+    Picture(
+        "tandem.matrix",
+        "Who moves with whom",
+        "Every pair lies below the diagonal. Above it only those pairs are drawn that stay "
+        "distinct from chance (p below 0.05) after correction for having looked at all of them. "
+        "One order in all panels: series that move together stand side by side. Blue moves "
+        "against, red moves with.",
+        together.matrix,
+        {"pairs": ("a", "b", "layer", "correlation", "low", "high", "p_corrected")},
+    ),
+    Picture(
+        "tandem.matrix",
+        "What is left when prices are taken out",
+        "Bars are mean correlations, the grey line is the band. What falls from one layer to the "
+        "next was the work of prices.",
+        together.layers,
+        {"layers": ("layer", "mean_correlation", "low", "high", "p_value", "nodes", "steps")},
+    ),
+    Picture(
+        "tandem.index",
+        "Tandem over time",
+        "The solid line is the rolling mean correlation, with its band. The grey field is the "
+        "share of nodes that unwind (right axis). Red fields are common unwinds, a triangle their "
+        "peak; an open one may be chance.",
+        together.index,
+        {"index": ("ts", "rolling", "ewma", "dcc", "low", "high")},
+        {"tandem.cycle/turns": _TURNS, "tandem.unwinding/events": _EVENTS},
+    ),
+    Picture(
+        "tandem.commonality",
+        "How much one tide carries",
+        "Above: share of all movement in the strongest common directions. Below: its shift "
+        "against its own past, red where it rises.",
+        together.absorption,
+        {"absorption": ("ts", "ratio", "shift")},
+    ),
+    Picture(
+        "tandem.commonality",
+        "Common directions against chance",
+        "A filled point above the dashed line is a common direction that chance does not make.",
+        together.scree,
+        {"spectrum": ("rank", "eigenvalue", "null_high")},
+    ),
+    Picture(
+        "tandem.connectedness",
+        "Who passes shocks to whom",
+        "An arrow runs from the giver to the taker, as wide as the share. Red nodes give more than "
+        "they take, blue nodes take more; a larger node is further from even.",
+        spillovers.graph,
+        {
+            "nodes": ("node", "to", "from", "net", "net_low", "net_high"),
+            "table": ("to_node", "from_node", "share"),
+        },
+    ),
+    Picture(
+        "tandem.connectedness",
+        "Givers and takers",
+        "Red gives more than it takes, blue takes more. A band that crosses zero leaves it open.",
+        spillovers.net,
+        {"nodes": ("node", "to", "from", "net", "net_low", "net_high")},
+    ),
+    Picture(
+        "tandem.connectedness",
+        "Connectedness over time",
+        "Below the dashed line the total is no more than chance would make.",
+        spillovers.total,
+        {"rolling": ("ts", "total", "null_high")},
+    ),
+    Picture(
+        "tandem.cycle",
+        "Phases of every node",
+        "Blue: leverage builds up, from a trough to a peak. Red and hatched: it unwinds. Before "
+        "the first turn and after the last nothing is drawn.",
+        unwinds.phases,
+        {"turns": _TURNS},
+    ),
+    Picture(
+        "tandem.cycle",
+        "Who is in phase with whom",
+        "Share of time in the same phase; 0.5 is what strangers have. Every pair below the "
+        "diagonal, above it only those with p below 0.05.",
+        together.concordance,
+        {"concordance": ("a", "b", "concordance", "p_value")},
+    ),
+    Picture(
+        "tandem.unwinding",
+        "Who took part in which unwind",
+        "One point is one node in one common unwind; the larger, the deeper it fell.",
+        unwinds.participants,
+        {"participants": ("event", "node", "depth")},
+    ),
+    Picture(
+        "tandem.attribution",
+        "What moves leverage",
+        "Left: coefficient and band; an open point is not distinct from zero (p 0.05 or more). "
+        "Right: share of movement explained.",
+        spillovers.drivers,
+        {"drivers": ("driver", "coefficient", "low", "high", "p_value", "share")},
+    ),
+    Picture(
+        "tandem.unwind",
+        "Where losses arrive",
+        "A row is the node that unwinds first, a column one that bears losses. An "
+        "empty cell was not worked out.",
+        unwinds.losses,
+        {"losses": ("shocked", "node", "channel", "share")},
+    ),
+    Picture(
+        "tandem.unwind",
+        "How losses travel",
+        "Shares of all nodes added up, by the channel that carried them.",
+        unwinds.channels,
+        {"losses": ("shocked", "node", "channel", "share")},
+    ),
+    Picture(
+        "tandem.consequence",
+        "Which model foretold better",
+        "Left: score and band. Right: bars are the hits that came, the red mark those that were "
+        "expected.",
+        spillovers.scores,
+        {"scores": ("model", "score", "low", "high", "hits", "expected")},
+    ),
+)
+
+
+def drawn(study: Study, others: Iterable[Study]) -> list[tuple[Picture, go.Figure]]:
+    """The figures of a study that its tables can carry."""
+    aside = {
+        f"{other.name}/{name}": table for other in others for name, table in other.tables.items()
+    }
+    found = []
+    for picture in PICTURES:
+        if picture.study != study.name:
+            continue
+        own = _carried(study.tables, picture.needs)
+        if len(own) == len(picture.needs):
+            found.append((picture, picture.draw({**_carried(aside, picture.beside), **own})))
+    return found
+
+
+def _carried(
+    tables: Mapping[str, pl.DataFrame], needs: Mapping[str, tuple[str, ...]]
+) -> dict[str, pl.DataFrame]:
+    """Those tables that have rows, and every column that is needed of them."""
+    return {
+        name: sound
+        for name, columns in needs.items()
+        if name in tables
+        and set(columns) <= set(tables[name].columns)
+        and _speaks(sound := _sound(tables[name], columns))
+    }
+
+
+def _speaks(table: pl.DataFrame) -> bool:
+    """Whether there is anything to draw: rows, and in them a number that was measured."""
+    measured = table.select(cs.float() - cs.starts_with("p_"))
+    if not measured.width:
+        return table.height > 0
+    return any(column.null_count() < column.len() for column in measured)
+
+
+def _sound(table: pl.DataFrame, columns: tuple[str, ...]) -> pl.DataFrame:
+    """The columns that are needed; what is no number is null, and no row lacks its instant."""
+    kept = table.select(columns)
+    kept = kept.with_columns(pl.col(pl.Null).cast(pl.Float64))
+    kept = kept.with_columns(
+        pl.when(cs.float().is_finite()).then(cs.float()), cs.string().fill_null("")
+    )
+    return kept.drop_nulls([name for name in columns if name in _INSTANTS])
