@@ -38,15 +38,15 @@ name = "tied"
 [[shock]]
 kind = "price"
 asset = "market"
-move = -0.05
+move = -0.4
+
+[options]
+impact = "none"
 
 [[shock]]
 kind = "correlation"
 weight = 1.0
 target = 1.0
-
-[options]
-impact = "none"
 """
 
 
@@ -60,6 +60,7 @@ def files(typed: Typed, tmp_path: Path) -> Typed:
     long.write_parquet(tmp_path / "long.parquet")
     (tmp_path / "ties.csv").write_text("BTC,ETH\n1,0.25\n0.25,1\n")
     (tmp_path / "tied.toml").write_text(TIED)
+    (tmp_path / "loose.toml").write_text(TIED.rpartition("[[shock]]")[0])
     return typed
 
 
@@ -127,7 +128,7 @@ def test_the_report_of_a_sweep_is_for_a_person(typed: Typed) -> None:
     ("words", "law_is"),
     [
         (("--draws", "gaussian"), {"law": "gaussian", "volatilities": "assumed"}),
-        (("--draws", "student:3"), {"law": "student", "dof": 3.0}),
+        (("--draws", "student:3", "--days", 10), {"law": "student", "dof": 3.0, "days": 10.0}),
         (("--draws", "historical", "--history", "prices.csv"),
          {"law": "historical", "block": 1, "steps": 1, "past_steps": 89, "step_hours": 24.0}),
         (("--draws", "historical:5", "--history", "long.parquet", "--days", 10),
@@ -181,17 +182,16 @@ def test_correlations_come_from_a_file_and_their_repair_is_told(
 
 
 def test_draws_come_on_top_of_a_scenario_whose_correlations_they_take(files: Typed) -> None:
-    found = swept(files, "--draws", "gaussian", "--days", 0.001)
-    tied = json.loads(
-        files("tied.toml", "--monte-carlo", ROWS, "--world", "tiny", "--draws", "gaussian",
-              "--days", 0.001, "--json")[1]
-    )  # fmt: skip
+    words = ("--monte-carlo", ROWS, "--world", "tiny", "--draws", "gaussian", "--days", 0.001)
+    found, tied = (
+        json.loads(files(name, *words, "--json")[1]) for name in ("loose.toml", "tied.toml")
+    )
     assert tied["scenario"] == "tied"
     assert tied["draws"]["correlations_shocked"] is True
     assert found["draws"]["correlations_shocked"] is False
     assert tied["options"]["impact"] == "none"
     for each in tied["worst"]:
-        assert each["moves"]["ETH"] == pytest.approx(-0.05, abs=0.01)
+        assert each["moves"]["ETH"] == pytest.approx(-0.4, abs=0.01)
         assert each["moves"]["ETH"] == pytest.approx(each["moves"]["BTC"], abs=1e-12)
     assert any(abs(each["moves"]["ETH"] - each["moves"]["BTC"]) > 1e-4 for each in found["worst"])
     code, _, err = files("sweep", "tied.toml", "-n", 9, "--world", "tiny", "--draws", "moves.csv")
@@ -232,6 +232,7 @@ def test_the_past_is_that_of_the_lake_where_no_file_is_given(typed: Typed, lake:
     assert (found["past_steps"], found["step_hours"]) == (2_160, 1.0)
     assert (found["steps"], found["block"]) == (24, 24)  # a day as it was, hour by hour
     assert found["stands_still"] == []
+    assert (found["history"], found["past_days"]) == ("90 days of the book", 90.0)  # not 365
     found = json.loads(typed(*words, "--history", "lake:10")[1])["draws"]
     assert found["past_steps"] == 240
     code, _, err = typed(*words, "--history", "lake:0.05")
@@ -267,7 +268,16 @@ WRONG = {
         ("--draws", "filtered:2", "--history", "prices.csv"), "decay was 2.0; it must lie between"
     ),
     "a short past": (
-        ("--draws", "filtered", "--history", "short.csv"), "it needs at least 23 rows"
+        ("--draws", "filtered", "--history", "short.csv"),
+        "short.csv has 20 instants with every price; it needs at least 24",
+    ),
+    "a very short past": (
+        ("--draws", "historical", "--history", "three.csv"),
+        "three.csv has 3 instants with every price; it needs at least 4",
+    ),
+    "a price of nothing": (
+        ("--draws", "historical", "--history", "free.csv"),
+        "free.csv, row 1, column ETH: a price above 0 was expected",
     ),
     "a past that stood still": (
         ("--draws", "historical", "--history", "still.csv"), "the price of BTC, ETH never moves"
@@ -305,7 +315,8 @@ def test_what_cannot_be_drawn_is_said_in_one_line(files: Typed, tmp_path: Path, 
         "crossed": "BTC,ETH\n1,0.5\n0.4,1\n", "part": "BTC\n1\n", "wide": "BTC,ETH\n1,0.5\n",
         "order": "asset,BTC,ETH\nETH,1,0.5\nBTC,0.5,1\n",
         "undated": "date,BTC,ETH\nyesterday,1,2\n",
-        "short": PRICES.head(20).write_csv(),
+        "short": PRICES.head(20).write_csv(), "three": PRICES.head(3).write_csv(),
+        "free": PRICES.with_columns(ETH=0.0).write_csv(),
         "still": PRICES.with_columns(BTC=1.0, ETH=1.0).write_csv(),
         "void": PRICES.with_columns(ETH=pl.lit("")).write_csv(),
     }.items():  # fmt: skip
@@ -315,6 +326,80 @@ def test_what_cannot_be_drawn_is_said_in_one_line(files: Typed, tmp_path: Path, 
     assert not out
     assert expected in err
     assert err.strip().count("\n") == 0
+
+
+@pytest.mark.parametrize(("draws", "least"), [("historical", 4), ("filtered", 24)])
+def test_a_past_that_is_just_long_enough_is_drawn_from(
+    files: Typed, tmp_path: Path, draws: str, least: int
+) -> None:
+    PRICES.head(least).write_csv(tmp_path / "least.csv")
+    found = swept(files, "--draws", draws, "--history", "least.csv", count=2)
+    assert found["draws"]["past_steps"] == least - 1
+    PRICES.head(least - 1).write_csv(tmp_path / "least.csv")
+    words = ("--draws", draws, "--history", "least.csv")
+    assert files("--monte-carlo", 2, "--world", "tiny", *words)[0] == 2
+
+
+@pytest.mark.parametrize("draws", ["historical", "filtered"])
+def test_a_horizon_of_more_than_a_quarter_of_the_past_is_warned_of(
+    files: Typed, draws: str
+) -> None:
+    words = ("--draws", draws, "--history", "prices.csv")
+    said = "days come out of a past of 89 days: draws are much alike"
+    fewer = swept(files, *words, "--days", 22, count=2)["notes"]
+    assert not any(said in note for note in fewer)
+    more = swept(files, *words, "--days", 23, count=2)["notes"]
+    assert sum(f"moves over 23 {said}" in note for note in more) == 1
+
+
+def test_what_is_to_be_known_of_tails_is_said_once(typed: Typed) -> None:
+    calm = ("--monte-carlo", 20, "--world", "tiny", "--days", 0.001)
+    code, out, _ = typed(*calm)
+    assert code == 0
+    assert out.count("100.0% of scenarios lost exactly the value at risk") == 1
+    assert "insolvency and liquidated: 100.0% of scenarios" in out
+    assert "insolvency VaR 99.0%: 0 USD (at least 0 at 95 %, no upper bound)" in out
+    assert "the worst scenarios" not in out
+    found = swept(typed, "--days", 0.001, count=20)
+    assert found["worst"] == []
+    assert (found["insolvency_var_low_usd"], found["insolvency_var_high_usd"]) == (0.0, None)
+
+
+def test_the_worst_scenarios_are_those_that_cost_something(files: Typed, tmp_path: Path) -> None:
+    (tmp_path / "three.csv").write_text("BTC,ETH\n0,0\n-0.3,0\n0.001,0\n")
+    found = swept(files, "--draws", "three.csv", count=3)
+    assert [each["scenario"] for each in found["worst"]] == [1]
+    assert found["insolvency_es_usd"] > 0.0
+    assert found["insolvency_es_low_usd"] >= 0.0
+
+
+def test_a_sweep_says_what_one_scenario_says(files: Typed, tmp_path: Path) -> None:
+    # Nobody knows how deep ETH trades in the tiny world, and it is sold where it falls by half.
+    (tmp_path / "half.csv").write_text("BTC,ETH\n0,-0.7\n")
+    (tmp_path / "half.toml").write_text(
+        'name = "half"\n[[shock]]\nkind = "price"\nasset = "ETH"\nmove = -0.5034\n'
+    )
+    words = "no depth is known of ETH: sales of it move no price"
+    alone = json.loads(files("half.toml", "--world", "tiny", "--json")[1])
+    found = swept(files, "--draws", "half.csv", count=1)
+    assert words in alone["notes"]
+    assert words in found["notes"]
+    assert words not in swept(files, "--days", 0.001, count=2)["notes"]
+    reverse = ("reverse", "--world", "tiny", "--of", "liquidated")
+    size = files(*reverse, "--scenario", "half.toml", "--target", 100, "--json")
+    assert words in json.loads(size[1])["notes"]
+    shock = json.loads(files(*reverse, "--target", 1_000, "--budget", 400, "--json")[1])
+    assert (shock["volatilities"], shock["correlations"]) == ("assumed", "assumed")
+
+
+def test_a_sweep_that_was_cut_short_says_so(typed: Typed, tmp_path: Path) -> None:
+    (tmp_path / "fall.csv").write_text("BTC,ETH\n-0.3,0\n")
+    words = ("--monte-carlo", 1, "--world", "tiny", "--draws", "fall.csv", "--rounds", 1)
+    code, out, err = typed(*words)
+    assert code == 0
+    assert out.startswith("1 joint scenario\n")
+    assert "1 scenario still sold when cut short by the limit of 1 round, --rounds" in out
+    assert err.startswith("1 scenario, ") or "\n1 scenario, " in err
 
 
 def test_a_count_has_a_short_name_wherever_it_stands(typed: Typed) -> None:

@@ -180,6 +180,10 @@ def test_the_table_adds_up_and_the_best_is_the_best(tiny: Snapshot) -> None:
     [
         ({"factors": [1.0]}, "each must be above 0 and not 1"),
         ({"factors": []}, "factors is empty"),
+        ({"factors": 2.0}, r"factors was 2\.0; it must be a list; as in \[0\.5, 2\.0\]"),
+        ({"factors": "2"}, "factors was '2'"),
+        ({"factors": ["2"]}, "factors held '2'; each must be above 0"),
+        ({"instrument": "AAVE-V3:btc"}, r"did you mean aave-v3:BTC\?"),
         ({"rounds": 0}, "rounds was 0"),
         ({"inflow": 1.5}, "inflow was 1.5"),
         ({"fee": -0.1}, "fee was -0.1"),
@@ -190,6 +194,12 @@ def test_the_table_adds_up_and_the_best_is_the_best(tiny: Snapshot) -> None:
 def test_what_cannot_be_asked_is_refused(tiny: Snapshot, knobs: dict[str, Any], words: str) -> None:
     with pytest.raises(StateError, match=words):
         manipulation(tiny, **{"instrument": BTC, **knobs})
+
+
+def test_a_world_is_no_snapshot(tiny: Snapshot) -> None:
+    with pytest.raises(StateError, match="snapshot was of type World; it must be a Snapshot"):
+        manipulation(tiny_world(), instrument=BTC)  # type: ignore[arg-type]
+    assert manipulation(tiny, instrument=BTC, factors=np.array([0.5, 2.0])).attacks[1].factor == 2.0
 
 
 # Mango Markets, 11 October 2022. CITED (Solidus Labs, "The Mango Markets exploit: an order book

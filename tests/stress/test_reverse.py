@@ -117,6 +117,30 @@ def test_a_target_out_of_reach_and_one_that_is_there_already() -> None:
     assert (here.search, here.distance, here.evaluations) == (Search.AT_REST, 0.0, 1)
 
 
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_where_nobody_can_tell_the_loss_there_is_no_answer_and_no_harm(size: int) -> None:
+    covariance, weight, _ = _world(size)
+
+    def loss(s: Any) -> float | None:
+        lost = float(weight @ s)
+        return None if lost > 1.2 else lost  # at 3 deviations 1, nothing is known beyond 3.6
+
+    found = reverse_stress(loss, covariance, 1.0, budget=8_000, farthest=24.0).require()
+    assert found.distance == pytest.approx(3.0, rel=1e-3)
+    assert (found.monotone, found.stays) == (True, True)  # as far as anybody could look
+    never = reverse_stress(loss, covariance, 1.5, budget=2_000)
+    assert never.search is Search.NOT_REACHED
+    assert 0.0 < never.loss <= 1.2
+
+
+def test_shocks_that_the_engine_refuses_are_told_of(tiny: Snapshot) -> None:
+    # Ten deviations over two months are prices times 40: the engine's sums have no room for that.
+    found = reverse(tiny, target_usd=1e15, loss="liquidated", days=60.0, budget=200)
+    assert found.search is Search.NOT_REACHED
+    assert found.loss > 0.0
+    assert "of the shocks that were tried: prices left all bounds" in found.notes[-1]
+
+
 def test_a_search_keeps_to_its_budget_and_says_so() -> None:
     covariance, weight, _ = _world(12)
     asked = []
@@ -130,6 +154,18 @@ def test_a_search_keeps_to_its_budget_and_says_so() -> None:
     assert found.evaluations == len(asked) <= 301
     assert found.loss >= 1.0
     assert found.distance >= 3.0
+
+
+def test_a_shock_is_called_found_where_the_search_itself_leaves_room_for_a_nearer() -> None:
+    covariance, weight, _ = _world(5)
+    sure = reverse_stress(lambda s: weight @ s, covariance, 1.0, budget=8_000)
+    assert sure.called == "the most plausible shock"
+    spent = reverse_stress(lambda s: weight @ s, covariance, 1.0, budget=200)
+    assert spent.called == "the most plausible shock found"
+    alone = reverse_stress(lambda s: weight @ s, covariance, 1.0, budget=8_000, restarts=1)
+    assert alone.called == "the most plausible shock found"
+    ways = reverse_stress(lambda s: 5.0 if s[0] > 4.0 else float(s[1] < -3.0), np.eye(3), 1.0)
+    assert ways.called == "the most plausible shock found"
 
 
 def test_a_search_is_the_same_every_time() -> None:
@@ -262,6 +298,10 @@ def test_draws_and_assumptions_say_what_is_plausible(tiny: Snapshot) -> None:
         reverse(tiny, target_usd=1.0, draws=draws, covariance=np.eye(4))
     with pytest.raises(StateError, match="it may be liquidated, bad_debt, insolvency"):
         reverse(tiny, target_usd=1.0, loss="hope")
+    with pytest.raises(StateError, match="snapshot was of type World; it must be a Snapshot or a"):
+        reverse(tiny_world(), target_usd=1.0)  # type: ignore[arg-type]
+    with pytest.raises(StateError, match=r"pass load_scenario\('2025-10-10'\)"):
+        reverse(tiny, target_usd=1.0, scenario="2025-10-10")  # type: ignore[arg-type]
     with pytest.raises(StateError, match="must be 4 x 4"):
         reverse(tiny, target_usd=1.0, covariance=np.eye(3))
 
@@ -277,6 +317,37 @@ def test_the_size_at_which_a_scenario_breaks_is_halved_in_on() -> None:
     never = critical_size(lambda k: k, 9.0)
     assert (never.search, never.size, never.loss) == (Search.NOT_REACHED, math.inf, 1.0)
     assert critical_size(lambda k: 1.0, 1.0).search is Search.AT_REST
+
+
+def test_a_size_that_is_refused_ends_the_range() -> None:
+    def loss(size: float) -> float:
+        if size > 1.3:
+            raise StateError("prices left all bounds: ETH rose 9 times", hint="be reasonable")
+        return size
+
+    never = critical_size(loss, 9.0, 0.0, 2.0)
+    assert (never.search, never.size) == (Search.NOT_REACHED, math.inf)
+    assert never.below == pytest.approx(1.3, abs=2e-4)
+    assert never.below <= 1.3
+    assert never.loss == never.below
+    assert never.refused == "prices left all bounds: ETH rose 9 times"
+    early = critical_size(loss, 0.5, 0.0, 2.0)
+    assert early.size == pytest.approx(0.5, abs=2e-4)
+    assert early.refused  # and that beyond it nobody knows
+    last = critical_size(loss, 1.28, 0.0, 2.0)  # between the last look and what is refused
+    assert last.search is Search.REACHED
+    assert last.size == pytest.approx(1.28, abs=2e-4)
+    assert critical_size(lambda k: k, 0.5).refused == ""
+
+
+def test_a_loss_that_is_refused_at_the_least_size_or_is_no_number_is_an_error() -> None:
+    def refused(size: float) -> float:
+        raise StateError("no such asset")
+
+    with pytest.raises(StateError, match="size 0: no such asset"):
+        critical_size(refused, 1.0)
+    with pytest.raises(StateError, match="not a number"):
+        critical_size(lambda k: math.nan, 1.0)
 
 
 def test_of_a_loss_that_comes_and_goes_the_first_crossing_counts() -> None:

@@ -10,9 +10,20 @@ import pytest
 from undertow.errors import StateError
 from undertow.rules.snapshot import Snapshot
 from undertow.stress import Stressed, read_scenario
+from undertow.stress.ground import ground_of
 from undertow.stress.options import Impact, Options
 from undertow.stress.outages import Outage
-from undertow.stress.scenario import Certainty, Fact, Scenario, kind_of
+from undertow.stress.plan import Plan
+from undertow.stress.scenario import (
+    Certainty,
+    Fact,
+    Scenario,
+    kind_of,
+    load_scenario,
+    require_scenario,
+    scenario_names,
+    suggested,
+)
 from undertow.stress.shock import Correlation, Depth, Peg, Price, PriceBeta
 
 TEXT = """
@@ -135,6 +146,8 @@ HEAD = 'name = "x"\n'
     ("text", "words"),
     [
         ("name = ", "not valid TOML"),
+        ("", r"^bad\.toml: empty: it says nothing; a scenario has a name"),
+        ("# a comment", "empty"),
         ('title = "x"', "the key name is missing"),
         ('name = " "', "needs a name"),
         ("name = 7", "name was 7; it may be a text"),
@@ -152,7 +165,19 @@ HEAD = 'name = "x"\n'
         (HEAD + '[[shock]]\nkind = "price"\nasset = "ETH"', "the key move is missing"),
         (
             HEAD + '[[shock]]\nkind = "price"\nasset = "ETH"\nmove = "-10 %"',
-            "move was '-10 %'; it may be a number",
+            "move was '-10 %'; it may be a number; write -0.1: moves and shares are fractions",
+        ),
+        (
+            HEAD + '[[shock]]\nkind = "price"\nasset = "ETH"\nmove = "-0.25"',
+            "move was '-0.25'; it may be a number; write -0.25: numbers stand without quotes",
+        ),
+        (
+            HEAD + '[[shock]]\nkind = "price"\nasset = "ETH"\nmove = "a lot"',
+            "move was 'a lot'; it may be a number$",
+        ),
+        (
+            HEAD + '[[shock]]\nkind = "Price"\nasset = "ETH"',
+            r"kind was 'Price'; did you mean price\?",
         ),
         (HEAD + '[[shock]]\nkind = "price"\nasset = "ETH"\nmove = -1.2', "must lie above -1"),
         (HEAD + '[[shock]]\nkind = "price"\nasset = "ETH"\nmove = nan', "move was nan"),
@@ -213,3 +238,75 @@ def test_a_matrix_may_stand_in_a_file(wide: Snapshot) -> None:
     after = read_scenario(text).apply(wide)
     assert after.correlation is not None
     assert (after.correlation == np.eye(size)).all()
+
+
+@pytest.mark.parametrize(
+    ("shock", "words"),
+    [
+        (Peg(asset="stETH", level=92.0), "peg: level was 92; 0.92 is 92 %; a level is a fraction"),
+        (Peg(asset="USDC", level=97.5), "level was 97.5; 0.975 is 97.5 %"),
+        (Price(asset="USDC", move=25.0), "price: move was 25; 0.25 is 25 %; a move is a fraction"),
+        (Peg(asset="USDC", level=92.0, optional=True), "0.92 is 92 %"),  # not just left out
+    ],
+)
+def test_percent_of_what_has_a_peg_are_caught(
+    wide: Snapshot, shock: Peg | Price, words: str
+) -> None:
+    with pytest.raises(StateError, match=words):
+        Scenario(name="percent", shocks=(shock,)).apply(wide)
+
+
+@pytest.mark.parametrize(
+    "shock",
+    [
+        Peg(asset="USDC", level=10.0),
+        Price(asset="stETH", move=9.0),
+        Price(asset="ETH", move=25.0),  # what follows nothing did rise as far
+        Price(asset="market", move=25.0),
+    ],
+)
+def test_what_may_be_meant_as_it_is_written_is_taken_so(wide: Snapshot, shock: Peg | Price) -> None:
+    assert Scenario(name="far", shocks=(shock,)).apply(wide).factor.any()
+
+
+def test_a_name_in_other_letters_is_offered_and_never_dropped_in_silence(wide: Snapshot) -> None:
+    for shock, meant in (
+        (Price(asset="eth", move=-0.1), "ETH"),
+        (Depth(multiplier=0.5, venue="AAVE-V3"), "aave-v3"),
+        (PriceBeta(move=-0.1, betas={"steth": 1.2}), "stETH"),
+    ):
+        with pytest.raises(StateError, match=rf"did you mean {meant}\?$"):
+            Scenario(name="letters", shocks=(shock,)).apply(wide)
+    left_out = Price(asset="eth", move=-0.1, optional=True)
+    notes = Scenario(name="letters", shocks=(left_out,)).apply(wide).notes
+    assert notes == ("left out: price: no asset is called 'eth'; did you mean ETH?",)
+
+
+def test_names_are_suggested_by_letters_by_part_or_all_of_them() -> None:
+    names = scenario_names()
+    assert suggested("FTX", names) == "did you mean 2022-11-09-ftx?"
+    assert suggested("usdc", names) == "did you mean 2023-03-11-usdc?"
+    assert suggested("2025-10-1", names).startswith("did you mean 2025-10-10")
+    assert suggested("zz", ("one", "two")) == "there are one, two"
+    many = tuple(f"name-{k:02}" for k in range(20))
+    assert suggested("zz", many) == f"there are {', '.join(many[:12])} and 8 more"
+    with pytest.raises(StateError) as caught:
+        load_scenario("zz")
+    assert all(name in str(caught.value) for name in names)
+    assert "`undertow stress list`" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("2025-10-10", r"scenario was '2025-10-10'; .* pass load_scenario\('2025-10-10'\)"),
+        ({"name": "x"}, "scenario was of type dict; it must be a Scenario"),
+    ],
+)
+def test_what_is_no_scenario_is_refused_by_name(wide: Snapshot, given: object, words: str) -> None:
+    for refused in (
+        lambda: require_scenario(given),
+        lambda: ground_of(Plan.of(wide), given),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(StateError, match=words):
+            refused()

@@ -75,6 +75,19 @@ def test_mostly_nothing_and_rare_jumps() -> None:
     assert (chance.low, chance.high) == (pytest.approx(exact.low), pytest.approx(exact.high))
 
 
+def test_a_band_of_what_is_never_negative_does_not_run_below_nothing() -> None:
+    # One jump among a hundred: the plain band would reach far below 0, and Hall's did.
+    losses = np.zeros(100)
+    losses[7] = 1_000.0
+    shortfall = expected_shortfall(losses, q=0.9)
+    assert (shortfall.low, shortfall.value) == (0.0, pytest.approx(100.0))
+    moved = expected_shortfall(losses - 50.0, q=0.9)  # what may be negative, to the least seen
+    assert (moved.low, moved.value) == (-50.0, pytest.approx(50.0))
+    assert moved.high == pytest.approx(shortfall.high - 50.0)
+    weighed = expected_shortfall(losses, q=0.9, weights=np.ones(100))
+    assert weighed.low < 0.0 < weighed.high == pytest.approx(shortfall.high)
+
+
 def test_no_loss_at_all_bounds_the_chance_and_not_the_shortfall() -> None:
     shortfall = expected_shortfall(np.zeros(1_000))
     assert (shortfall.value, shortfall.low, shortfall.high) == (0.0, 0.0, math.inf)

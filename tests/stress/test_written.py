@@ -58,6 +58,7 @@ def test_the_file_of_moves_may_be_csv_or_parquet(wide: Snapshot, tmp_path: Path)
     [
         ({"BTC": [0.1]}, "moves: nothing is said of ETH, which"),
         ({"BTC": [0.1], "EHT": [0.1]}, "no asset of the book is called 'EHT'; did you mean"),
+        ({"btc": [0.1]}, r"no asset of the book is called 'btc'; did you mean BTC\?"),
         ({"BTC": [float("nan")]}, "moves, row 1, column BTC: a finite number was expected"),
         ({"BTC": ["0.1", "1,5"]}, "row 2, column BTC: a finite number was expected, not '1,5'"),
         ({"BTC": [float("inf")]}, "finite number"),
@@ -160,6 +161,22 @@ def test_a_long_table_is_the_wide_one(wide: Snapshot) -> None:
         ({"date": ["soon"], "BTC": [1.0]}, "an instant was expected .* not 'soon'"),
         ({"date": ["2026-01-01"], "BTC": ["dear"]}, "row 1, column BTC: a finite number"),
         ({"date": ["2026-01-01"] * 2, "BTC": [1.0, 2.0]}, "instants must increase"),
+        (
+            {"date": ["2026-01-03", "2026-01-02", "2026-01-01"], "BTC": [1.0, 0.0, 2.0]},
+            r"history, row 2, column BTC: a price above 0 was expected, not 0\.0; leave the cell",
+        ),
+        (
+            {
+                "date": ["2026-01-01"] * 3,
+                "asset": ["XYZ", "BTC", "ETH"],
+                "price": ["-1", "1", "-2"],
+            },
+            "row 3, column price: a price above 0 was expected, not '-2'",
+        ),
+        (
+            {"ts": ["2026-01-01"] * 2, "instrument": ["aave-v3:ETH", "x"], "price": [-3.0, -1.0]},
+            r"row 1, column price: a price above 0 was expected, not -3\.0",
+        ),
         ({"date": ["2026-01-01"] * 2, "asset": ["BTC"] * 2, "price": [1.0, 2.0]}, "two values"),
     ],
 )

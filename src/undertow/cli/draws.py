@@ -41,6 +41,8 @@ _LAWS = "gaussian, student[:DOF], historical[:BLOCK], filtered[:DECAY]"
 _DAY_US = 86_400_000_000
 _WILD = 3.0  # log move, a price divided by 20, beyond which a file is likely to be in other units
 _MOST_DAYS = 36_500.0
+_LEAST = {"historical": 4, "filtered": 24}  # instants of a past that can be drawn from
+_SHORT = 0.25  # of the past, beyond which horizons overlap too much to say anything new
 _FEW = 8  # names in a note
 
 
@@ -69,6 +71,7 @@ class Past:
     """Moves of factors as they were, and where they are from."""
 
     moves: FactorHistory
+    days: float  # from its first instant to its last
     facts: Mapping[str, Any]
     notes: tuple[str, ...]
 
@@ -179,7 +182,7 @@ class Law:
         if ties is not None:
             return self._elliptic(ground, past, ties, facts, notes)
         assert past is not None
-        return self._resampled(past.moves, facts, notes)
+        return self._resampled(past, facts, notes)
 
     def _past(self, book: Loaded) -> Past | None:
         """The history that the law needs, or was given."""
@@ -189,9 +192,11 @@ class Law:
         pricing = PricingMap.of(book.snapshot)
         universe = pricing.universe
         ignored: list[str] = []
-        if source.partition(":")[0] == "lake":
+        own = source.partition(":")[0] == "lake"
+        if own:
             days = _days_of(source)
-            panel, where = price_panel(book.prices(days), universe), f"{days:g} days of the book"
+            panel = price_panel(book.prices(days), universe)
+            where = f"{days:g} days of the book"
         else:
             table = _table(source, (".csv", ".parquet"))
             panel, where = given_prices(table, universe, source=source), source
@@ -202,11 +207,25 @@ class Law:
                 f"{len(panel)} instants of {len(panel.labels)} assets of the book",
                 hint="give past prices with --history FILE, or draw by student or gaussian",
             )
+        seen = (int(panel.ts[-1]) - int(panel.ts[0])) / _DAY_US
+        if own:
+            where = f"{seen:.4g} days of the book"  # that there are, not that were asked for
         has = np.isin(np.array(universe.assets), np.array(panel.labels, dtype=object))
         if not self.asked.fill_missing:
             require_all(has, pricing, where, hint="or let them stand still with --fill-missing")
         found = history_from_panel(panel, universe, pricing=pricing)
-        return Past(found, *_of_past(found, where, left_out(has, pricing), ignored))
+        self._require_instants(len(found.moves) + 1, where)
+        return Past(found, seen, *_of_past(found, where, seen, left_out(has, pricing), ignored))
+
+    def _require_instants(self, whole: int, where: str) -> None:
+        """Refuse a past of fewer rows than the law can work with."""
+        least = _LEAST.get(self.name, 0)
+        if whole < least:
+            raise UnusableOption(
+                f"--draws was {self.asked.draws!r}, and {where} has {whole} instants with every "
+                f"price; it needs at least {least}",
+                hint="give a longer history, or draw by student or gaussian",
+            )
 
     def _ties(self, snapshot: Snapshot, past: Past | None) -> Repaired | None:
         if self.name not in _ELLIPTIC:
@@ -249,10 +268,9 @@ class Law:
         facts["correlations_repaired"] = ties.distance
         return Drawn(draws, facts, (*notes, *filter(None, (ties.words,))))
 
-    def _resampled(
-        self, past: FactorHistory, facts: dict[str, Any], notes: tuple[str, ...]
-    ) -> Drawn:
+    def _resampled(self, seen: Past, facts: dict[str, Any], notes: tuple[str, ...]) -> Drawn:
         """Draws of whole steps of the past; a plain one in runs as long as the horizon."""
+        past = seen.moves
         steps = round(self.days * _DAY_US / past.step_us)
         if abs(steps * past.step_us - self.days * _DAY_US) > 0.01 * past.step_us or steps < 1:
             raise UnusableOption(
@@ -261,6 +279,9 @@ class Law:
                 hint="give a whole number of steps",
             )
         facts["steps"] = steps
+        if self.days > _SHORT * seen.days:
+            said = f"moves over {self.days:g} days come out of a past of {seen.days:.4g} days"
+            notes = (*notes, f"{said}: draws are much alike, and say little; shorten --days")
         if self.name == "filtered":
             decay = DECAY if self.number is None else self.number
             facts["decay"] = decay
@@ -304,11 +325,16 @@ def require_rows(count: int, asked: Asked, given: Given | None) -> None:
         )
 
 
+def over(days: float) -> str:
+    """A horizon, for a person."""
+    return "over a day" if days == 1.0 else f"over {days:g} days"
+
+
 def in_words(facts: Mapping[str, Any]) -> str:
     """The law of the draws, for a person."""
     if facts["law"] == "given":
         return f"moves as {facts['file']} has them"
-    horizon = "over a day" if facts["days"] == 1.0 else f"over {facts['days']:g} days"
+    horizon = over(facts["days"])
     if facts["law"] in _RESAMPLED:
         how = (
             f"in runs of {facts['block']}"
@@ -319,16 +345,21 @@ def in_words(facts: Mapping[str, Any]) -> str:
         return f"moves {horizon} drawn from {past}, {how}"
     law = f"a t copula of {facts['dof']:g} degrees" if "dof" in facts else "a gaussian"
     shocked = ", shocked by the scenario" if facts["correlations_shocked"] else ""
-    source = f"volatilities {facts['volatilities']}, correlations {facts['correlations']}{shocked}"
-    return f"joint moves {horizon} of {law}: {source}"
+    return f"joint moves {horizon} of {law}: {taken_from(facts)}{shocked}"
+
+
+def taken_from(facts: Mapping[str, Any]) -> str:
+    """Where volatilities and correlations are from, for a person."""
+    return f"volatilities {facts['volatilities']}, correlations {facts['correlations']}"
 
 
 def _of_past(
-    found: FactorHistory, where: str, still: list[str], ignored: list[str]
+    found: FactorHistory, where: str, days: float, still: list[str], ignored: list[str]
 ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
     follow = [name for name in found.missing if name not in still]
     facts = {
         "history": where,
+        "past_days": days,
         "past_steps": len(found.moves),
         "step_hours": found.step_us / 3.6e9,
         "past_gaps": found.dropped,

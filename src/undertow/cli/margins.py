@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def run_margins(
         "breached": int(rows["breached"].sum()),
         "inputs_hash": judged.snapshot.digest,
     }
-    facts |= _left_out(home, answer, known, held)
+    facts |= left_out(home, answer, known, held)
     if as_json or output:
         facts["stood_on"] = {**stands.as_json(), "committed": iso(stands.committed)}
     if by is not None:
@@ -88,13 +89,21 @@ def run_margins(
     answer.give(f"accounts by {sort}", _cut(listed, top, output), facts)
 
 
-def _left_out(home: Lake, answer: Answer, known: int | None, held: int | None) -> dict[str, int]:
-    """Rows that were refused from the very ingestions that the snapshot stands on.
+def left_out(
+    home: Lake,
+    answer: Answer,
+    known: int | None,
+    held: int | None,
+    *,
+    tables: Iterable[str] = _JUDGED_BY,
+    lacks: str = "accounts may lack legs",
+) -> dict[str, int]:
+    """Rows of `tables` that were refused from the very ingestions that a snapshot stands on.
 
     An account that lacks a refused leg looks safer or worse than it is, so this is said aloud.
     """
     refused = home.read("rejects", as_of=known)
-    refused = refused.filter(pl.col("table").is_in(_JUDGED_BY))
+    refused = refused.filter(pl.col("table").is_in(list(tables)))
     if refused.is_empty():
         return {}
     brought = [
@@ -105,8 +114,8 @@ def _left_out(home: Lake, answer: Answer, known: int | None, held: int | None) -
     if not count:
         return {}
     answer.say(
-        f"warning: {count} rows of the files that this stands on were refused; accounts may lack "
-        "legs (undertow lake rejects)"
+        f"warning: {count} rows of the files that this stands on were refused; {lacks} "
+        "(undertow lake rejects)"
     )
     return {"rows_refused": count}
 

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ _WRITERS = {
     ".arrow": "write_ipc",
     ".ndjson": "write_ndjson",
 }
+_ENDINGS = (*_WRITERS, ".json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +33,21 @@ class Answer:
     as_json: bool = False
     file: Path | None = None
     quiet: bool = False
+    option: str = "--output"  # by which the file was named
+    endings: tuple[str, ...] = _ENDINGS  # that it may have
 
     def __post_init__(self) -> None:
         """Refuse a file that cannot be written before any work is done."""
         if self.file is None:
             return
-        known = (*_WRITERS, ".json")
-        if self.file.suffix.lower() not in known:
+        if self.file.suffix.lower() not in self.endings:
             raise UnusableOption(
-                f"--output was {str(self.file)!r}", hint=f"the ending may be {', '.join(known)}"
+                f"{self.option} was {str(self.file)!r}",
+                hint=f"the ending may be {', '.join(self.endings)}",
             )
         if not self.file.parent.is_dir():
             raise UnusableOption(
-                f"--output was {str(self.file)!r}, in a folder that is not there",
+                f"{self.option} was {str(self.file)!r}, in a folder that is not there",
                 hint="make the folder first",
             )
 
@@ -68,27 +71,39 @@ class Answer:
 
     def give_facts(self, facts: Mapping[str, Any]) -> None:
         """Answer with one object."""
-        if self.as_json:
-            print(json.dumps(plain(facts), indent=2, ensure_ascii=False, allow_nan=False))
+        if self.file is not None:
+            self._keep(lambda part: part.write_text(_as_json(facts)))
+            self.say(f"all of it in {self.file}")
+        elif self.as_json:
+            print(_as_json(facts))
         else:
             for name, value in facts.items():
                 print(f"{name.replace('_', ' ')}: {cell(value)}")
 
     def _write(self, rows: pl.DataFrame, facts: Mapping[str, Any]) -> None:
+        assert self.file is not None
+        ending = self.file.suffix.lower()
+        if ending == ".json":
+            whole = _as_json({**facts, "rows": rows.to_dicts()})
+            self._keep(lambda part: part.write_text(whole))
+        else:
+            self._keep(getattr(rows, _WRITERS[ending]))
+
+    def _keep(self, write: Callable[[Path], Any]) -> None:
         """All or nothing: a file of this name is replaced only by a whole new one."""
         assert self.file is not None
         part = self.file.with_name(f".{self.file.name}.{os.getpid()}")
         try:
-            if self.file.suffix.lower() == ".json":
-                whole = plain({**facts, "rows": rows.to_dicts()})
-                part.write_text(json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False))
-            else:
-                getattr(rows, _WRITERS[self.file.suffix.lower()])(part)
+            write(part)
             part.replace(self.file)
         except OSError as error:
-            raise UnusableOption(f"--output could not be written: {error.strerror}") from error
+            raise UnusableOption(f"{self.option} could not be written: {error.strerror}") from error
         finally:
             part.unlink(missing_ok=True)
+
+
+def _as_json(facts: Mapping[str, Any]) -> str:
+    return json.dumps(plain(facts), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def plain(value: Any) -> Any:
@@ -122,11 +137,13 @@ def cell(value: Any) -> str:
 
 
 def number(value: float) -> str:
-    """Four significant digits, with thousands as k, M, B."""
+    """Four significant digits, with thousands as k, M, B, T; beyond that powers of ten."""
     if not math.isfinite(value):
         return "-"
     size = abs(value)
-    for bound, letter in ((1e9, "B"), (1e6, "M"), (1e4, "k")):
+    if size >= 1e15:
+        return f"{value:.2e}"
+    for bound, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e4, "k")):
         if size >= bound:
             return f"{value / (bound if letter != 'k' else 1e3):,.2f} {letter}"
     if size >= 100:

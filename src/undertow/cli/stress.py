@@ -10,7 +10,7 @@ import datetime as dt
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from enum import Enum
 from functools import partial
@@ -22,11 +22,13 @@ import polars as pl
 
 from undertow.cli import FAILED
 from undertow.cli.lake import the_lake
+from undertow.cli.margins import left_out
 from undertow.cli.options import UnusableOption, instant, iso, now_us
 from undertow.cli.output import Answer, number, plain, render
 from undertow.errors import UnreadableFile
 from undertow.fanout import parse_executor
-from undertow.rules.snapshot import Snapshot
+from undertow.rules.coverage import Coverage
+from undertow.rules.snapshot import TABLES, Snapshot
 from undertow.settings import load_settings
 from undertow.store.load import load_prices, load_snapshot
 from undertow.stress import (
@@ -42,7 +44,7 @@ from undertow.stress import (
     scenario_names,
 )
 from undertow.stress.cascade import LEAK
-from undertow.stress.coverage import Coverage
+from undertow.stress.coverage import covered_losses
 from undertow.stress.plan import Plan
 from undertow.stress.shards import run_sharded
 
@@ -53,6 +55,9 @@ _SHARES = ("recovery", "withdrawal")
 _CHANNELS = (*_SWITCHES, "deleveraging", *_RESPONSES, *_SHARES)
 _TOP = 10
 _SHOWN_ROUNDS = 12
+_LACKS = "accounts may lack legs, or markets depth"
+_PLAIN = 0.005  # an amplification this near to 1 is none
+_KERNELS = {"cascade": "rounds.run_rounds", "sweep": "sweep.sweep_batch"}  # each compiles apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,37 +110,59 @@ def run_stress(
     top: int,
     shards: int | None,
     workers: str | None,
+    out: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
     """Run one scenario on one book and tell what came of it."""
+    executor = parse_executor(workers or "serial")
     if workers is not None and shards is None:
         raise UnusableOption(
             f"--workers was {workers!r}, but the accounts are not divided", hint="say --shards too"
         )
-    executor = parse_executor(workers or "serial")
     to_stdout = trace == "-"
+    if to_stdout and as_json:
+        raise UnusableOption(
+            "--trace was '-' and --json was given: both would answer on the terminal",
+            hint="let the trace go to a file, or leave --json out",
+        )
     answer = Answer(as_json, quiet=quiet)
-    rows_to = None if trace is None or to_stdout else Answer(file=Path(trace), quiet=quiet)
+    rows_to = facts_to = None
+    if trace is not None and not to_stdout:
+        rows_to = Answer(file=Path(trace), quiet=quiet, option="--trace")
+    if out is not None:
+        facts_to = Answer(file=out, quiet=quiet, option="--out", endings=(".json",))
     scenario = the_scenario(name)
     options = run.over(scenario.options)
-    book = loaded(source)
+    book = loaded(source, answer)
     began = time.monotonic()
-    tell_of_compiling(answer)
+    compiled = tell_of_compiling(answer)
     plan = Plan.of(book.snapshot)
+    shards = shards and _at_most(shards, len(book.snapshot.book.owners), answer)
     follow = partial(run_sharded, shards=shards, executor=executor) if shards else run_cascade
     cascade = follow(plan, scenario, options, settle=run.settle, check=run.check)
-    answer.say(f"{_many(cascade.rounds, 'round')}, {time.monotonic() - began:.1f} s")
-    covered = Coverage.of(cascade.plan)
+    answer.say(f"{counted(cascade.rounds, 'round')}, {seconds_since(began, compiled)}")
+    covered = Coverage.of(cascade.plan.snapshot)
     if rows_to is not None:
         rows_to.give("trace", cascade.trace())
+    facts = partial(as_facts, scenario, cascade, covered, book, top)
+    if facts_to is not None:
+        facts_to.give_facts(facts())
     if to_stdout:
         print(cascade.trace().write_ndjson(), end="")
     elif as_json:
-        answer.give_facts(as_facts(scenario, cascade, covered, book, top))
+        answer.give_facts(facts())
     else:
         _print(scenario, cascade, covered, book, top)
     _warn(answer, cascade)
+
+
+def _at_most(shards: int, owners: int, answer: Answer) -> int:
+    """As many shards as there are owners, who are never divided."""
+    if shards <= owners:
+        return shards
+    answer.say(f"--shards was {shards}; there are {counted(owners, 'owner')}, so as many shards")
+    return max(owners, 1)
 
 
 def run_list(*, as_json: bool) -> None:
@@ -164,8 +191,8 @@ def run_list(*, as_json: bool) -> None:
     answer.give("packaged replays (undertow stress NAME); --json has facts and sources", rows)
 
 
-def loaded(source: Source) -> Loaded:
-    """Read the book that the options name.
+def loaded(source: Source, answer: Answer) -> Loaded:
+    """Read the book that the options name; say so where rows of its files were refused.
 
     Raises
     ------
@@ -173,7 +200,7 @@ def loaded(source: Source) -> Loaded:
         When they contradict each other.
     """
     if source.world is None:
-        return _from_lake(source)
+        return _from_lake(source, answer)
     for option, value in (("--lake", source.lake), ("--as-of", source.as_of), ("--at", source.at)):
         if value is not None:
             raise UnusableOption(
@@ -196,7 +223,7 @@ def loaded(source: Source) -> Loaded:
     return Loaded(snapshot, facts, prices)
 
 
-def _from_lake(source: Source) -> Loaded:
+def _from_lake(source: Source, answer: Answer) -> Loaded:
     if source.seed is not None:
         raise UnusableOption(
             f"--seed was {source.seed}, but a lake is what it is", hint="say --world too"
@@ -205,7 +232,8 @@ def _from_lake(source: Source) -> Loaded:
     known = instant("--as-of", source.as_of, now)
     home = the_lake(source.lake)
     stands = home.standing(as_of=known)
-    snapshot = load_snapshot(home, as_of=known, at=instant("--at", source.at, now))
+    held = instant("--at", source.at, now)
+    snapshot = load_snapshot(home, as_of=known, at=held)
     facts: dict[str, Any] = {
         "at": iso(snapshot.ts),
         "as_of": iso(stands.committed),
@@ -215,6 +243,7 @@ def _from_lake(source: Source) -> Loaded:
         told = json.loads(detail)
         if "world" in told:  # an invented book makes no replay, out of a lake either
             facts |= {"world": told["world"], "seed": told["seed"]}
+    facts |= left_out(home, answer, known, held, tables=TABLES, lacks=_LACKS)
 
     def prices(days: float) -> pl.DataFrame:
         return load_prices(home, snapshot.ts, days=days, as_of=known)
@@ -300,11 +329,23 @@ def _deleveraging(value: str) -> Deleveraging:
     return known[value]
 
 
-def tell_of_compiling(answer: Answer) -> None:
-    """Say so where a first run has to compile: it takes minutes, and only once."""
+def tell_of_compiling(answer: Answer, *what: str) -> bool:
+    """Say so, and answer it, where a first run has to compile: it takes minutes, and only once.
+
+    `what` is run: a cascade, or a sweep, whose kernel has a cache of its own.
+    """
     kept = Path(str(numba.config.CACHE_DIR))
-    if not any(kept.rglob("rounds.*.nbi")):
-        answer.say("compiling the cascade: two minutes or so, once on this machine")
+    missing = [each for each in what or ("cascade",) if not any(kept.rglob(f"{_KERNELS[each]}-*"))]
+    if missing:
+        each = " each" if len(missing) > 1 else ""
+        words = f"compiling the {' and the '.join(missing)}: two minutes or so{each}"
+        answer.say(f"{words}, once on this machine")
+    return bool(missing)
+
+
+def seconds_since(began: float, compiled: bool) -> str:
+    """How long it took, and whether compiling is part of it."""
+    return f"{time.monotonic() - began:.1f} s" + (", most of it compiling" if compiled else "")
 
 
 def as_facts(
@@ -320,7 +361,7 @@ def as_facts(
         **cascade.headline(),
         "due_before": settled.headline() if settled is not None else None,
         "coverage": covered.share,
-        "unseen": covered.losses(cascade).to_dicts(),
+        "unseen": covered_losses(cascade, covered).to_dicts(),
         "worst_leak": cascade.worst_leak,
         "venues": cascade.by_venue().to_dicts(),
         "assets": cascade.by_asset().to_dicts(),
@@ -367,14 +408,20 @@ def _print(scenario: Scenario, cascade: Cascade, covered: Coverage, book: Loaded
             print()
     if covered.share is not None and covered.share < 1.0 - 1e-6:
         print("what was not seen, USD")
-        print(render(_plain_names(covered.losses(cascade).drop("coverage"))))
+        print(render(_plain_names(covered_losses(cascade, covered).drop("coverage"))))
         print()
+    assumed = assumptions(cascade.options, scenario.date, covered.share)
+    print_assumed([*assumed, *cascade_notes(cascade)], book.facts)
+
+
+def print_assumed(lines: Iterable[str], facts: Mapping[str, Any]) -> None:
+    """What a result rests on, as the last part of a report; `facts` are those of the book."""
     print("assumed")
-    for note in (
-        *assumptions(cascade.options, scenario.date, covered.share),
-        *cascade_notes(cascade),
-    ):
-        print(f"  - {note}")
+    refused = facts.get("rows_refused", 0)
+    if refused:
+        print(f"  - {counted(refused, 'row')} of its files were refused: {_LACKS}")
+    for line in lines:
+        print(f"  - {line}")
 
 
 def cascade_notes(cascade: Cascade) -> tuple[str, ...]:
@@ -397,14 +444,19 @@ def told(cascade: Cascade, covered: Coverage) -> dict[str, str]:
         "nobody": float(venues["uncovered_usd"].sum()),
     }
     minutes = number(cascade.options.round_us / 6e7)
-    again = f", {more:.3g} times" if more is not None else ""
+    again = "" if more is None else f", {more:.3g} times"
+    if more is not None and abs(more - 1.0) < _PLAIN:
+        again = ", not amplified"
     under = number(head["insolvency_usd"])
+    limited = cascade.outcome is Outcome.ROUND_LIMIT
+    ended = "cut short by the round limit (--rounds)" if limited else "settled"
     lines = {
-        "outcome": f"{head['outcome']} after {_many(head['rounds'], 'round')} of {minutes} min",
+        "outcome": f"{ended} after {counted(head['rounds'], 'round')} of {minutes} min"
+        + (", still selling" if limited else ""),
         "prices": f"fell by {head['first_fall']:.1%} at first and {head['final_fall']:.1%} in the "
         f"end{again} (weighted with what is held)",
-        "closed": f"{number(head['liquidated_usd'])} USD of {_many(head['accounts'], 'account')} "
-        f"of {_many(head['owners'], 'owner')}, {head['owners_called_twice']:,} on several venues",
+        "closed": f"{number(head['liquidated_usd'])} USD of {counted(head['accounts'], 'account')} "
+        f"of {counted(head['owners'], 'owner')}, {head['owners_called_twice']:,} on several venues",
         "missing": f"{number(lost)} USD: {number(head['bad_debt_usd'])} bad debt, "
         f"{number(head['shortfall_usd'])} shortfall; {under} with what still stands under water",
         "borne by": ", ".join(f"{who} {number(usd)}" for who, usd in paid.items()),
@@ -414,7 +466,7 @@ def told(cascade: Cascade, covered: Coverage) -> dict[str, str]:
     if cascade.settled is not None:
         due = cascade.settled.headline()
         lines["due before"] = (
-            f"{number(due['liquidated_usd'])} USD of {_many(due['accounts'], 'account')} and "
+            f"{number(due['liquidated_usd'])} USD of {counted(due['accounts'], 'account')} and "
             f"{number(due['insolvency_usd'])} missing without any shock; not counted above"
         )
     if covered.share is not None:
@@ -422,7 +474,8 @@ def told(cascade: Cascade, covered: Coverage) -> dict[str, str]:
     return lines
 
 
-def _many(count: int, what: str) -> str:
+def counted(count: int, what: str) -> str:
+    """A count with its noun."""
     return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
@@ -474,8 +527,8 @@ def _plain_names(rows: pl.DataFrame) -> pl.DataFrame:
 
 def _warn(answer: Answer, cascade: Cascade) -> None:
     if cascade.outcome is Outcome.ROUND_LIMIT:
-        many = _many(cascade.rounds, "round")
-        answer.say(f"warning: still selling after {many}; allow more with --rounds")
+        rounds = counted(cascade.rounds, "round")
+        answer.say(f"warning: still selling after {rounds}; allow more with --rounds")
     leak = cascade.worst_leak
     if leak is not None and leak > LEAK:
         print(

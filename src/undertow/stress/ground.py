@@ -7,15 +7,19 @@ what is left, and where it changes what is held or asked, the plan is laid out a
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from undertow.state import FloatMatrix
+from undertow.errors import StateError
+from undertow.rules.snapshot import Snapshot
+from undertow.state import FloatColumn, FloatMatrix
 from undertow.stress.aftermath import Cascade
+from undertow.stress.cascade import _notes as notes_of
 from undertow.stress.cascade import _plan_of as plan_of
 from undertow.stress.cascade import settle as settle_book
 from undertow.stress.options import Options
 from undertow.stress.plan import Plan
-from undertow.stress.scenario import Scenario
+from undertow.stress.scenario import Scenario, require_scenario
+from undertow.stress.setting import case_of
 from undertow.stress.stressed import Stressed
 
 
@@ -25,6 +29,29 @@ class Ground(NamedTuple):
     plan: Plan
     stressed: Stressed
     settled: Cascade | None  # what was due without any shock; None where nothing was
+
+    def notes(self, options: Options, sold: FloatColumn) -> tuple[str, ...]:
+        """What a cascade that sold these quantities, by instrument, would say of this ground."""
+        case = case_of(self.plan, self.stressed, options)
+        return (*self.stressed.notes, *notes_of(self.plan, self.stressed, case, sold))
+
+
+def laid_out(snapshot: Snapshot | Plan | Any) -> Plan:
+    """The plan of a snapshot; one that is laid out already comes back as it is.
+
+    Raises
+    ------
+    StateError
+        When it is neither.
+    """
+    if isinstance(snapshot, Plan):
+        return snapshot
+    if isinstance(snapshot, Snapshot):
+        return Plan.of(snapshot)
+    raise StateError(
+        f"snapshot was of type {type(snapshot).__name__}; it must be a Snapshot or a Plan",
+        hint="a world makes one by .snapshot(), and load_snapshot reads one from a lake",
+    )
 
 
 def ground_of(
@@ -43,8 +70,10 @@ def ground_of(
     Raises
     ------
     StateError
-        When the scenario speaks of what the snapshot does not have.
+        When the scenario speaks of what the snapshot does not have, or is none.
     """
+    if scenario is not None:
+        require_scenario(scenario)
     if options is None:
         options = scenario.options if scenario else Options()
     due = settle_book(plan, options) if settle else None

@@ -35,8 +35,10 @@ from undertow.rules.margins import Margins, margins
 from undertow.rules.snapshot import Snapshot
 from undertow.state import FloatColumn, KeyColumn
 from undertow.state.arrays import frozen
+from undertow.stress.ground import laid_out
 from undertow.stress.options import Options
 from undertow.stress.plan import Plan
+from undertow.stress.scenario import suggested
 from undertow.stress.setting import in_rounds, pools_of
 from undertow.stress.worth import asset_prices
 
@@ -126,8 +128,8 @@ def manipulation(
     StateError
         An unknown instrument, one without a market of its own, or a number outside its range.
     """
-    plan = snapshot if isinstance(snapshot, Plan) else Plan.of(snapshot)
     _check(factors, rounds, inflow, fee, stake_usd)
+    plan = laid_out(snapshot)
     target = _Target.of(plan, instrument, options or Options())
     before = margins(plan.snapshot)
     terms = _Terms(rounds, inflow, fee, stake_usd)
@@ -176,6 +178,11 @@ class _Target:
     def of(cls, plan: Plan, instrument: str, options: Options) -> _Target:
         snapshot = plan.snapshot
         universe, oracles = snapshot.universe, snapshot.oracles
+        if instrument not in universe.instruments:
+            raise StateError(
+                f"no instrument is called {instrument!r}",
+                hint=suggested(str(instrument), universe.instruments),
+            )
         k = universe.code("instrument", instrument)
         kind = int(universe.kind[k])
         if kind not in _HELD + _CONTRACTS or not snapshot.market.mark[k] > 0.0:
@@ -480,11 +487,14 @@ def _closing(
 def _check(
     factors: Sequence[float], rounds: int, inflow: float, fee: float, stake_usd: float
 ) -> None:
-    for factor in factors:
-        if not (math.isfinite(factor) and factor > 0.0 and factor != 1.0):
-            raise StateError(f"factors held {factor}; each must be above 0 and not 1")
+    if np.ndim(factors) != 1:
+        raise StateError(f"factors was {factors!r}; it must be a list", hint="as in [0.5, 2.0]")
     if not len(factors):
         raise StateError("factors is empty; name at least one")
+    for factor in factors:
+        number = np.isreal(factor) and math.isfinite(factor)
+        if not (number and factor > 0.0 and factor != 1.0):
+            raise StateError(f"factors held {factor!r}; each must be above 0 and not 1")
     if rounds < 1:
         raise StateError(f"rounds was {rounds}; it must be at least 1")
     for name, value in (("inflow", inflow), ("fee", fee)):

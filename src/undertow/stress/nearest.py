@@ -25,9 +25,10 @@ _STILL = 1e-10  # variance, of the largest, under which a direction does not mov
 _WIDEST, _NARROWEST = 0.5, 0.01  # angles of steps on the sphere, radians
 _APART = 0.94  # starts whose directions are nearer than this cosine are one
 _LOOKS = 25  # places of a ray at which its loss is looked at
+_NEARER = 5  # places that are tried where the loss of the farthest is unknown
 
 
-LossOf = Callable[[FloatColumn], float]
+LossOf = Callable[[FloatColumn], float | None]  # None where nobody can tell
 
 
 class Search(Enum):
@@ -104,7 +105,10 @@ class FactorSpace:
 
 
 class Asked:
-    """A loss that counts how often it was asked; once the budget is spent, nothing reaches."""
+    """A loss that counts how often it was asked; once the budget is spent, nothing reaches.
+
+    Nor does a point at which nobody can tell the loss.
+    """
 
     def __init__(self, of: LossOf, target: float, budget: int) -> None:
         self._of = of
@@ -116,12 +120,15 @@ class Asked:
         self.spent = False
 
     def loss(self, z: FloatColumn) -> float:
-        """The loss at a point; less than anything once the budget is spent."""
+        """The loss at a point; less than anything where there is none, or the budget is spent."""
         if self.count >= self.budget:
             self.spent = True
             return -math.inf
         self.count += 1
-        found = float(self._of(z))
+        told = self._of(z)
+        if told is None:
+            return -math.inf
+        found = float(told)
         if math.isnan(found):
             raise StateError("the loss of a shock is not a number", hint="check what was passed")
         if found > self.most:
@@ -200,9 +207,10 @@ def _starts(
     """The rays that lose the target soonest and point apart, each with a radius that does."""
     near = 0.0
     for radius in farthest * 0.5 ** np.arange(4, -1, -1):
-        hit = [ray for ray in rays if ask.reaches(radius * ray)]
+        known = [(ray, _known(ask, ray, near, radius)) for ray in rays]
+        hit = [(ray, at) for ray, at in known if at is not None]
         if hit:
-            coarse = [(_crossing(ask, ray, near, radius, 0.05), ray) for ray in hit]
+            coarse = [(_crossing(ask, ray, near, at, 0.05), ray) for ray, at in hit]
             break
         near = radius
     else:
@@ -214,6 +222,22 @@ def _starts(
         if len(chosen) == restarts:
             break
     return chosen
+
+
+def _known(ask: Asked, ray: FloatColumn, near: float, far: float) -> float | None:
+    """A radius that loses the target: `far`, or nearer where nobody can tell what that loses."""
+    loss = ask.loss(far * ray)
+    if loss > -math.inf:
+        return far if loss >= ask.target else None
+    for _ in range(_NEARER):
+        if ask.spent:
+            break
+        middle = 0.5 * (near + far)
+        loss = ask.loss(middle * ray)
+        if loss >= ask.target:
+            return middle
+        near, far = (near, middle) if loss == -math.inf else (middle, far)
+    return None
 
 
 def _crossing(ask: Asked, ray: FloatColumn, low: float, high: float, tolerance: float) -> float:
@@ -270,14 +294,15 @@ def _turned(
     outer, closer = (ask.loss(inner * (1.0 + sign * reach) * ray) for sign in (1.0, -1.0))
     if ask.spent:
         return None
-    slope = (losses[0::2] - losses[1::2]) / (2.0 * side * inner)
-    steep = (outer - closer) / (2.0 * reach * inner)
-    normal = steep * ray + slope @ basis
-    if steep >= 0.0 and (length := float(np.linalg.norm(normal))) > 0.0:
-        toward = normal / length
-        for each in (toward, _unit(ray + toward)):
-            if ask.reaches(inner * each):
-                return each
+    if np.isfinite([*losses, outer, closer]).all():
+        slope = (losses[0::2] - losses[1::2]) / (2.0 * side * inner)
+        steep = (outer - closer) / (2.0 * reach * inner)
+        normal = steep * ray + slope @ basis
+        if steep >= 0.0 and (length := float(np.linalg.norm(normal))) > 0.0:
+            toward = normal / length
+            for each in (toward, _unit(ray + toward)):
+                if ask.reaches(inner * each):
+                    return each
     best = int(losses.argmax())
     return around[best] if losses[best] >= ask.target else None
 
@@ -311,10 +336,10 @@ def _along(
     ask: Asked, ray: FloatColumn, radius: float, tolerance: float
 ) -> tuple[float, bool, bool]:
     """The first crossing of a ray that looks show, and whether its loss rises, and stays up."""
-    radii = np.linspace(0.0, 1.5, _LOOKS) * radius
-    losses = [ask.loss(r * ray) for r in radii]
+    looks = [(r, ask.loss(r * ray)) for r in np.linspace(0.0, 1.5, _LOOKS) * radius]
     if ask.spent:
         return radius, True, True
+    radii, losses = zip(*(each for each in looks if each[1] > -math.inf), strict=True)
     first = next(k for k, loss in enumerate(losses) if loss >= ask.target)
     if radii[first] < radius:
         radius = _crossing(ask, ray, radii[first - 1], radii[first], tolerance)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Protocol
 
@@ -30,11 +30,12 @@ from undertow.stress.assumed import DAYS, assumed_correlation, assumed_vols
 from undertow.stress.cascade import Engine, settle
 from undertow.stress.cascade import _plan_of as plan_of
 from undertow.stress.draws import Draws
+from undertow.stress.ground import laid_out
 from undertow.stress.nearest import Asked, FactorSpace, LossOf, Search, nearest, rises
 from undertow.stress.options import Options
 from undertow.stress.plan import Plan
 from undertow.stress.pricing import PricingMap
-from undertow.stress.scenario import Scenario
+from undertow.stress.scenario import Scenario, require_scenario
 from undertow.stress.stressed import Stressed
 
 
@@ -70,7 +71,7 @@ class ReverseStress:
     loss: float  # at the shock, so at least the target where it was reached
     components: int  # dimension of the space that was searched
     evaluations: int
-    spent: bool  # the budget ran out before the search did
+    spent: bool  # the budget ran out before the search did, and nobody looked along the ray
     monotone: bool  # the loss never falls along the ray through the shock, as far as was looked
     stays: bool  # nor does it fall back under the target beyond the shock
     distances: tuple[float, ...]  # that every start ended at, the best first
@@ -107,6 +108,15 @@ class ReverseStress:
         if len(self.distances) < 2 or self.distances[0] <= 0.0:
             return 0.0
         return self.distances[-1] / self.distances[0] - 1.0
+
+    @property
+    def called(self) -> str:
+        """What the shock may be called: `found` where the search itself leaves room for a nearer.
+
+        That is where the budget ended it, or its starts did not all end at the same distance.
+        """
+        sure = not self.spent and 1 < len(self.distances) == self.agree
+        return "the most plausible shock" if sure else "the most plausible shock found"
 
     def require(self) -> ReverseStress:
         """The result itself, or an error where the target was not reached.
@@ -148,6 +158,7 @@ class CriticalSize:
     stays: bool  # nor fell back under the target
     evaluations: int
     looked: tuple[tuple[float, float], ...] = field(repr=False, default=())  # sizes and losses
+    refused: str = ""  # why there is no loss of larger sizes than were looked at, if so
 
 
 def critical_size(
@@ -167,10 +178,13 @@ def critical_size(
     safe again, and a crossing narrower than a gap may be missed; `monotone` and `stays` say whether
     any of that was seen.
 
+    A size of which there is no loss, because the engine refuses it (`StateError`), ends the range:
+    `below` is then how far it reached, and `refused` says why it went no further.
+
     Raises
     ------
     StateError
-        An empty range, too few looks, or a loss that is no number.
+        An empty range, too few looks, a loss that is no number, or none even of the least size.
     """
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise StateError(f"low was {low} and high {high}; low must lie under high")
@@ -178,28 +192,57 @@ def critical_size(
         raise StateError(f"looks was {looks}; it must be at least 2")
     if not 0.0 < tolerance < 1.0:
         raise StateError(f"tolerance was {tolerance}; it must lie between 0 and 1")
-    ask = Asked(lambda x: loss_of_size(float(x[0])), target, budget=10**9)
-    sizes = [float(x) for x in np.linspace(low, high, looks)]
-    losses = [ask.loss(np.array([x])) for x in sizes]
+    tight, refusals = tolerance * (high - low), list[str]()
+
+    def loss_at(point: FloatColumn) -> float | None:
+        try:
+            return loss_of_size(float(point[0]))
+        except StateError as exc:
+            refusals.append(exc.message)
+            return None
+
+    ask = Asked(loss_at, target, budget=10**9)
+    seen: list[tuple[float, float]] = []
+    for size in np.linspace(low, high, looks).tolist():
+        if (loss := ask.loss(np.array([size]))) == -math.inf:
+            if not seen:
+                raise StateError(f"size {size:g}: {refusals[0]}")
+            _up_to(size, seen, ask, tight)
+            break
+        seen.append((size, loss))
+    sizes, losses = ([each[part] for each in seen] for part in (0, 1))
     first = next((k for k, loss in enumerate(losses) if loss >= target), None)
-    monotone, stays = rises(losses), True if first is None else min(losses[first:]) >= target
-    seen = tuple(zip(sizes, losses, strict=True))
+
+    def ended(search: Search, size: float, below: float, loss: float) -> CriticalSize:
+        stays = first is None or min(losses[first:]) >= target
+        why = refusals[-1] if refusals else ""
+        return CriticalSize(search, size, below, loss, target, rises(losses), stays, ask.count,
+                            tuple(seen), why)  # fmt: skip
+
     if first is None:
-        return CriticalSize(Search.NOT_REACHED, math.inf, high, max(losses), target, monotone,
-                            stays, ask.count, seen)  # fmt: skip
+        return ended(Search.NOT_REACHED, math.inf, sizes[-1], max(losses))
     if first == 0:
-        return CriticalSize(
-            Search.AT_REST, low, low, losses[0], target, monotone, stays, ask.count, seen
-        )
-    below, size = sizes[first - 1], sizes[first]
-    loss = losses[first]
-    while size - below > tolerance * (high - low):
+        return ended(Search.AT_REST, low, low, losses[0])
+    (below, _), (size, loss) = seen[first - 1], seen[first]
+    while size - below > tight:
         middle = 0.5 * (below + size)
         if (found := ask.loss(np.array([middle]))) >= target:
             size, loss = middle, found
         else:
             below = middle
-    return CriticalSize(Search.REACHED, size, below, loss, target, monotone, stays, ask.count, seen)
+    return ended(Search.REACHED, size, below, loss)
+
+
+def _up_to(refused: float, seen: list[tuple[float, float]], ask: Asked, tight: float) -> None:
+    """Add to `seen` sizes nearer and nearer to one that is refused, until one loses the target."""
+    size, loss = seen[-1]
+    while refused - size > tight and loss < ask.target:
+        middle = 0.5 * (size + refused)
+        if (found := ask.loss(np.array([middle]))) == -math.inf:
+            refused = middle
+        else:
+            size, loss = middle, found
+            seen.append((size, loss))
 
 
 def reverse_stress(
@@ -218,13 +261,13 @@ def reverse_stress(
 ) -> ReverseStress:
     """The most plausible shock that loses at least `target`: min s' S^-1 s with loss(s) >= target.
 
-    `loss` takes the moves of all factors. Rays go out along the most plausible fall and rise of
-    every factor, of all together, and along `directions` random ones, until some of them lose the
-    target within `farthest` deviations; the nearest `restarts` that point apart are then turned,
-    each, until no turn brings the crossing nearer. A turn is along the slope of the loss, onto the
-    plane through crossings nearby (where the loss jumps there is no slope), or to whatever
-    neighbour loses the target too. What comes back is reached, and is nearest as far as was looked:
-    read `agree`, `spread`, `stays` and `spent`.
+    `loss` takes the moves of all factors, and answers None where nobody can tell. Rays go out along
+    the most plausible fall and rise of every factor, of all together, and along `directions` random
+    ones, until some of them lose the target within `farthest` deviations; the nearest `restarts`
+    that point apart are then turned, each, until no turn brings the crossing nearer. A turn is
+    along the slope of the loss, onto the plane through crossings nearby (where the loss jumps there
+    is no slope), or to whatever neighbour loses the target too. What comes back is reached, and is
+    nearest as far as was looked: read `agree`, `spread`, `stays` and `spent`.
 
     Raises
     ------
@@ -270,7 +313,7 @@ def reverse(
     snapshot: Snapshot | Plan,
     *,
     target_usd: float,
-    loss: Loss | str = Loss.BAD_DEBT,
+    loss: Loss | str = Loss.INSOLVENCY,
     scenario: Scenario | None = None,
     covariance: Any = None,
     draws: Draws | None = None,
@@ -284,29 +327,44 @@ def reverse(
     What is plausible is said by a `covariance` of factors, or by `draws` (that of 4,096 of them),
     or by what `stress.assumed` takes for granted, over `days`. A `scenario` happens first: with
     thinner books or a late oracle, a smaller move does. The book is settled before, as in
-    `run_cascade`, unless an `engine` of one's own is passed. What else `search` may hold is what
-    `reverse_stress` takes.
+    `run_cascade`, unless an `engine` of one's own is passed. Shocks that the engine refuses,
+    because prices leave all bounds, are no answer, and the notes say how many. What else `search`
+    may hold is what `reverse_stress` takes.
 
     Raises
     ------
     StateError
-        A loss that no cascade knows, or both a covariance and draws.
+        A snapshot, a scenario or a loss that is none, or both a covariance and draws.
     """
     wanted = _loss(loss).headline
+    if scenario is not None:
+        require_scenario(scenario)
     asked = options or (scenario.options if scenario else Options())
-    plan = snapshot if isinstance(snapshot, Plan) else Plan.of(snapshot)
+    plan = laid_out(snapshot)
     if engine is None:
         plan = settle(plan, asked).plan
     start = scenario.apply(plan.snapshot) if scenario else Stressed.calm(plan.snapshot)
     runs = engine or Engine(plan_of(start, plan))
 
-    def lost(factor: FloatColumn) -> float:
+    refusals: list[str] = []
+
+    def lost(factor: FloatColumn) -> float | None:
         moved = start.put("factor", slice(None), start.factor + factor)
-        return float(runs.run(moved, asked, trace=False, path=False).headline()[wanted])
+        try:
+            return float(runs.run(moved, asked, trace=False, path=False).headline()[wanted])
+        except StateError as exc:
+            if not factor.any():
+                raise
+            refusals.append(exc.message)
+            return None
 
     spread = _covariance(plan.snapshot, covariance, draws, days, start.correlation)
     names = plan.snapshot.universe.assets
-    return reverse_stress(lost, spread, target_usd, names=names, **search)
+    found = reverse_stress(lost, spread, target_usd, names=names, **search)
+    if not refusals:
+        return found
+    words = f"the engine refused {len(refusals)} of the shocks that were tried: {refusals[-1]}"
+    return replace(found, notes=(*found.notes, words))
 
 
 def price_moves(snapshot: Snapshot, found: ReverseStress) -> pl.DataFrame:

@@ -9,11 +9,12 @@ snapshot, and the notes of the result say what was left out.
 from __future__ import annotations
 
 import datetime as dt
+import difflib
 import math
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from importlib.resources import files
@@ -21,10 +22,11 @@ from typing import Any, TypeVar
 
 from undertow.errors import StateError
 from undertow.rules.snapshot import Snapshot
-from undertow.state import FloatMatrix
+from undertow.state import FloatMatrix, Universe
+from undertow.state.universe import NONE
 from undertow.stress import damage, failures, outages, shock
 from undertow.stress.options import Options
-from undertow.stress.shock import Shock, near
+from undertow.stress.shock import Shock
 from undertow.stress.stressed import Stressed
 
 T = TypeVar("T")
@@ -65,6 +67,9 @@ _SCALED: Mapping[str, Callable[[float, float], float]] = {
     **dict.fromkeys(("share", "weight"), lambda value, size: min(value * size, 1.0)),
     "recovery": lambda value, size: max(1.0 - size * (1.0 - value), 0.0),
 }
+
+_HIGHEST = 10.0  # times its par, or its price: where nothing that has a peg ever stood
+_SHOWN = 12  # names in a hint
 
 
 class Certainty(Enum):
@@ -147,23 +152,27 @@ class Scenario:
         Raises
         ------
         StateError
-            Naming everything that shocks that are not optional speak of in vain.
+            Naming everything that shocks that are not optional speak of in vain; or that the level,
+            or the move, of what has a peg can only be meant in percent.
         """
         stressed, missing = Stressed.calm(snapshot, correlation=correlation), []
         for each in self.shocks:
+            _require_fractions(each, snapshot.universe, f"scenario {self.name}")
             try:
                 stressed = each.apply(stressed)
             except StateError as exc:
+                meant = _meant(each, snapshot.universe)
                 if each.optional:
-                    stressed = stressed.noted(f"left out: {kind_of(each)}: {exc.message}")
+                    words = f"left out: {kind_of(each)}: {exc.message}"
+                    stressed = stressed.noted(words + (f"; {meant}" if meant else ""))
                 else:
-                    missing.append((kind_of(each), exc))
+                    missing.append((kind_of(each), exc, meant or exc.hint))
         if missing:
-            first = missing[0][1]
+            _, first, hint = missing[0]
             raise StateError(
-                "; ".join(f"{kind}: {exc.message}" for kind, exc in missing),
+                "; ".join(f"{kind}: {exc.message}" for kind, exc, _ in missing),
                 source=f"scenario {self.name}",
-                hint=first.hint or "say optional = true for what a snapshot may lack",
+                hint=hint or "say optional = true for what a snapshot may lack",
             ) from first
         return stressed
 
@@ -175,6 +184,41 @@ def _scaled(each: Shock, size: float) -> Shock:
         names.remove("hours")
     grown: dict[str, Any] = {name: _SCALED[name](getattr(each, name), size) for name in names}
     return replace(each, **grown)
+
+
+def _require_fractions(each: Shock, universe: Universe, source: str) -> None:
+    """Refuse 92 for 92 %: nothing that is tied or stable ever stood at ten times its par or price.
+
+    Other assets did rise as far, so they may.
+    """
+    if isinstance(each, shock.Peg):
+        key, value, times = "level", each.level, each.level
+    elif isinstance(each, shock.Price):
+        key, value, times = "move", each.move, 1.0 + each.move
+    else:
+        return
+    pegged = universe.stable | (universe.reference != NONE)
+    if times <= _HIGHEST or each.asset not in universe.assets:
+        return
+    if pegged[universe.code("asset", each.asset)]:
+        raise StateError(
+            f"{kind_of(each)}: {key} was {value:g}; {value / 100.0:g} is {value:g} %",
+            source=source,
+            hint=f"a {key} is a fraction, and {each.asset}, which has a peg, may stand at "
+            f"{_HIGHEST:g} times as much at most",
+        )
+
+
+def _meant(each: Shock, universe: Universe) -> str | None:
+    """The name that was meant, where a shock says one in other letters than the universe does."""
+    owed, betas = getattr(each, "borrow", ""), getattr(each, "betas", ())
+    named = [(name, universe.assets) for name in (owed, *betas)]
+    places = ("asset", "venue", "instrument")
+    named += [(getattr(each, what, ""), getattr(universe, f"{what}s")) for what in places]
+    for name, known in named:
+        if name not in known and _same_letters(name, known):
+            return suggested(name, known)
+    return None
 
 
 def kind_of(each: Shock) -> str:
@@ -201,7 +245,10 @@ def load_scenario(name: str) -> Scenario:
     """
     names = scenario_names()
     if name not in names:
-        raise StateError(f"no scenario is called {name!r}", hint=near(name, names))
+        raise StateError(
+            f"no scenario is called {name!r}",
+            hint=f"{suggested(name, names)} (`undertow stress list` says what each is)",
+        )
     text = (files("undertow.stress") / "library" / f"{name}.toml").read_text(encoding="utf-8")
     return read_scenario(text, source=f"{name}.toml")
 
@@ -221,6 +268,12 @@ def read_scenario(text: str, *, source: str = "scenario") -> Scenario:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
         raise StateError(f"not valid TOML: {exc}", source=source) from exc
+    if not data:
+        raise StateError(
+            "empty: it says nothing",
+            source=source,
+            hint='a scenario has a name = "..." and its shocks, each under [[shock]]',
+        )
     head = {"name", "title", "date"}
     _only(data, head | {"fact", "shock", "options"}, source)
     facts = tuple(
@@ -239,7 +292,7 @@ def read_scenario(text: str, *, source: str = "scenario") -> Scenario:
 def _shock(table: Mapping[str, Any], source: str) -> Shock:
     kind = table.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
-        raise StateError(f"kind was {kind!r}", source=source, hint=near(str(kind), tuple(KINDS)))
+        raise StateError(f"kind was {kind!r}", source=source, hint=suggested(str(kind), KINDS))
     return _built(KINDS[kind], {k: v for k, v in table.items() if k != "kind"}, source)
 
 
@@ -260,7 +313,9 @@ def _table(data: Mapping[str, Any], key: str, source: str) -> Mapping[str, Any]:
 def _only(table: Mapping[str, Any], known: set[str], source: str) -> None:
     for key in table:
         if key not in known:
-            raise StateError(f"unknown key {key}", source=source, hint=near(key, tuple(known)))
+            raise StateError(
+                f"unknown key {key}", source=source, hint=suggested(key, sorted(known))
+            )
 
 
 def _built(kind: type[T], table: Mapping[str, Any], source: str, **given: Any) -> T:
@@ -301,7 +356,27 @@ def _typed(hint: Any, value: Any, key: str, source: str) -> Any:
             return float(value)
         if type(value) is hint:
             return value
-    raise StateError(f"{key} was {value!r}; it may be {_spelled(hint)}", source=source)
+    spelled = _spelled(hint)
+    raise StateError(
+        f"{key} was {value!r}; it may be {spelled}",
+        source=source,
+        hint=_as_number(value) if "a number" in spelled else None,
+    )
+
+
+def _as_number(value: Any) -> str | None:
+    """How a number is written that stands in quotes, or with a percent sign."""
+    if not isinstance(value, str):
+        return None
+    text, _, rest = value.strip().partition("%")
+    try:
+        number = float(text) / (100.0 if "%" in value else 1.0)
+    except ValueError:
+        return None
+    if rest or not math.isfinite(number):
+        return None
+    said = "moves and shares are fractions" if "%" in value else "numbers stand without quotes"
+    return f"write {number:g}: {said}"
 
 
 def _shape_fits(hint: Any, value: Any) -> bool:
@@ -323,3 +398,44 @@ def _spelled(hint: Any) -> str:
     words = {float: "a number", int: "a whole number", str: "a text", bool: "true or false",
              dt.date: "a date"}  # fmt: skip
     return words.get(hint, str(hint))
+
+
+def require_scenario(scenario: Any) -> Scenario:
+    """The scenario itself, or an error for what is none, such as its name.
+
+    Raises
+    ------
+    StateError
+        Saying what was passed.
+    """
+    if isinstance(scenario, Scenario):
+        return scenario
+    if isinstance(scenario, str):
+        raise StateError(
+            f"scenario was {scenario!r}; it must be a Scenario",
+            hint=f"pass load_scenario({scenario!r})",
+        )
+    raise StateError(
+        f"scenario was of type {type(scenario).__name__}; it must be a Scenario",
+        hint="load_scenario and read_scenario make one",
+    )
+
+
+def suggested(name: str, names: Iterable[str]) -> str:
+    """A hint: the names that may be meant, in another case or by a part; else all there are."""
+    known = list(names)
+    alike = _same_letters(name, known)
+    if not alike:
+        folded = {each.casefold(): each for each in known}
+        wanted = name.casefold()
+        holding = [each for key, each in folded.items() if len(wanted) > 2 and wanted in key]
+        close = difflib.get_close_matches(wanted, folded, n=3, cutoff=0.4)
+        alike = list(dict.fromkeys([*holding, *(folded[key] for key in close)]))[:3]
+    if alike:
+        return f"did you mean {', '.join(alike)}?"
+    more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
+    return f"there are {', '.join(known[:_SHOWN])}{more}" if known else "nothing of it is known"
+
+
+def _same_letters(name: str, names: Iterable[str]) -> list[str]:
+    return [each for each in names if each.casefold() == name.casefold()]

@@ -137,6 +137,11 @@ def expected_shortfall(
     one where they are not, and reaches further up where few scenarios carry the mean. Open above
     where no scenario lies beyond the value at risk.
 
+    Such a band knows nothing of what a loss can be, and would run below 0 for what is never
+    negative. The shortfall lies under the least loss seen only if all n scenarios were among the
+    worst 1 - `q`, with probability (1 - q)^n, so the band ends there. Weights say how likely a
+    scenario is and not how likely it was to be drawn, so with them it does not.
+
     Raises
     ------
     StateError
@@ -157,6 +162,8 @@ def expected_shortfall(
     centred = sample.share * (excess - float(sample.share @ excess))
     skew = float((centred**3).sum()) / error**3
     low, high = (value - error * _unskewed(y, skew) for y in (z, -z))
+    if sample.even:
+        low = max(low, float(sample.loss[0]))
     return sample.tail(value, low, high, level)
 
 

@@ -19,7 +19,7 @@ from undertow.state.intake import as_frame
 from undertow.stress.correlation import Repaired, checked, nearest_correlation
 from undertow.stress.draws import Given
 from undertow.stress.pricing import ROOT, PricingMap
-from undertow.stress.shock import near
+from undertow.stress.scenario import suggested
 
 TIMES = ("ts", "date", "time", "timestamp")  # what a column of instants may be called
 _ASIDE = ("scenario",)  # columns of a table of moves that are no asset
@@ -109,7 +109,7 @@ def given_prices(table: Any, universe: Universe, *, source: str = "history") -> 
     Raises
     ------
     SchemaError
-        When there are no instants, or a value is no number.
+        When there are no instants, or a price of the book's assets is no number above 0.
     StateError
         When an asset has two prices at one instant.
     """
@@ -125,22 +125,22 @@ def given_prices(table: Any, universe: Universe, *, source: str = "history") -> 
     frame = frame if when == "ts" else frame.drop(when)
     if {"instrument", "price"} <= set(frame.columns):
         kind = pl.col("kind") if "kind" in frame.columns else pl.lit(_KINDS[0])
-        price = _numbers(frame["price"], source, gaps=True)
+        price = _prices(_of_book(frame, "instrument", universe.instruments), source)
         rows = frame.select("ts", "instrument", kind.alias("kind"), price=pl.Series(price))
         return price_panel(rows, universe)
     if {"asset", "price"} <= set(frame.columns):
-        price = _numbers(frame["price"], source, gaps=True)
+        price = _prices(_of_book(frame, "asset", universe.assets), source)
         rows = frame.select("ts", pl.col("asset").cast(pl.String), price=pl.Series(price))
         rows = rows.filter(pl.col("asset").is_in(list(universe.assets)))
         if rows.is_empty():
             return Panel.from_arrays(source, "usd/base", [], [], np.empty((0, 0)))
         return Panel.from_frame(source, "usd/base", rows, series="asset", value="price")
-    frame = frame.sort("ts")
     known = [name for name in frame.columns if name in universe.assets]
-    values = [_numbers(frame[name], source, gaps=True) for name in known]
+    values = [_prices(frame[name], source) for name in known]
     matrix = np.stack(values, axis=1) if known else np.empty((frame.height, 0))
     ts = frame["ts"].to_physical().to_numpy()
-    return Panel.from_arrays(source, "usd/base", ts, known, matrix)
+    order = np.argsort(ts, kind="stable")
+    return Panel.from_arrays(source, "usd/base", ts[order], known, matrix[order])
 
 
 def strangers(table: Any, universe: Universe) -> list[str]:
@@ -223,7 +223,7 @@ def _has(names: list[str], universe: Universe, source: str) -> BoolColumn:
         raise SchemaError(
             f"no asset of the book is called {shown}",
             source=source,
-            hint=near(unknown[0], universe.assets),
+            hint=suggested(unknown[0], universe.assets),
         )
     return np.isin(np.array(universe.assets), np.array(names, dtype=object))
 
@@ -232,6 +232,28 @@ def _plain(universe: Universe) -> BoolColumn:
     """Instruments whose price is that of their asset, in USD."""
     kinds = [schema.INSTRUMENT_KINDS.index(kind) for kind in ("spot", "perp", "reserve", "share")]
     return np.isin(universe.kind, kinds)
+
+
+def _of_book(frame: pl.DataFrame, column: str, names: tuple[str, ...]) -> pl.Series:
+    """The column of prices, empty where it speaks of what the book does not know."""
+    known = pl.col(column).cast(pl.String).is_in(list(names))
+    return frame.select(pl.when(known).then("price").alias("price")).to_series()
+
+
+def _prices(series: pl.Series, source: str) -> Any:
+    """A column as prices; empty cells are NaN."""
+    price = _numbers(series, source, gaps=True)
+    wrong = np.flatnonzero(price <= 0.0)
+    if len(wrong):
+        row = int(wrong[0])
+        raise SchemaError(
+            f"a price above 0 was expected, not {series[row]!r}",
+            source=source,
+            row=row + 1,
+            column=series.name,
+            hint="leave the cell empty where no price is known",
+        )
+    return price
 
 
 def _numbers(series: pl.Series, source: str, *, gaps: bool = False) -> Any:
