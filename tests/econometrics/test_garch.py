@@ -279,3 +279,11 @@ def test_misuse_is_refused_in_words() -> None:
     ):
         with pytest.raises(EstimationError, match=words):
             call()
+
+
+def test_a_search_that_gets_lost_on_series_without_clusters_does_not_carry_the_mean_away() -> None:
+    x = 0.01 * np.random.default_rng(553).uniform(-1.0, 1.0, 500)
+    fit = garch(x)
+    assert "did not converge" not in fit.status
+    assert abs(fit.mu) < x.std()
+    assert np.abs(fit.standardised).max() < 4.0

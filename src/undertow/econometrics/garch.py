@@ -251,8 +251,9 @@ def _climb(model: _Model, start: FloatColumn) -> tuple[FloatColumn, str]:
         logs, slopes = model.scores(model.whole(part, start))
         return -float(logs.mean()), -slopes.mean(axis=0)[free]
 
-    lows = np.array([-np.inf, 1e-8, 0.0, -1.0, 0.0, _DOF[0]])[free]
-    highs = np.array([np.inf, 10.0, 1.0, 2.0, 1.0, _DOF[1]])[free]
+    # In standard deviations of the series: a mean beyond one of them is a search that got lost.
+    lows = np.array([-1.0, 1e-8, 0.0, -1.0, 0.0, _DOF[0]])[free]
+    highs = np.array([1.0, 10.0, 1.0, 2.0, 1.0, _DOF[1]])[free]
     weights = np.array([0.0, 0.0, 1.0, 0.5, 1.0, 0.0])[free]
     fall = np.array([0.0, 0.0, 1.0, 1.0, 0.0, 0.0])[free]
     found = optimize.minimize(
@@ -272,7 +273,10 @@ def _climb(model: _Model, start: FloatColumn) -> tuple[FloatColumn, str]:
         options={"maxiter": 500, "ftol": 1e-12},
     )
     theta = model.whole(np.clip(found.x, lows, highs), start)
-    return theta, "" if found.success else f"did not converge: {found.message.lower()}"
+    if found.success:
+        return theta, ""
+    worse = not model.scores(theta)[0].sum() >= model.scores(start)[0].sum()
+    return start if worse else theta, f"did not converge: {found.message.lower()}"
 
 
 def _held(model: _Model, theta: FloatColumn) -> tuple[BoolColumn, str]:
