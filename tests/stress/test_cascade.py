@@ -463,3 +463,11 @@ def test_options_come_from_the_scenario_unless_given(tiny: Snapshot) -> None:
     scenario = Scenario(name="x", shocks=(Peg(asset="USDC", level=0.99),), options=asked)
     assert run_cascade(tiny, scenario).options is asked
     assert run_cascade(tiny, scenario, STILL).options is STILL
+
+
+def test_what_is_no_snapshot_and_no_scenario_is_refused_by_name() -> None:
+    world = tiny_world()
+    with pytest.raises(StateError, match="snapshot was of type World; it must be a Snapshot"):
+        run_cascade(world, load_scenario("2025-10-10"))  # type: ignore[arg-type]
+    with pytest.raises(StateError, match=r"pass load_scenario\('2025-10-10'\)"):
+        run_cascade(world.snapshot(), "2025-10-10")  # type: ignore[arg-type]

@@ -474,7 +474,8 @@ def stress_reverse(
 
     The answer is the nearest that was found: distance is in standard deviations of the shock,
     `agree` of so many starts ended at it and the worst `spread` further out; `stays` says that no
-    larger shock that was looked at loses less than the target.
+    larger shock that was looked at loses less than the target; `deviations` are the moves of single
+    factors in standard deviations of their own.
     """
     from undertow.cli.stress import Run, Source
     from undertow.cli.stress_many import run_reverse

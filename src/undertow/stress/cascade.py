@@ -24,7 +24,7 @@ from undertow.state.book import DEBT
 from undertow.stress.aftermath import Cascade, Outcome
 from undertow.stress.options import Options, Responses
 from undertow.stress.plan import Plan
-from undertow.stress.scenario import Scenario
+from undertow.stress.scenario import Scenario, require_scenario
 from undertow.stress.setting import case_of, common_of, idle_after, state_of
 from undertow.stress.stressed import Stressed
 
@@ -187,6 +187,8 @@ def follow(
     trace: bool = True,
 ) -> Cascade:
     """Let `run` follow a scenario on a snapshot, as `run_cascade` does."""
+    if not isinstance(scenario, Stressed):
+        require_scenario(scenario)
     plan = snapshot if isinstance(snapshot, Plan) else Plan.of(snapshot)
     if options is None:
         options = scenario.options if isinstance(scenario, Scenario) else Options()

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from undertow import schema
+from undertow.errors import StateError
 from undertow.kernels import accounts, closing, margin, rounds
 from undertow.kernels.fixed import quanta_per_unit
 from undertow.rules import portfolio
@@ -62,7 +63,7 @@ class Plan:
     keepers: AnyColumn  # who keeps leveraged tokens at their leverage
 
     @classmethod
-    def of(cls, snapshot: Snapshot) -> Plan:
+    def of(cls, snapshot: Snapshot | Any) -> Plan:
         """Lay a snapshot out.
 
         Raises
@@ -72,6 +73,11 @@ class Plan:
         MissingPrice
             When an option has no underlying price or volatility.
         """
+        if not isinstance(snapshot, Snapshot):
+            raise StateError(
+                f"snapshot was of type {type(snapshot).__name__}; it must be a Snapshot or a Plan",
+                hint="a world makes one by .snapshot(), and load_snapshot reads one from a lake",
+            )
         book, rules = snapshot.book, snapshot.rules
         legs = rules.leg_columns(book)
         columns = closing_columns(rules, book)
