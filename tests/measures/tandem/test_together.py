@@ -156,7 +156,7 @@ def test_planted_unwindings_are_dated_and_the_nodes_named(
 def test_a_cycle_is_dated_and_phases_that_share_it_agree() -> None:
     history, truth = past_of(
         Tandem(
-            cycle=Cycle(40, 100, 60, amplitude=0.8, noise_ratio=0.2),
+            cycle=Cycle(40, 100, 60, amplitude=0.8, noise_ratio=0.05),
             response=Response(up=0.0, down=0.0),
         ),
         nodes=4,
@@ -166,7 +166,7 @@ def test_a_cycle_is_dated_and_phases_that_share_it_agree() -> None:
     turns = study.tables["turns"]
     for point in truth.turning_points[:8]:
         same = turns.filter((pl.col("node") == point.series) & (pl.col("kind") == point.kind))
-        assert (same["step"] - point.step).abs().min() <= 12
+        assert (same["step"] - point.step).abs().min() <= 8
     assert study.reading("tandem.concordance").value > 0.3
     assert (study.tables["concordance"]["p_value"] < 0.05).all()
     apart = past_of(Tandem.null(), nodes=4, seed=9)[0]
