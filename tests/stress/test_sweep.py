@@ -14,6 +14,7 @@ import pytest
 from undertow.errors import StateError
 from undertow.fanout import Processes, Ray, Serial, Threads
 from undertow.kernels import sweep as kernel
+from undertow.stress import sweep as sweep_module
 from undertow.stress.cascade import Cascade, Engine, run_cascade
 from undertow.stress.damage import Counterfeit
 from undertow.stress.draws import Given, assumed_draws
@@ -222,3 +223,32 @@ def test_the_tail_is_that_of_the_scenarios() -> None:
 def test_nothing_asked_for_is_an_error() -> None:
     with pytest.raises(StateError, match="count"):
         run_sweep(plan_of("demo"), assumed_draws(plan_of("demo").snapshot), 0)
+
+
+def test_one_scenario_beyond_the_room_of_sums_neither_ends_the_sweep_nor_touches_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan = plan_of("demo")
+    rows = np.array(assumed_draws(plan.snapshot, days=20.0).draw(SEED, 0, 12))
+    rows[5, ~plan.snapshot.universe.stable] = np.log(40.0)
+    many = run_sweep(plan, Given.of(rows), 12, settled=False)
+    others = run_sweep(plan, Given.of(np.delete(rows, 5, axis=0)), 11, settled=False)
+    assert (np.delete(many.by_venue, 5, axis=0) == others.by_venue).all()
+    assert (np.delete(many.rows, 5) == others.rows).all()
+    assert -many.rows["final_fall"][5] > 16.0
+    assert many.liquidated_usd[5] > plan.gross_usd.sum()  # at prices forty times as high
+    for lanes in (1, 5):
+        again = run_sweep(plan, Given.of(rows), 12, settled=False, lanes=lanes)
+        assert (again.by_venue == many.by_venue).all()
+    monkeypatch.setattr(sweep_module, "MORE_ROOM", 65_536.0)
+    wider = run_sweep(plan, Given.of(rows), 12, settled=False)
+    near = 1e-9 * 40.0 * float(plan.gross_usd.sum())
+    np.testing.assert_allclose(wider.by_venue[5], many.by_venue[5], rtol=0.0, atol=near)
+
+
+def test_prices_that_rise_beyond_any_room_are_refused() -> None:
+    plan = plan_of("demo")
+    rows = np.zeros((1, len(plan.snapshot.universe.assets)))
+    rows[0, ~plan.snapshot.universe.stable] = 12.5
+    with pytest.raises(StateError, match=r"in scenario 0 .*more than 65,536 times"):
+        run_sweep(plan, Given.of(rows), 1, settled=False)

@@ -35,13 +35,14 @@ def in_rounds(span_us: AnyColumn, round_us: int) -> AnyColumn:
 
 
 def case_of(
-    plan: Plan, stressed: Stressed, options: Options, *, check: bool = False
+    plan: Plan, stressed: Stressed, options: Options, *, check: bool = False, room: float = 1.0
 ) -> cascade.Case:
-    """One scenario, read-only."""
+    """One scenario, read-only; sums of USD have `room` times as much room as they need at rest."""
     carriers = plan.carriers
     shock, anchor = shocks_of(plan, stressed)
     hold = charged(plan, stressed)
     grown = growth(plan, stressed, hold)
+    grown = grown._replace(usd=grown.usd * room)
     return cascade.Case(
         hold=hold,
         insts=instruments_of(plan, stressed, options, grown),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -32,6 +32,7 @@ from undertow.stress.tails import Tail, expected_shortfall, value_at_risk
 
 LANES = 32
 MOST_RISE = 16.0  # of what is held: sums have room for no more
+MORE_ROOM = 4096.0  # times as much, for a scenario that needs it: a quantum is 1e-13 of the book
 _CHUNK = 16_384  # scenarios that are drawn, and put in order of severity, at a time
 
 
@@ -162,7 +163,8 @@ def run_sweep(
 
     The book is first settled at zero shock, unless told otherwise. Factor moves are added to those
     of `stressed`. Scenarios of like severity are followed side by side, since they call the same
-    accounts; results stand in the order of the draws.
+    accounts; results stand in the order of the draws. One whose prices rise beyond what sums have
+    room for is followed once more, alone, with more of it.
 
     Raises
     ------
@@ -205,6 +207,10 @@ def run_sweep(
         done += len(at)
         if progress is not None:
             progress(done, count)
+    wide = replace(job, lanes=1, room=MORE_ROOM)
+    for s in np.flatnonzero(_risen(base, rows) > MOST_RISE).tolist():
+        answer = _followed(wide, draws.draw(seed, s, 1) + start.factor)
+        rows[s], by_venue[s], by_asset[s] = (part[0] for part in answer)
     _require_room(base, rows)
     by_venue[:, sweep.BY_LACKING] -= lacking_at_start(base)
     return Sweep(
@@ -220,6 +226,7 @@ class _Job:
     stressed: Stressed
     options: Options
     lanes: int
+    room: float = 1.0
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "_kits"}
@@ -254,7 +261,7 @@ class _Kit:
     @classmethod
     def of(cls, job: _Job) -> _Kit:
         plan, options = job.plan.unpacked(), job.options
-        case = case_of(plan, job.stressed, options)
+        case = case_of(plan, job.stressed, options, room=job.room)
         trigger = max(case.switches.buffer, 1.0)
         bounds = Bounds.of(plan, trigger, hold=case.hold, vol=case.vol)
         return cls(
@@ -279,15 +286,20 @@ def _priced(plan: Plan) -> BoolColumn:
     return priced
 
 
-def _require_room(plan: Plan, rows: Any) -> None:
-    """Refuse sums of scenarios in which prices rose out of all proportion."""
+def _risen(plan: Plan, rows: Any) -> FloatColumn:
+    """How many times as much as before what is held would be worth, by scenario."""
     gross = plan.gross_usd
     share = float(gross[_priced(plan)].sum()) / max(float(gross.sum()), 1e-300)
-    risen = -share * np.minimum(rows["first_fall"], rows["final_fall"])
-    wild = np.flatnonzero(risen > MOST_RISE - 1.0)
+    return np.asarray(1.0 - share * np.minimum(rows["first_fall"], rows["final_fall"]))
+
+
+def _require_room(plan: Plan, rows: Any) -> None:
+    """Refuse sums of scenarios in which prices rose out of all proportion."""
+    most = MOST_RISE * MORE_ROOM
+    wild = np.flatnonzero(_risen(plan, rows) > most)
     if len(wild):
         raise StateError(
-            f"in scenario {wild[0]} what is held would be worth more than {MOST_RISE:g} times as "
+            f"in scenario {wild[0]} what is held would be worth more than {most:,.0f} times as "
             "much as before",
             hint="check the volatilities and the horizon of the draws",
         )
