@@ -143,10 +143,12 @@ def test_flipped_bytes_anywhere_end_in_a_plain_error_or_a_finding(
 ) -> None:
     chance = random.Random(11)
     expected = {name: lake.read(name) for name in ("prices", "positions", "venues")}
-    paths = [p for p in Path(lake.uri).rglob("*") if p.suffix in (".parquet", ".json")]
+    logs = sorted(Path(lake.uri).rglob("*.json"))
+    # data files have names by chance, so their content orders them: each test hits the same bytes
+    paths = logs + sorted(Path(lake.uri).rglob("*.parquet"), key=Path.read_bytes)
     silent, lines = [], list[str]()
     for _ in range(40):
-        path = chance.choice(sorted(paths))
+        path = chance.choice(paths)
         content = path.read_bytes()
         broken = bytearray(content)
         for _ in range(chance.choice([1, 4])):
@@ -171,3 +173,17 @@ def test_flipped_bytes_anywhere_end_in_a_plain_error_or_a_finding(
     assert not any("\n" in line for line in lines)
     assert lake.verify().findings == ()
     capfd.readouterr()
+
+
+def test_a_run_renamed_in_the_statistics_of_the_log_is_found(lake: Lake) -> None:
+    """The registry is read from the log's statistics alone, so a file must hold what they say."""
+    run = lake.history().runs["run"][2]
+    log = next(
+        path
+        for path in sorted((Path(lake.uri) / "runs" / "_delta_log").glob("*.json"))
+        if f'\\"run\\":\\"{run}' in path.read_text()
+    )
+    other = ("0" if run[0] != "0" else "1") + run[1:]
+    log.write_text(log.read_text().replace(f'\\"run\\":\\"{run}', f'\\"run\\":\\"{other}'))
+    assert any("other runs" in line for line in problems(lake))
+    assert not lake.verify().sound

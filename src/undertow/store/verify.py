@@ -179,7 +179,8 @@ class _Look:
                 return
         try:
             with damage(self.name):
-                rows = scan(self.root, self.table, pl.DataFrame([row]), self.table.column_names)
+                columns = dict.fromkeys((*self.table.column_names, RUN))
+                rows = scan(self.root, self.table, pl.DataFrame([row]), list(columns))
                 frame = rows.collect()
                 self._skipping(short, rows, frame[self.when])
         except DamagedLake as error:
@@ -191,6 +192,8 @@ class _Look:
             told = row[f"{bound}.{self.when}"]
             if value is not None and (told is None or not _alike(value, told)):
                 self.report(f"the log tells of another {bound} of {self.when} in the file {short}")
+        if (frame[RUN].min(), frame[RUN].max()) != (run, row["to_run"]):
+            self.report(f"the log tells of other runs in the file {short}")
         if lone:
             self.sums.setdefault(run, []).append(checksum(self.table, frame))
 
