@@ -248,7 +248,7 @@ def test_there_are_as_many_shards_as_owners_at_most(typed: Typed) -> None:
 def test_what_compiles_is_said_before_it_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     answer = Answer()
 
     def told(*what: str) -> str:

@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numba
 import polars as pl
 
 from undertow.cli import FAILED
@@ -27,6 +26,7 @@ from undertow.cli.options import UnusableOption, instant, iso, now_us
 from undertow.cli.output import Answer, number, plain, render
 from undertow.errors import UnreadableFile
 from undertow.fanout import parse_executor
+from undertow.kernels import is_cached
 from undertow.rules.coverage import Coverage
 from undertow.rules.snapshot import TABLES, Snapshot
 from undertow.settings import load_settings
@@ -57,7 +57,7 @@ _TOP = 10
 _SHOWN_ROUNDS = 12
 _LACKS = "accounts may lack legs, or markets depth"
 _PLAIN = 0.005  # an amplification this near to 1 is none
-_KERNELS = {"cascade": "rounds.run_rounds", "sweep": "sweep.sweep_batch"}  # each compiles apart
+_KERNELS = {"cascade": ("rounds", "run_rounds"), "sweep": ("sweep", "sweep_batch")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,8 +334,7 @@ def tell_of_compiling(answer: Answer, *what: str) -> bool:
 
     `what` is run: a cascade, or a sweep, whose kernel has a cache of its own.
     """
-    kept = Path(str(numba.config.CACHE_DIR))
-    missing = [each for each in what or ("cascade",) if not any(kept.rglob(f"{_KERNELS[each]}-*"))]
+    missing = [each for each in what or ("cascade",) if not is_cached(*_KERNELS[each])]
     if missing:
         each = " each" if len(missing) > 1 else ""
         words = f"compiling the {' and the '.join(missing)}: two minutes or so{each}"

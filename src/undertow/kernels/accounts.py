@@ -19,9 +19,9 @@ spread is therefore a distance that needs no new look at the account until price
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from undertow.kernels import njit
 from undertow.kernels.margin import CASH, COLLATERAL, DEBT, INVERSE, LINEAR, OPTION, SUPPLY
 from undertow.kernels.options import black76
 

@@ -23,9 +23,9 @@ from math import inf, log1p
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from undertow.kernels import njit
 from undertow.kernels.accounts import (
     EMPTIED,
     Grids,

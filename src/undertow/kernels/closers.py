@@ -1,7 +1,6 @@
 """Closing of who is due in a round, each account by the rules of its venue."""
 
-from numba import njit
-
+from undertow.kernels import njit
 from undertow.kernels.accounts import EMPTIED
 from undertow.kernels.cascade import health_of, look_again
 from undertow.kernels.closing import BANDS, NOTHING, PAIR, SLICES

@@ -55,8 +55,9 @@ from math import inf, log
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from undertow.kernels import njit
 
 NOTHING, PAIR, WHOLE, BANDS, SLICES = -1, 0, 1, 2, 3
 ADL_NONE, ADL_PROFIT_LEVERAGE, ADL_PRORATA = range(3)

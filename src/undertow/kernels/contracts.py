@@ -1,7 +1,6 @@
 """Closing of derivatives, slice by slice, and what becomes of an account that has none left."""
 
-from numba import njit
-
+from undertow.kernels import njit
 from undertow.kernels.accounts import CALLED, EMPTIED, left_of, touch
 from undertow.kernels.cascade import (
     ACCOUNTS,

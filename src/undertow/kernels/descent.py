@@ -11,7 +11,8 @@ Friedman, Hastie and Tibshirani 2010, Journal of Statistical Software (covarianc
 """
 
 import numpy as np
-from numba import njit
+
+from undertow.kernels import njit
 
 
 @njit(cache=True, error_model="numpy")

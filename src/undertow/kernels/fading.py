@@ -12,8 +12,8 @@ West (1979), "Updating mean and variance estimates: an improved method".
 import math
 
 import numpy as np
-from numba import njit
 
+from undertow.kernels import njit
 from undertow.kernels.rolling import FLAT
 
 

@@ -9,7 +9,8 @@ chosen from the largest total that the column can ever hold, so that 62 bits are
 from math import floor, frexp
 
 import numpy as np
-from numba import njit
+
+from undertow.kernels import njit
 
 BITS = 61  # of a total; one is the sign's, two are spare
 

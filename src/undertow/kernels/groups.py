@@ -8,7 +8,8 @@ R = diag(1 - loading^2) + loading loading'. Every loading lies inside (-1, 1).
 import math
 
 import numpy as np
-from numba import njit
+
+from undertow.kernels import njit
 
 
 @njit(cache=True, error_model="numpy")

@@ -48,8 +48,9 @@ from math import exp, expm1, inf, log, sqrt
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from undertow.kernels import njit
 
 NONE, LINEAR, EXPONENTIAL, SQRT, CONSTANT_PRODUCT, LADDER = range(6)
 LEAST, MOST = 1e-18, 1e18  # no price goes beyond these multiples of what it was

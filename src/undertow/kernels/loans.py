@@ -3,8 +3,7 @@
 What is seized and repaid is worked out by `closing`; here it is taken from the legs and booked.
 """
 
-from numba import njit
-
+from undertow.kernels import njit
 from undertow.kernels.accounts import CALLED, EMPTIED, left_of, touch
 from undertow.kernels.cascade import (
     ACCOUNTS,

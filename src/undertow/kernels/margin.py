@@ -44,8 +44,9 @@ from math import inf
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from undertow.kernels import njit
 
 # what is held or owed comes before LINEAR, derivatives from there on: kernels compare by order
 COLLATERAL, DEBT, SUPPLY, CASH, LINEAR, INVERSE, OPTION = range(7)

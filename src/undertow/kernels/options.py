@@ -22,9 +22,9 @@ from math import erfc, exp, log, sqrt
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from undertow.kernels import njit
 from undertow.kernels.margin import INVERSE, LINEAR, OPTION
 
 CALL, PUT = 1, -1

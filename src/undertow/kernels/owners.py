@@ -21,8 +21,8 @@ shared among its called accounts in proportion to what each needs.
 """
 
 import numpy as np
-from numba import njit
 
+from undertow.kernels import njit
 from undertow.kernels.accounts import EMPTIED, left_of, leg_health, touch
 from undertow.kernels.cascade import (
     ACCOUNTS,

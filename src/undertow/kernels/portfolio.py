@@ -10,9 +10,9 @@ from math import inf
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from undertow.kernels import njit
 from undertow.kernels.margin import BREACHED, FOUND, INVERSE, NONE, OPTION, leg_lines
 from undertow.kernels.options import Chain, black76, portfolio_requirement
 

@@ -14,9 +14,9 @@ from math import exp, log, log1p
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from undertow.kernels import njit
 from undertow.kernels.accounts import option_value
 from undertow.kernels.impact import Pools, multiplier, proceeds
 from undertow.kernels.lent import lend

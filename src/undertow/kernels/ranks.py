@@ -8,8 +8,8 @@ triangle.
 import math
 
 import numpy as np
-from numba import njit
 
+from undertow.kernels import njit
 from undertow.kernels.rolling import FLAT
 
 

@@ -8,7 +8,8 @@ longer than the data end with the forecast for the next row.
 import math
 
 import numpy as np
-from numba import njit
+
+from undertow.kernels import njit
 
 
 @njit(cache=True, error_model="numpy")

@@ -17,8 +17,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from undertow.kernels import njit
 
 _FAR = 1e4  # squared distance of the shift from the mean, in variances, at which sums restart
 FLAT = 1e-24  # of its squared level: less variance than this is rounding

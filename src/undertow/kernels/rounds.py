@@ -14,9 +14,9 @@ from math import inf
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from undertow.kernels import njit
 from undertow.kernels.accounts import KEPT, TAKEN, forget, left_of, touch
 from undertow.kernels.cascade import (
     ACCOUNTS,

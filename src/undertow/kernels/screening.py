@@ -21,9 +21,9 @@ The bound is a chord of a convex function (Jensen); the rest is bookkeeping.
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from undertow.kernels import njit
 from undertow.kernels.accounts import (
     counted,
     maintenance,

@@ -16,8 +16,8 @@ matrix by the method of bisection".
 import math
 
 import numpy as np
-from numba import njit
 
+from undertow.kernels import njit
 from undertow.kernels.rolling import centred, empty_sums, quick_sum, slide, start
 
 PAD = 16

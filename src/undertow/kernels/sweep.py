@@ -11,9 +11,9 @@ from math import inf
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from undertow.kernels import njit
 from undertow.kernels.accounts import EMPTIED, TAKEN, Losses, Touched, left_of
 from undertow.kernels.cascade import (
     BAD,
