@@ -14,6 +14,7 @@ from undertow.schema import TABLES
 from undertow.store import Lake, read_tables
 from undertow.store.delta import append
 from undertow.store.lake import stamped
+from undertow.store.load import position_instants
 
 
 def put(lake: Lake, rows: list[tuple[int, str, float]], now: int, source: str = "feed") -> str:
@@ -163,6 +164,10 @@ def test_a_snapshot_is_whole_by_source_and_what_is_gone_is_gone(tmp_path: Path) 
     assert lake.read("positions", columns=take, at=T0 + 19).rows() == [(1, 1.0), (2, 2.0), (3, 3.0)]
     assert lake.read("positions", columns=take, at=T0 + 9).rows() == [(1, 1.0), (2, 2.0)]
     assert lake.read("positions", columns=take, at=T0 - 1).rows() == []
+    assert position_instants(lake, T0 + 99) == [T0, T0 + 10, T0 + 20]
+    assert position_instants(lake, T0 + 19) == [T0, T0 + 10]
+    assert position_instants(lake, T0 - 1) == []
+    assert position_instants(lake, T0 + 99, as_of=T0 * 2) == [T0]
 
 
 def test_a_log_keeps_every_row(tmp_path: Path) -> None:

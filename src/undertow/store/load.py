@@ -12,7 +12,7 @@ from undertow.rules.snapshot import TABLES, Snapshot
 from undertow.state.liquidity import STALE_VOLUME_US
 from undertow.store.delta import RUN
 from undertow.store.lake import Lake, read_tables
-from undertow.store.reading import rows_between
+from undertow.store.reading import instants, rows_between
 from undertow.store.runs import microseconds
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -74,3 +74,19 @@ def load_prices(
     first = last - int(days * 86_400_000_000)
     span = (_EPOCH + timedelta(microseconds=t) for t in (first, last))
     return rows_between(lake.root, "prices", lake.standing(as_of=as_of), *span).drop(RUN)
+
+
+def position_instants(
+    lake: Lake | str | Path, last: int, *, as_of: int | datetime | None = None
+) -> list[int]:
+    """Every instant up to `last` at which the lake, as it was at `as_of`, has positions.
+
+    Raises
+    ------
+    NoRun
+        When nothing was complete by then.
+    """
+    lake = lake if isinstance(lake, Lake) else Lake.open(lake)
+    until = _EPOCH + timedelta(microseconds=last)
+    stands = lake.standing(as_of=as_of)
+    return [microseconds(ts) for ts in instants(lake.root, "positions", stands, until)]

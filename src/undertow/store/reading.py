@@ -94,6 +94,17 @@ def rows_between(
     return frame
 
 
+def instants(root: Root, name: str, stands: Standing, last: datetime) -> pl.Series:
+    """Every `ts` up to `last` at which complete runs have a row, in order."""
+    files, _ = trusted_files(root, name, stands)
+    if files.is_empty():
+        return pl.Series("ts", [], pl.Datetime("us", "UTC"))
+    rows = scan(root, declared(name), files, ["ts", RUN])
+    rows = rows.filter(pl.col(RUN).is_in(list(stands.order)) & (pl.col("ts") <= last))
+    with damage(name):
+        return rows.select(pl.col("ts").unique().sort()).collect()["ts"]
+
+
 def _believed(rows: pl.DataFrame, same: list[str], stands: Standing) -> pl.DataFrame:
     """Of rows that agree in `same`, the one that the newest run brought; in the order of `same`."""
     place = pl.DataFrame({RUN: list(stands.order), _ORDER: list(stands.order.values())})
