@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
-from undertow.assess import assess, leverage_history
+from undertow import assess as assessing
+from undertow.assess import INVENTED, assess, leverage_history
 from undertow.cli.world import keep_world
 from undertow.errors import StateError
 from undertow.measures import MEASURES, chosen
@@ -70,7 +72,7 @@ def test_an_assessment_has_what_a_report_asks_for(lake: Lake) -> None:
     assert [study.name for study in found.studies] == ["tandem.matrix", "tandem.index"]
     assert {r.name for r in found.headlines} == {"tandem.correlation", "tandem.index"}
     assert found.headlines[0].subject == "beyond prices"
-    assert found.notes == ("n",)
+    assert found.notes == (f"{INVENTED} (small, seed 6)", "n")
     assert found.quality.height > 5
     assert found.provenance["inputs_hash"] == load_snapshot(lake).digest
 
@@ -79,6 +81,9 @@ def test_a_measure_that_cannot_answer_is_named_with_its_reason(lake: Lake) -> No
     found = assess(lake, now=NOW, by="sector", only=("tandem.matrix", "tandem.unwind"))
     assert found.not_told.keys() == {"tandem.matrix"}
     assert "no readings of leverage.sector" in found.not_told["tandem.matrix"]
+    assert "there are readings by asset" in found.not_told["tandem.matrix"]
+    assert found.untold == (f"tandem.matrix cannot be told: {found.not_told['tandem.matrix']}",)
+    assert found.notes[-1] == found.untold[0]
     assert [study.name for study in found.studies] == ["tandem.unwind"]
 
 
@@ -89,9 +94,69 @@ def test_a_family_stands_for_its_measures_and_the_unknown_is_refused() -> None:
         chosen(["tides"])
 
 
+def test_one_reason_is_told_once_however_many_measures_it_keeps_silent(lake: Lake) -> None:
+    found = assess(lake, now=NOW, by="sector", only=("tandem.matrix", "tandem.index"))
+    (sentence,) = found.untold
+    assert sentence.startswith("2 measures cannot be told: there are no readings")
+    assert sentence.endswith("They are tandem.matrix and tandem.index.")
+
+
+@pytest.mark.parametrize("years", [-10, 70])
+def test_an_instant_outside_the_time_of_the_data_is_refused(lake: Lake, years: int) -> None:
+    newest = load_snapshot(lake).ts
+    at = newest + years * 31_557_600_000_000
+    with pytest.raises(StateError, match="is of 20") as caught:
+        assess(lake, now=NOW, at=at, only=("tandem.cycle",))
+    assert assessing.iso(at) in str(caught.value)
+    assert assessing.iso(newest) in str(caught.value)
+    assert ("whole book from" in str(caught.value)) == (years < 0)
+
+
+def test_data_are_as_old_as_they_were_at_the_instant(lake: Lake) -> None:
+    newest = load_snapshot(lake).ts
+    at = newest - 3_600_000_000 * 30
+    then = assess(lake, now=NOW, at=newest, only=("tandem.cycle",)).quality
+    now = assess(lake, now=NOW, only=("tandem.cycle",))
+    ages = dict(then.select("table", "age_us").iter_rows())
+    assert ages["prices"] == 0
+    assert dict(now.quality.select("table", "age_us").iter_rows())["prices"] == NOW - newest
+    assert now.ages_from == NOW
+    stands = lake.standing()
+    earlier = assessing._quality(lake, stands, NOW, None, at)
+    assert all(age is None or age >= 0 for age in earlier["age_us"])
+    assert (earlier["newest"].drop_nulls().dt.epoch("us") <= at).all()
+
+
+def test_a_history_is_made_of_positions_where_nothing_was_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Lake.create(tmp_path / "lake")
+    world = tiny_world()
+    keep_world(home, "tiny", world, quiet=True)
+    with pytest.raises(StateError, match="positions at 1 instant;"):
+        leverage_history(home, load_snapshot(home))
+    later = world.tables["positions"].with_columns(pl.col("ts") + pl.duration(hours=1))
+    prices = world.tables["prices"].with_columns(pl.col("ts") + pl.duration(hours=1))
+    home.write({"positions": later, "prices": prices}, kind="ingest", now=lambda: NOW)
+    monkeypatch.setattr(assessing, "LEAST_INSTANTS", 2)
+    snapshots = assessing._snapshots(home, load_snapshot(home), "asset", None)
+    assert [s.ts for s in snapshots][1] - snapshots[0].ts == 3_600_000_000
+
+
 def test_without_readings_and_with_one_book_there_is_no_history(tmp_path: Path) -> None:
     home = Lake.create(tmp_path / "lake")
     keep_world(home, "tiny", tiny_world(), quiet=True)
     snapshot = load_snapshot(home)
-    with pytest.raises(StateError, match="positions at 1 instants"):
+    with pytest.raises(StateError, match="positions at 1 instant"):
         leverage_history(home, snapshot)
+
+
+def test_a_number_is_no_better_known_than_what_it_is_made_of(lake: Lake) -> None:
+    rows = lake.read("readings", columns=["name", "evidence", "coverage"])
+    rows = rows.filter(pl.col("name") == "leverage.asset")
+    assert "modelled" in rows["evidence"]
+    history = leverage_history(lake, load_snapshot(lake), by="asset")
+    assert history.evidence == "modelled"
+    assert history.coverage == rows["coverage"].min()
+    found = assess(lake, now=NOW, only=("tandem.matrix",))
+    assert {r.evidence for r in found.readings} == {"modelled"}

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from undertow import __version__
+from undertow import __version__, schema
 from undertow.errors import EstimationError, StateError
 from undertow.measures import Ground, Measure, Study, chosen
 from undertow.measures.tandem import LeverageHistory
+from undertow.measures.words import listed, many
 from undertow.rules.leverage import Exposures, baskets, leverage_panel
-from undertow.rules.snapshot import Snapshot
+from undertow.rules.snapshot import TABLES, Snapshot
 from undertow.state import Panel, Reading
 from undertow.store import Lake
-from undertow.store.load import load_prices, load_snapshot
+from undertow.store.load import load_prices, load_snapshot, position_instants
 from undertow.store.quality import table_quality
-from undertow.store.runs import microseconds
+from undertow.store.reading import instants
+from undertow.store.runs import Standing, all_runs
 from undertow.stress.written import price_panel
 
 LEAST_INSTANTS = 61  # of positions, for a history of leverage to be made of them
+INVENTED = "An invented world: no number here says anything about a real market."
+_BEYOND = 3  # of the data's own steps, which an instant may lie beyond the newest of it
+_LONE_STEP = 86_400_000_000  # of data that stand at one instant, and have no step
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ALWAYS = datetime(9999, 12, 31, tzinfo=UTC)
 _HEADLINES = (
     *("tandem.correlation", "tandem.index", "tandem.common_factor", "tandem.connectedness"),
     *("tandem.unwindings", "tandem.unwinding_share"),
@@ -42,6 +51,21 @@ class Assessment:
     provenance: Mapping[str, Any]  # what it takes to make every number again
     notes: tuple[str, ...] = ()
     not_told: Mapping[str, str] = field(default_factory=dict)  # measure, and why it has no study
+    ages_from: int | None = None  # when data were as old as `quality` says
+
+    @property
+    def untold(self) -> tuple[str, ...]:
+        """What cannot be told and why, in a sentence a reason."""
+        reasons: dict[str, list[str]] = {}
+        for name, why in self.not_told.items():
+            reasons.setdefault(why, []).append(name)
+        return tuple(
+            f"{names[0]} cannot be told: {why}"
+            if len(names) == 1
+            else f"{len(names)} measures cannot be told: {why}. "
+            f"They are {listed(names, len(names))}."
+            for why, names in reasons.items()
+        )
 
     @property
     def readings(self) -> tuple[Reading, ...]:
@@ -71,16 +95,19 @@ def assess(
     """Measure what the lake shows of one instant and of the time before it.
 
     A measure that this data cannot answer is no error: it stands in `not_told` with its reason.
+    Data are as old as they were at `at`; without it, as they are `now`.
 
     Raises
     ------
     StoreError
         When the lake has nothing by then.
     StateError
-        When a measure or a division is unknown.
+        When a measure or a division is unknown, or `at` lies outside the time of the data.
     """
     measures = chosen(only)
     stands = lake.standing(as_of=as_of)
+    if at is not None:
+        _refuse_outside(lake, stands, at)
     snapshot = load_snapshot(lake, as_of=as_of, at=at)
     ground, missing = _ground(lake, snapshot, by, as_of, seed, level)
     studies, not_told, took = [], {}, {}
@@ -96,13 +123,12 @@ def assess(
             studies.append(study)
     if progress is not None:
         progress(len(measures), len(measures), "")
-    said = [*notes, *(f"{name} cannot be told: {why}" for name, why in not_told.items())]
-    return Assessment(
+    found = Assessment(
         title=f"Leverage by {by}",
         ts=snapshot.ts,
         as_of=stands.committed,
         studies=tuple(studies),
-        quality=table_quality(lake, now=now, as_of=as_of).filter(pl.col("rows") > 0),
+        quality=_quality(lake, stands, now, as_of, at),
         provenance={
             "lake": lake.uri,
             "run": stands.run,
@@ -114,9 +140,70 @@ def assess(
             "level": level,
             "by": by,
         },
-        notes=tuple(said),
+        ages_from=now if at is None else at,
         not_told=not_told,
     )
+    said = (*_warnings(lake, stands), *notes, *found.untold)
+    return replace(found, notes=tuple(dict.fromkeys(said)))
+
+
+def iso(ts: int) -> str:
+    """Microseconds as ISO-8601 with a Z."""
+    return (_EPOCH + timedelta(microseconds=ts)).isoformat().replace("+00:00", "Z")
+
+
+def _warnings(lake: Lake, stands: Standing) -> list[str]:
+    """What must be known of a lake before any number from it: that its data are invented."""
+    runs = all_runs(lake.root).filter(
+        (pl.col("kind") == "world") & pl.col("run").is_in(list(stands.order))
+    )
+    if runs.is_empty():
+        return []
+    told = [json.loads(detail) for detail in runs["detail"]]
+    worlds = sorted({f"{each.get('world')}, seed {each.get('seed')}" for each in told})
+    return [f"{INVENTED} ({'; '.join(worlds)})"]
+
+
+def _refuse_outside(lake: Lake, stands: Standing, at: int) -> None:
+    """Refuse an instant before there is a book, or one of which the data cannot know."""
+    first, newest, step = 0, 0, _LONE_STEP
+    for name in (table for table, needed in TABLES.items() if needed):
+        known = instants(lake.root, name, stands, _ALWAYS).to_physical()
+        if not len(known):
+            return  # that there are no rows at all is said where they are loaded
+        first = max(first, int(known[0]))
+        if name in ("prices", "positions"):
+            newest = max(newest, int(known[-1]))
+            apart = known.tail(LEAST_INSTANTS).diff().drop_nulls().median()
+            step = min(step, int(apart)) if isinstance(apart, float) else step
+    if first <= at <= newest + _BEYOND * step:
+        return
+    there = f"there is a whole book from {iso(first)} on, " if at < first else ""
+    raise StateError(
+        f"the instant that is looked at was {iso(at)}, and {there}the newest price or "
+        f"position is of {iso(newest)}",
+        hint="leave the instant out for the newest"
+        + ("" if at < first else ", or bring newer data first"),
+    )
+
+
+def _quality(
+    lake: Lake, stands: Standing, now: int, as_of: int | None, at: int | None
+) -> pl.DataFrame:
+    """Rows, age and gaps of every table that has any; with `at`, as it stood then."""
+    seen = at if at is not None else now
+    quality = table_quality(lake, now=seen, as_of=as_of).filter(pl.col("rows") > 0)
+    if at is None:
+        return quality
+    moment = _EPOCH + timedelta(microseconds=at)
+    newest = [
+        last if last is None or last <= moment
+        else instants(lake.root, name, stands, moment).last()
+        for name, last in quality.select("table", "newest").iter_rows()
+    ]  # fmt: skip
+    column = pl.Series("newest", newest, dtype=pl.Datetime("us", "UTC"))
+    age = (pl.lit(moment) - column).dt.total_microseconds()
+    return quality.with_columns(column, age_us=age)
 
 
 def _tried(measure: Measure, ground: Ground, missing: str) -> tuple[Study | None, str]:
@@ -124,7 +211,7 @@ def _tried(measure: Measure, ground: Ground, missing: str) -> tuple[Study | None
         return None, missing
     try:
         return measure.function(ground), ""
-    except (StateError, EstimationError) as error:
+    except (StateError, EstimationError, np.linalg.LinAlgError) as error:
         return None, str(error)
 
 
@@ -155,12 +242,14 @@ def leverage_history(
     """
     seen = Exposures.of(snapshot)
     held = baskets(seen, by)
-    level, revaluation, coverage = _published(lake, snapshot, by, as_of), None, None
-    if level is None:
+    published = _published(lake, snapshot, by, as_of)
+    if published is not None:
+        level, revaluation, (evidence, coverage) = published[0], None, published[1:]
+    else:
         made = leverage_panel(_snapshots(lake, snapshot, by, as_of), by)
         level, revaluation = made.value, made.revaluation
-        last = made.coverage.values[-1]
-        coverage = None if np.isnan(last).any() else float(last.mean())
+        coverage = _least(pl.Series(made.coverage.values[-1]))
+        evidence = _weakest(schema.EVIDENCE[code] for code in np.unique(snapshot.book.evidence))
     days = (snapshot.ts - int(level.ts[0])) / 86_400_000_000 + 1.0
     prices = price_panel(
         load_prices(lake, snapshot.ts, days=days, as_of=as_of), snapshot.universe,
@@ -172,14 +261,18 @@ def leverage_history(
         n: {a: v for a, v in held[n].items() if a in priced} for n in level.labels if n in held
     }
     return LeverageHistory.of(
-        level, prices, baskets=known, revaluation=revaluation, coverage=coverage
-    )
+        level, prices, baskets=known, evidence=evidence, revaluation=revaluation,
+        coverage=coverage,
+    )  # fmt: skip
 
 
-def _published(lake: Lake, snapshot: Snapshot, by: str, as_of: int | None) -> Panel | None:
-    """Leverage as it was published, up to the snapshot."""
+def _published(
+    lake: Lake, snapshot: Snapshot, by: str, as_of: int | None
+) -> tuple[Panel, str, float | None] | None:
+    """Leverage as it was published up to the snapshot, its weakest evidence, its least coverage."""
     name = f"leverage.{by}"
-    rows = lake.read("readings", as_of=as_of, columns=["ts", "name", "subject", "value"])
+    columns = ["ts", "name", "subject", "value", "evidence", "coverage"]
+    rows = lake.read("readings", as_of=as_of, columns=columns)
     rows = rows.filter(
         (pl.col("name") == name)
         & pl.col("value").is_not_null()
@@ -187,16 +280,41 @@ def _published(lake: Lake, snapshot: Snapshot, by: str, as_of: int | None) -> Pa
     )
     if rows.is_empty():
         return None
-    return Panel.from_frame(name, "1", rows, series="subject", value="value")
+    panel = Panel.from_frame(name, "1", rows, series="subject", value="value")
+    newest = rows.filter(pl.col("ts") == pl.col("ts").max())
+    return panel, _weakest(rows["evidence"].unique()), _least(newest["coverage"])
+
+
+def _weakest(evidence: Iterable[str]) -> str:
+    """What a number stands on that is made of all of these: the least of it."""
+    return max(evidence, key=schema.EVIDENCE.index)
+
+
+def _least(coverage: pl.Series) -> float | None:
+    """The least share that was seen of any node; None where one of them does not say."""
+    known = coverage.cast(pl.Float64).fill_nan(None)
+    return None if known.null_count() or known.is_empty() else float(known.min())  # type: ignore[arg-type]
 
 
 def _snapshots(lake: Lake, snapshot: Snapshot, by: str, as_of: int | None) -> list[Snapshot]:
     """The book at every instant that has positions, each as it was known then."""
-    ts = lake.read("positions", as_of=as_of, columns=["ts"], ordered=False)["ts"].unique().sort()
-    instants = [t for t in map(microseconds, ts) if t <= snapshot.ts]
-    if len(instants) < LEAST_INSTANTS:
+    known = position_instants(lake, snapshot.ts, as_of=as_of)
+    if len(known) < LEAST_INSTANTS:
+        others = _divisions(lake, snapshot, as_of)
+        there = f"there are readings by {listed(others)} (--by {others[0]}); " if others else ""
         raise StateError(
-            f"there are no readings of leverage.{by}, and positions at {len(instants)} instants",
-            hint=f"a history takes readings, or positions at {LEAST_INSTANTS} instants or more",
+            f"there are no readings of leverage.{by}, and positions at "
+            f"{many(len(known), 'instant')}",
+            hint=f"{there}a history takes readings, or positions at {LEAST_INSTANTS} instants or "
+            "more (docs/report.md says how to bring them)",
         )
-    return [load_snapshot(lake, as_of=as_of, at=t) for t in instants]
+    return [load_snapshot(lake, as_of=as_of, at=t) for t in known]
+
+
+def _divisions(lake: Lake, snapshot: Snapshot, as_of: int | None) -> list[str]:
+    """The divisions of which readings of leverage were published up to the snapshot."""
+    rows = lake.read("readings", as_of=as_of, columns=["ts", "name"], ordered=False)
+    rows = rows.filter(
+        pl.col("name").str.starts_with("leverage.") & (pl.col("ts").dt.epoch("us") <= snapshot.ts)
+    )
+    return sorted(name.removeprefix("leverage.") for name in rows["name"].unique())

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from undertow.assess import INVENTED
 from undertow.measures import MEASURES
 from undertow.store import Lake
 from undertow.worlds import History, Tandem, Unwinding, build_world
@@ -28,6 +32,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_a_measure_says_what_it_found_how_sure_it_is_and_when_it_misleads(run, lake: str) -> None:
     done = run("measure", "tandem.matrix", "--lake", lake)
     assert done.code == 0, done.err
+    assert done.out.count(INVENTED) == 1
     for words in ("moves together beyond prices", "low", "high", "how to read it", "misleads"):
         assert words in done.out, words
 
@@ -41,6 +46,8 @@ def test_a_study_comes_whole_as_json(run, lake: str) -> None:
     assert reading["low"] < reading["value"] < reading["high"]
     assert {"pairs", "layers"} <= matrix["tables"].keys()
     assert done.json["provenance"]["run"]
+    assert done.json["notes"] == [f"{INVENTED} (small, seed 3)"]
+    assert reading["ts"].endswith("Z")
     again = run("measure", "tandem.matrix", "tandem.unwinding", "--lake", lake, "--json")
     assert again.json["studies"] == done.json["studies"]
 
@@ -52,6 +59,67 @@ def test_readings_can_be_kept_in_a_file(run, lake: str, tmp_path: Path) -> None:
         "tandem.concordance",
         "tandem.unwinding_share",
     }
+
+
+def test_a_file_says_what_it_keeps_and_has_one_shape_of_instants(
+    run, lake: str, tmp_path: Path
+) -> None:
+    done = run("measure", "tandem.cycle", "--lake", lake, "-o", "cycle.csv")
+    assert done.code == 0, done.err
+    assert "it keeps readings alone" in done.err
+    assert INVENTED in done.err
+    stamps = pl.read_csv(tmp_path / "cycle.csv", infer_schema=False)["ts"]
+    assert stamps.str.contains(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$").all()
+    whole = run("measure", "tandem.cycle", "--lake", lake, "--json", "-o", "cycle.json")
+    assert whole.code == 0, whole.err
+    kept = json.loads((tmp_path / "cycle.json").read_text(encoding="utf-8"))
+    assert kept == run("measure", "tandem.cycle", "--lake", lake, "--json").json
+    assert run("measure", "list", "-o", "list.csv").code == 0
+    assert pl.read_csv(tmp_path / "list.csv").height == len(MEASURES)
+
+
+def test_readings_that_are_not_shown_are_counted(run, lake: str) -> None:
+    done = run("measure", "tandem.procyclicality", "--lake", lake, "--by", "asset")
+    whole = run("measure", "tandem.procyclicality", "--lake", lake, "--json")
+    more = len(whole.json["studies"][0]["readings"]) - 8
+    assert more > 0
+    assert f"… and {more} more (--json)" in done.out
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    run, lake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(*_: object, **__: object) -> None:
+        raise AssertionError("the work was begun")
+
+    monkeypatch.setattr("undertow.cli.measure.assess", nothing)
+    (tmp_path / "folder.html").mkdir()
+    before = sorted(tmp_path.iterdir())
+    for words in (["report", "-o", "folder.html"], ["report", "-o", "/proc/page.html"],
+                  ["measure", "-o", "/proc/out.csv"],
+                  ["measure", "--json", "-o", "out.csv"]):  # fmt: skip
+        done = run(*words, "--lake", lake)
+        assert done.code == 2, done.err
+        assert done.err.count("\n") == 1
+        assert "None" not in done.err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_full_disk_and_a_hand_at_the_keyboard_are_one_line_each(lake: str) -> None:
+    begun = [sys.executable, "-m", "undertow", "measure", "list"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(begun, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == ("undertow: the answer could not be written: No space left on device\n")
+
+
+def test_who_stops_a_command_is_told(run, lake: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("undertow.cli.measure.assess", stopped)
+    done = run("measure", "--lake", lake)
+    assert (done.code, done.err) == (130, "undertow: stopped; what was committed stays\n")
 
 
 def test_the_list_has_every_measure(run) -> None:
@@ -67,18 +135,22 @@ def test_a_report_is_one_file_that_asks_nothing_of_a_network(
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "How much leverage moves together" in page
     assert "Content-Security-Policy" in page
+    assert page.count(INVENTED) == 1
+    assert INVENTED in done.err
     assert not list(tmp_path.glob(".*.part"))
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["measure", "tandem.colour"], 2, "no measure called 'tandem.colour'; have tandem.matrix"),
+        (["measure", "tandem.colour"], 2, "no measure called 'tandem.colour'"),
         (["measure", "--by", "colour"], 2, "colour"),
         (["measure", "--level", "90"], 2, "--level was 90; a share: 0.9 is 90 %"),
         (["report", "-o", "page.pdf"], 2, "the ending may be .html"),
         (["report", "-o", "nowhere/page.html"], 2, "in a folder that is not there"),
         (["measure", "--at", "yesterdayish"], 2, "yesterdayish"),
+        (["measure", "--at", "2099-01-01"], 2, "was 2099-01-01T00:00:00Z, and the newest price"),
+        (["report", "--at", "1999-01-01"], 2, "there is a whole book from 20"),
     ],
 )
 def test_misuse_is_told_in_one_line(run, lake: str, arguments, code: int, words: str) -> None:
@@ -97,7 +169,7 @@ def test_without_a_history_measures_say_so_and_those_that_need_none_answer(run, 
     where = str(tmp_path / "tiny")
     done = run("measure", "tandem.matrix", "--lake", where)
     assert done.code == 1
-    assert "there are no readings of leverage.asset, and positions at 1 instants" in done.err
+    assert "there are no readings of leverage.asset, and positions at 1 instant" in done.err
     both = run("measure", "tandem.matrix", "tandem.unwind", "--lake", where)
     assert both.code == 0, both.err
     assert "tandem.unwind:" in both.out

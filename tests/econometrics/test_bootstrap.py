@@ -12,6 +12,7 @@ from undertow.econometrics.bootstrap import (
     block_shifts,
     circular_bootstrap,
     circular_indices,
+    correlation_block,
     stationary_bootstrap,
     stationary_indices,
 )
@@ -223,3 +224,17 @@ def test_bands_cover_nearly_what_they_say(what: str, columns: int, truth: float)
     covered = hits.mean(axis=0)[: 2 + (columns < 10)]
     assert (covered > 0.80).all(), covered
     assert (covered < 0.94).all(), covered
+
+
+def test_the_block_of_a_correlation_is_that_of_products() -> None:
+    rng = np.random.default_rng(31)
+    x = autoregression(rng, 1_500, 0.9, 4)
+    assert 1.0 <= correlation_block(x) < 0.8 * block_lengths(x).joint()
+    loud = np.repeat(np.exp(rng.standard_normal(30)), 50)[:, None] * rng.standard_normal((1_500, 4))
+    assert correlation_block(loud + loud.mean(axis=1)[:, None]) > 2.0 * block_lengths(loud).joint()
+    i, j = np.triu_indices(4, 1)
+    centred = x - x.mean(axis=0)
+    expected = block_lengths(centred[:, i] * centred[:, j]).joint()
+    assert correlation_block(x) == pytest.approx(expected)
+    assert correlation_block(7.0 * x + 3.0) == pytest.approx(expected)
+    assert correlation_block(x[:, :1]) == 1.0

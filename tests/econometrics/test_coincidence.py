@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from undertow.econometrics.chance import Null
+from undertow.econometrics.chance import CoincidenceNull
 from undertow.econometrics.coincidence import Correction, coincidences
 from undertow.econometrics.purging import purge
 from undertow.errors import EstimationError
@@ -137,7 +137,7 @@ def test_ordinary_correlation_is_an_event_only_to_independence() -> None:
             (600, 8)
         )
         apart += len(coincidences(x, rng=rng, reps=99)) > 0
-        common += len(coincidences(x, rng=rng, reps=99, null=Null.COMMON)) > 0
+        common += len(coincidences(x, rng=rng, reps=99, null=CoincidenceNull.COMMON)) > 0
     assert apart == 8
     assert common <= 2
 
@@ -209,13 +209,13 @@ def test_misuse_is_refused() -> None:
 @pytest.mark.parametrize(
     ("strength", "share", "correlation", "null"),
     [
-        (4.0, 0.6, 0.0, Null.INDEPENDENT),
-        (3.0, 0.6, 0.0, Null.INDEPENDENT),
-        (4.0, 0.6, 0.3, Null.COMMON),
+        (4.0, 0.6, 0.0, CoincidenceNull.INDEPENDENT),
+        (3.0, 0.6, 0.0, CoincidenceNull.INDEPENDENT),
+        (4.0, 0.6, 0.3, CoincidenceNull.COMMON),
     ],
 )
 def test_nine_in_ten_planted_dates_are_found_and_hardly_any_other(
-    strength: float, share: float, correlation: float, null: Null
+    strength: float, share: float, correlation: float, null: CoincidenceNull
 ) -> None:
     seeds, hit, found, false = 60, 0, 0, 0
     for seed in range(seeds):

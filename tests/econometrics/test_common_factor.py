@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from undertow.econometrics.absorption import Input, absorption_ratio
-from undertow.econometrics.common_factor import Null, common_factor
+from undertow.econometrics.common_factor import FactorNull, common_factor
 from undertow.econometrics.spectrum import effective_number, marchenko_pastur
 from undertow.errors import EstimationError
 
@@ -19,7 +19,7 @@ def slow(rows: int, series: int, phi: float, rng: np.random.Generator) -> np.nda
     return x
 
 
-def rejections(null: Null, make: object, runs: int, seed: int, draws: int = 59) -> float:
+def rejections(null: FactorNull, make: object, runs: int, seed: int, draws: int = 59) -> float:
     rng = np.random.default_rng(seed)
     rejected = 0
     for _ in range(runs):
@@ -28,10 +28,12 @@ def rejections(null: Null, make: object, runs: int, seed: int, draws: int = 59) 
     return rejected / runs
 
 
-@pytest.mark.parametrize("null", Null)
-def test_without_a_factor_one_test_in_ten_rejects_at_ten_percent(null: Null) -> None:
+@pytest.mark.parametrize("null", FactorNull)
+def test_without_a_factor_one_test_in_ten_rejects_at_ten_percent(null: FactorNull) -> None:
     share = rejections(null, lambda rng: rng.standard_normal((120, 12)), 90, 1)
-    if null is Null.RANDOM_MATRIX:  # a limit for many series: with a dozen it asks for too much
+    if (
+        null is FactorNull.RANDOM_MATRIX
+    ):  # a limit for many series: with a dozen it asks for too much
         assert share < 0.1
     else:
         assert 0.03 < share < 0.19
@@ -39,31 +41,67 @@ def test_without_a_factor_one_test_in_ten_rejects_at_ten_percent(null: Null) -> 
 
 def test_only_shifts_stand_series_that_remember_themselves() -> None:
     make = lambda rng: slow(150, 10, 0.9, rng)  # noqa: E731
-    assert 0.03 < rejections(Null.SHIFTED, make, 60, 2) < 0.21
-    assert rejections(Null.PERMUTED, make, 25, 3) > 0.9
-    assert rejections(Null.GAUSSIAN, make, 25, 4) > 0.9
+    assert 0.03 < rejections(FactorNull.SHIFTED, make, 60, 2) < 0.21
+    assert rejections(FactorNull.PERMUTED, make, 25, 3) > 0.9
+    assert rejections(FactorNull.GAUSSIAN, make, 25, 4) > 0.9
 
 
-@pytest.mark.parametrize("null", Null)
-def test_a_planted_factor_is_found(null: Null) -> None:
+@pytest.mark.parametrize("null", FactorNull)
+def test_a_planted_factor_is_found(null: FactorNull) -> None:
     def make(rng: np.random.Generator) -> np.ndarray:
         return rng.standard_normal((150, 15)) + 0.6 * rng.standard_normal((150, 1))
 
     assert rejections(null, make, 30, 5) > 0.95
 
 
+def spells(rng: np.random.Generator, rows: int, series: int, loud: float) -> np.ndarray:
+    """Independent series that are all loud in the same tenth of the time."""
+    x = rng.standard_normal((rows, series))
+    first = int(rng.integers(rows - rows // 10))
+    x[first : first + rows // 10] *= loud
+    return x
+
+
+def test_only_flips_stand_series_that_are_loud_at_the_same_time() -> None:
+    make = lambda rng: spells(rng, 400, 8, 4.0)  # noqa: E731
+    assert 0.03 < rejections(FactorNull.FLIPPED, make, 90, 13) < 0.2
+    assert rejections(FactorNull.SHIFTED, make, 25, 14) > 0.5
+
+
+def test_flips_stand_series_that_remember_themselves_and_find_a_factor_among_them() -> None:
+    make = lambda rng: slow(300, 8, 0.7, rng)  # noqa: E731
+    assert 0.03 < rejections(FactorNull.FLIPPED, make, 90, 15) < 0.2
+
+    def tied(rng: np.random.Generator) -> np.ndarray:
+        return slow(400, 10, 0.7, rng) + 0.7 * slow(400, 1, 0.7, rng)
+
+    assert rejections(FactorNull.FLIPPED, tied, 20, 16) > 0.9
+
+
+def test_each_eigenvalue_has_the_bound_of_chance_for_its_rank() -> None:
+    x = slow(300, 6, 0.5, np.random.default_rng(17))
+    found = common_factor(x, rng=np.random.default_rng(1), draws=199, level=0.9)
+    assert found.high.shape == (6,)
+    assert found.high[0] == pytest.approx(6.0 * found.band_largest[1])
+    assert (np.diff(found.high) < 0.0).all()
+    assert found.high[0] > marchenko_pastur(6, 300)[1]  # memory makes more than iid noise does
+    wide = common_factor(np.random.default_rng(2).standard_normal((10, 14)),
+                         rng=np.random.default_rng(1), draws=29)  # fmt: skip
+    assert (wide.high[9:] < 1e-9).all()
+
+
 def test_a_factor_among_slow_series_is_found_by_shifts() -> None:
     def make(rng: np.random.Generator) -> np.ndarray:
         return slow(400, 10, 0.8, rng) + 1.5 * slow(400, 1, 0.8, rng)
 
-    assert rejections(Null.SHIFTED, make, 20, 6) > 0.9
+    assert rejections(FactorNull.SHIFTED, make, 20, 6) > 0.9
 
 
 def test_the_random_matrix_law_is_that_of_simulated_noise_for_many_series() -> None:
     rng = np.random.default_rng(7)
     x = rng.standard_normal((400, 120))
-    law = common_factor(x, rng=rng, null=Null.RANDOM_MATRIX)
-    drawn = common_factor(x, rng=rng, null=Null.GAUSSIAN, draws=300)
+    law = common_factor(x, rng=rng, null=FactorNull.RANDOM_MATRIX)
+    drawn = common_factor(x, rng=rng, null=FactorNull.GAUSSIAN, draws=300)
     assert np.abs(np.subtract(law.band_largest, drawn.band_largest)).max() < 0.04 * law.largest
     _, edge = marchenko_pastur(120, 400)
     assert law.band_largest[0] < edge / 120 < law.band_largest[1] * 1.05

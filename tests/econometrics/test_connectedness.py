@@ -25,6 +25,7 @@ from undertow.econometrics.connectedness_rolling import (
     LeftOut,
     RollingConnectedness,
     rolling_connectedness,
+    window_null,
 )
 from undertow.econometrics.equations import FLAT, TOLD, ElasticNet, Estimator, LeastSquares, Ridge
 from undertow.econometrics.penalties import choose_penalty
@@ -340,6 +341,8 @@ def test_misuse_is_refused_by_name() -> None:
         (lambda: decomposition(HUB[None], np.zeros((4, 4))), "variance that is not positive"),
         (lambda: decomposition(1e200 * HUB[None], np.eye(4)), "no finite decomposition"),
         (lambda: connectedness_bands(x, rng=rng, draws=5), "draws was 5"),
+        (lambda: window_null(x, 30, rng=rng, draws=5), "draws was 5"),
+        (lambda: window_null(x, 61, rng=rng), "window was 61; x has 60 rows"),
         (lambda: connectedness_bands(x, rng=rng, level=1.0), "level was 1"),
         (lambda: connectedness_null(x, rng=rng, block=0.5), "block was 0.5"),
     ):
@@ -368,6 +371,38 @@ def test_bands_hold_the_truth_of_a_planted_hub_and_are_ordered() -> None:
         assert ((band[0] <= truth) & (truth <= band[1])).sum() >= 3
     assert bands.net[0, 0] > 0.0  # the hub gives, beyond doubt
     assert bands.bias > 0.0
+    assert bands.centred == pytest.approx(bands.fit.total - bands.bias)
+
+
+@pytest.mark.parametrize("step", [0.3 * np.eye(5), HUB])
+def test_the_total_without_its_bias_lies_in_its_band_and_nearer_the_truth(step: np.ndarray) -> None:
+    truth = summary(decomposition(step[None], np.eye(len(step))))[2]
+    rng, plain, centred = np.random.default_rng(7), [], []
+    for s in range(12):
+        bands = connectedness_bands(followed(step, 200, 60 + s), rng=rng, draws=60)
+        assert bands.total[0] <= bands.centred <= bands.total[1]
+        plain.append(bands.fit.total - truth)
+        centred.append(bands.centred - truth)
+    assert abs(np.mean(centred)) < 0.5 * abs(np.mean(plain))
+    assert np.mean(np.square(centred)) < np.mean(np.square(plain))
+
+
+def test_nine_in_ten_windows_of_independent_series_lie_below_the_null_of_their_length() -> None:
+    """The null of the whole history lies below every one of them."""
+    below, long = [], []
+    for s in range(6):
+        x = followed(0.4 * np.eye(5), 2_160, 80 + s)
+        rng = np.random.default_rng(s)
+        total = rolling_connectedness(x, 100, step=20).total
+        below.append((total <= window_null(x, 100, rng=rng, draws=150).high).mean())
+        long.append((total <= connectedness_null(x, rng=rng, draws=40).high).mean())
+    assert 0.82 < np.mean(below) < 0.96
+    assert np.mean(long) < 0.05
+    tied = followed(HUB, 800, 90)
+    null = window_null(tied, 100, rng=np.random.default_rng(3), draws=60)
+    assert (rolling_connectedness(tied, 100, step=50).total > null.high).all()
+    assert null.lost == 0
+    assert null.expected < null.high
 
 
 def test_the_same_generator_gives_the_same_bands_and_a_wider_level_wider_ones() -> None:
@@ -437,5 +472,6 @@ def test_bands_cover_about_as_often_as_they_say(rows: int, together: float, leas
     hits = 0
     for s in range(150):
         bands = connectedness_bands(followed(step, rows, s, together), rng=rng, draws=100)
+        assert bands.total[0] <= bands.centred <= bands.total[1]
         hits += bands.total[0] <= truth <= bands.total[1]
     assert hits / 150 >= least

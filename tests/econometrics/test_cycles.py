@@ -105,7 +105,51 @@ def test_without_thinning_turns_are_the_extremes_of_their_neighbourhood_that_alt
                 kept[-1] = (step, up)
         else:
             kept.append((step, up))
+    ends = {kept.index(each) for each in kept}
+    while ends and beaten(x[: kept[min(ends)][0]], x, kept[min(ends)]):
+        ends.remove(min(ends))
+    while ends and beaten(x[kept[max(ends)][0] + 1 :], x, kept[max(ends)]):
+        ends.remove(max(ends))
+    kept = [kept[k] for k in sorted(ends)]
     assert list(zip(found.step.tolist(), found.peak.tolist(), strict=True)) == kept
+
+
+def beaten(outer: np.ndarray, x: np.ndarray, turn: tuple[int, bool]) -> bool:
+    """A value nearer the end is higher than the peak, or lower than the trough."""
+    return any((value > x[turn[0]]) == turn[1] and value != x[turn[0]] for value in outer)
+
+
+def line(*corners: tuple[int, float]) -> np.ndarray:
+    step, level = zip(*corners, strict=True)
+    return np.interp(np.arange(step[-1] + 1), step, level)
+
+
+def test_the_first_and_last_turns_are_not_outdone_by_values_nearer_the_end() -> None:
+    windows = Windows(reach=3, phase=3, cycle=8, edge=6)
+    # the trough at 4 stands too near the start: a peak at 6 after a start at 10 is none
+    early = turning_points(line((0, 10), (4, 4), (14, 6), (40, 1)), windows, method="bry_boschan")
+    assert early.reason == "nothing turned"
+    whole = turning_points(line((0, 10), (12, 4), (24, 6), (40, 1)), windows, method="bry_boschan")
+    assert (whole.troughs.tolist(), whole.peaks.tolist()) == ([12], [24])
+    late = turning_points(line((0, 1), (16, 6), (36, 4), (40, 10)), windows, method="bry_boschan")
+    assert late.reason == "nothing turned"
+    inner = turning_points(
+        line((0, 10), (4, 4), (14, 6), (24, 2), (34, 8), (44, 3)), windows, method="bry_boschan"
+    )
+    assert (inner.troughs.tolist(), inner.peaks.tolist()) == ([24], [34])
+
+
+def test_no_walk_begins_or_ends_with_a_turn_that_is_outdone() -> None:
+    windows, turned = Windows(reach=5, phase=5, cycle=15, edge=6, smooth=5), 0
+    for seed in range(100):
+        x = np.cumsum(np.random.default_rng(seed).standard_normal(150))
+        found = turning_points(x, windows, method="bry_boschan")
+        turns = list(zip(found.step.tolist(), found.peak.tolist(), strict=True))
+        turned += bool(turns)
+        if turns:
+            assert not beaten(x[: turns[0][0]], x, turns[0])
+            assert not beaten(x[turns[-1][0] + 1 :], x, turns[-1])
+    assert turned >= 80
 
 
 @settings(max_examples=25)

@@ -38,6 +38,46 @@ def test_the_leader_is_found_with_its_lag() -> None:
     assert back.score == pytest.approx(-found.score, abs=1e-12)
 
 
+@pytest.mark.parametrize("share", [0.1, 0.3])
+def test_steps_that_were_not_seen_keep_their_places(share: float) -> None:
+    found = []
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        x = follower(rng, 900, 3, 0.4)
+        x[rng.random(900) < share, 1] = np.nan
+        whole = cross_correlation(x[:, 0], x[:, 1], whiten=False)
+        white = cross_correlation(x[:, 0], x[:, 1])
+        assert whole.rows == np.isfinite(x[:, 1]).sum()
+        found.append((whole.peak, white.peak, white.p_value < 0.01))
+    assert found == [(3, 3, True)] * 10
+
+
+def test_a_correlation_over_gaps_is_that_of_the_steps_at_which_both_were_seen() -> None:
+    rng = np.random.default_rng(8)
+    x = follower(rng, 300, 2, 0.5)
+    x[rng.random(x.shape) < 0.2] = np.nan
+    found = cross_correlation(x[:, 0], x[:, 1], most=5, whiten=False)
+    first, last = np.flatnonzero(~np.isnan(x).any(axis=1))[[0, -1]]
+    u, v = ((c - np.nanmean(c)) / np.nanstd(c) for c in x[first : last + 1].T)
+    for lag, value in zip(found.lag.astype(int), found.correlation, strict=True):
+        products = [u[t] * v[t + lag] for t in range(len(u)) if 0 <= t + lag < len(u)]
+        assert value == pytest.approx(np.nanmean(products) * (1.0 - abs(lag) / len(u)), abs=1e-12)
+
+
+def test_gaps_alone_are_no_lead() -> None:
+    led, outside = 0, []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        x = lfilter([1.0], [1.0, -0.5], rng.standard_normal((500, 2)), axis=0)
+        x[rng.random(500) < 0.3, 1] = np.nan
+        x[:40, 0] = np.nan
+        found = cross_correlation(x[:, 0], x[:, 1])
+        led += found.p_value <= 0.1
+        outside.append(float((np.abs(found.correlation) > found.high).mean()))
+    assert led <= 13  # of 60 at 10 %: more has a chance of 0.4 %
+    assert 0.06 < np.mean(outside) < 0.14
+
+
 def test_the_score_is_the_difference_of_squares_round_in_time_and_p_its_rank() -> None:
     x = np.random.default_rng(3).standard_normal((120, 2))
     found = cross_correlation(x[:, 0], x[:, 1], most=4, whiten=False)

@@ -32,6 +32,7 @@ class Made:
     quality: pl.DataFrame = field(default_factory=pl.DataFrame)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    ages_from: int | None = None
 
 
 def reading(name: str, value: float | None, unit: str, **more: Any) -> Reading:
@@ -127,15 +128,38 @@ def tables(nodes: Sequence[str] = NODES, seed: int = 3) -> dict[str, dict[str, p
             "turns": pl.DataFrame(turns, schema=["node", "kind", "ts", "step"], orient="row"),
             "concordance": pl.DataFrame(
                 {"a": [a for a, _ in both], "b": [b for _, b in both],
-                 "concordance": [0.5 + r / 2 for r in rho], "adjusted": rho,
-                 "p_value": [0.01 if r > 0.4 else 0.4 for r in rho]}
+                 "in_phase": [0.5 + r / 2 for r in rho], "adjusted": [r / 2 for r in rho],
+                 "p_value": [0.01 if r > 0.4 else 0.4 for r in rho],
+                 "p_corrected": [0.02 if r > 0.4 else 0.6 for r in rho]}
             ),
         },
         "tandem.unwinding": {
             "events": pl.DataFrame({"start": [when[10]], "peak": [when[12]], "end": [when[20]],
                                     "p_value": [0.2], "nodes": [list(nodes[:3])], "count": [3]}),
             "participants": pl.DataFrame({"event": [1] * count, "node": nodes,
-                                          "depth": np.linspace(0.1, 0.6, count)}),
+                                          "depth": np.linspace(0.1, 0.6, count),
+                                          "member": [k % 2 == 0 for k in range(count)]}),
+        },
+        "tandem.tails": {
+            "exceedance": pl.DataFrame(
+                [(side, cut, layer, 0.5 - cut / 4, 0.3 - cut / 4, 0.7 - cut / 4, 0.4, 30.0)
+                 for layer in ("beyond prices", "raw") for side in ("lower", "upper")
+                 for cut in (0.0, 0.5, 1.0)],
+                schema=["side", "threshold", "layer", "correlation", "low", "high", "normal",
+                        "count"], orient="row"),
+        },
+        "tandem.leadlag": {
+            "nodes": pl.DataFrame(
+                [(node, layer, 0.1 - 0.2 * k / count, 2 if k == 0 else 0, 0)
+                 for layer in ("beyond prices", "raw") for k, node in enumerate(nodes)],
+                schema=["node", "layer", "net", "leads", "follows"], orient="row"),
+        },
+        "tandem.procyclicality": {
+            "slopes": pl.DataFrame({"node": nodes, "slope": np.linspace(0.9, -0.4, count),
+                                    "low": np.linspace(0.8, -0.6, count),
+                                    "high": np.linspace(1.1, -0.2, count),
+                                    "passive": np.linspace(-0.5, -0.9, count),
+                                    "p_corrected": [0.001] + [0.4] * (count - 1)}),
         },
         "tandem.attribution": {
             "drivers": pl.DataFrame({"driver": ["market", "funding"], "coefficient": [0.6, 0.05],
@@ -147,6 +171,18 @@ def tables(nodes: Sequence[str] = NODES, seed: int = 3) -> dict[str, dict[str, p
                 [(a, b, channel, 0.01 * (i + 1)) for i, a in enumerate(nodes) for b in nodes
                  if a != b for channel in ("prices", "claims")],
                 schema=["shocked", "node", "channel", "share"], orient="row"),
+        },
+        "tandem.systemic": {
+            "nodes": pl.DataFrame({"node": nodes, "delta_covar": np.linspace(-0.9, 0.1, count),
+                                   "low": np.linspace(-1.2, -0.2, count),
+                                   "high": np.linspace(-0.4, 0.4, count),
+                                   "mes": np.linspace(-0.07, -0.01, count),
+                                   "mes_low": np.linspace(-0.09, -0.02, count),
+                                   "mes_high": np.linspace(-0.05, 0.01, count)}),
+            "shortfall": pl.DataFrame({"venue": nodes,
+                                       "shortfall_usd": [*np.linspace(3e8, -1e8, count - 1), None],
+                                       "equity_usd": [1e8] * count,
+                                       "liabilities_usd": [5e9] * count}),
         },
         "tandem.consequence": {
             "scores": pl.DataFrame({"model": ["index", "chance"], "score": [0.7, 0.5],

@@ -164,6 +164,38 @@ def test_a_phase_reaches_from_turn_to_turn() -> None:
     assert len(falling.y) == len(NODES)
 
 
+def test_only_members_of_an_unwind_are_drawn_as_such() -> None:
+    rows = pl.DataFrame({"event": ["e"] * 3, "node": list("abc"), "depth": [0.3, 0.2, 0.1],
+                         "member": [True, False, True]})  # fmt: skip
+    found = figure("Who took part in which unwind", {"tandem.unwinding": {"participants": rows}})
+    pale, strong = found.data
+    assert (set(strong.y), set(pale.y)) == ({"a", "c"}, {"b"})
+    assert strong.marker.color == RED != pale.marker.color
+    assert [pale.name, strong.name] == ["fell, but took no part", "took part"]
+    assert found.layout.showlegend
+
+
+def test_falls_stand_left_of_zero_and_rises_right_of_it() -> None:
+    found = figure("Falls against rises")
+    by_side = {t.name: t for t in found.data if t.name in ("falls", "rises")}
+    assert max(by_side["falls"].x) == 0.0 == min(by_side["rises"].x)
+    assert min(by_side["falls"].x) == -1.0
+
+
+def test_a_venue_that_lacks_capital_is_red_and_one_of_unknown_funds_is_said_to_be() -> None:
+    found = figure("Who would lack capital")
+    (bars,) = found.data
+    assert list(bars.marker.color) == [RED if x > 0 else BLUE for x in bars.x]
+    assert "Of 1 more" in note_of(found)
+
+
+def test_a_node_whose_band_holds_zero_has_an_open_sign() -> None:
+    found = figure("With whom the others fall, and who falls with the market")
+    points = found.data[1]
+    assert points.marker.symbol[0] == "circle"
+    assert points.marker.symbol[-1] == "circle-open"
+
+
 def test_losses_add_up_over_channels() -> None:
     heat = figure("Where losses arrive").data[0]
     row = list(heat.y).index("aave")

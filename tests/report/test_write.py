@@ -18,6 +18,7 @@ from report.page import Page
 from undertow.cli import output
 from undertow.report import words
 from undertow.report.ink import EVIDENCE, config
+from undertow.report.pictures import PICTURES
 from undertow.report.write import html
 
 HOSTILE = (
@@ -243,7 +244,8 @@ def test_lone_surrogates_do_not_keep_the_page_from_being_written() -> None:
 
 def test_an_empty_assessment_says_so_in_every_part() -> None:
     page = Page(html(Made()))
-    assert len(page.all("p", class_="empty")) == 4
+    told = page.at("glance")
+    assert len([p for p in page.all("p", class_="empty") if _within(p, told)]) == 4
     assert "Nothing was measured" in page.words
     assert "Where it comes from" in page.words
 
@@ -270,7 +272,7 @@ def test_evidence_has_three_colours_that_no_figure_uses(document: str, page: Pag
     assert len(set(EVIDENCE.values())) == 3
     for color in EVIDENCE.values():
         assert document.count(color) == 1  # where the page gives it its meaning
-    assert len(page.all("figure", class_="modelled")) == 15
+    assert len(page.all("figure", class_="modelled")) == len(PICTURES)
 
 
 def test_the_first_page_reads_as_it_did(page: Page) -> None:
@@ -294,9 +296,11 @@ def test_spans_instants_and_units_are_written_for_people() -> None:
     assert words.instant(TS + 3_661_000_000) == "2026-11-01 01:01:01Z"
     assert words.instant(TS + 60_000_000) == "2026-11-01 00:01Z"
     assert words.instant(None) == "-"
-    assert words.measured(0.5, "usd") == "0.5 USD"
+    assert words.measured(0.5, "usd") == "0.5\xa0USD"
+    assert words.measured(0.5, "1") == "0.5"
+    assert words.measured(2.0, "1/year") == "2 a year"
     assert words.measured(None, "usd") == "none"
-    assert words.band(0.1, 0.25, 0.975) == "0.1 to 0.25 at 97.5 %"
+    assert words.band(0.1, 0.25, 0.975) == "0.1 to 0.25 at 97.5\xa0%"
     assert words.band(None, None, None) == "no band"
     assert words.cell("window_us", 7_200_000_000) == "2 h"
     assert words.cell("account", 1234567) == "1234567"
@@ -304,3 +308,77 @@ def test_spans_instants_and_units_are_written_for_people() -> None:
     assert words.cell("start", TS) == "2026-11-01"
     assert words.cell("start", 12) == "12"
     assert words.number(float("nan")) == "-"
+
+
+@pytest.mark.parametrize(
+    ("name", "subject", "said"),
+    [
+        ("tandem.common_factor", "", "One common factor"),
+        ("mes", "ETH", "Marginal expected shortfall · ETH"),
+        ("delta_covar", "", "Delta CoVaR"),
+        ("capital_shortfall_usd", "okx", "Capital shortfall · okx"),
+        ("crowding.effective_holders", "", "Effective holders"),
+        ("crowding.var_of_dcc", "", "VaR of DCC"),
+        ("a.", "", "A."),
+        ("", "", ""),
+    ],
+)
+def test_a_reading_has_a_title_without_its_family(name: str, subject: str, said: str) -> None:
+    assert words.title(name, subject) == said
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(0.0, "< 1e-16"), (1.5e-287, "< 1e-16"), (0.04, "0.04"), (None, "-")]
+)
+def test_a_chance_too_small_to_be_told_is_not_told_as_nothing(
+    value: float | None, said: str
+) -> None:
+    assert words.chance(value) == said
+    for column in ("p_value", "p_corrected", "symmetry_p", "p"):
+        assert words.cell(column, value) == said
+        assert said in output.render(pl.DataFrame({column: [value]}, schema={column: pl.Float64}))
+    assert words.cell("share", 0.0) == "0"
+
+
+def test_no_line_ends_between_a_number_and_its_unit() -> None:
+    assert words.tied("42 % of 3.20 B USD in 5 d, 2 dozen") == (
+        "42\xa0% of 3.20\xa0B USD in 5\xa0d, 2 dozen"
+    )
+
+
+def test_each_definition_stands_once_in_its_study() -> None:
+    one = [reading("net", 0.1, "1", subject=node, definition="the same") for node in "abc"]
+    two = [reading("spill", 0.1, "1", subject=way, definition=f"by {way}") for way in ("x", "y")]
+    page = Page(html(Made(studies=(study("tandem.none", {}, readings=(*one, *two)),))))
+    (terms,) = page.all("dl", class_="terms")
+    assert terms.text.count("the same") == 1
+    assert [e.text for e in terms.inside if e.name == "dt"] == [
+        "Net net", "Spill · x spill", "Spill · y spill",
+    ]  # fmt: skip
+
+
+def test_the_title_tells_one_report_from_the_next(page: Page) -> None:
+    assert page.all("title")[0].text == "Systemic leverage · demo/lake · 2026-11-01"
+
+
+def test_who_runs_no_script_or_follows_a_lost_link_is_told(page: Page) -> None:
+    assert "no figures" in page.all("noscript")[0].text
+    assert "hidden" in page.at("lost").attributes
+    assert "no such place" in page.at("lost").text
+
+
+def test_a_figure_of_what_cannot_be_told_says_so() -> None:
+    of = "tandem.attribution"
+    blind = study(of, tables()[of], says=("Why it moves together cannot be told.",))
+    page = Page(html(Made(studies=(blind,))))
+    (caption,) = page.all("figcaption")
+    assert "The verdict is that this cannot be told" in caption.text
+    assert "What moves leverage" not in caption.text
+
+
+def test_ages_say_from_when_they_are_counted_and_the_whole_table_is_shown() -> None:
+    quality = pl.DataFrame({"table": [f"t{k}" for k in range(30)], "rows": range(30)})
+    found = Made(quality=quality, ages_from=TS)
+    page = Page(html(found))
+    assert "what it lacked; as old as at 2026-11-01" in page.words
+    assert "t29" in page.words

@@ -256,14 +256,23 @@ def measure(
     at: options.At = None,
     seed: options.Seed = None,
     as_json: options.Json = False,
-    output: options.Output = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Keep the readings alone in a .csv, .json, .ndjson, .parquet or .arrow file; "
+            "with --json, all that it prints in a .json file.",
+        ),
+    ] = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Measure systemic leverage: what moves together, since when, and why."""
     from undertow.cli.measure import run_list, run_measure
 
     if names == ["list"]:
-        run_list(as_json=as_json)
+        run_list(as_json=as_json, output=output, quiet=quiet)
         return
     run_measure(
         names or [],

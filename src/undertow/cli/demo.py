@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from undertow.assess import assess
-from undertow.cli.measure import write_report
+from undertow.cli.measure import the_page, write_report
 from undertow.cli.options import iso, now_us
 from undertow.cli.output import Answer
 from undertow.cli.stress import tell_of_compiling
@@ -26,7 +26,6 @@ from undertow.store.load import load_snapshot
 from undertow.stress import Plan, load_scenario, run_cascade
 from undertow.worlds import demo_world
 
-INVENTED = "An invented world: no number here says anything about a real market."
 REPLAYS = ("2020-03-12", "2025-10-10")
 _SHOWN = (
     "outcome", "rounds", "first_fall", "final_fall", "accounts", "owners", "liquidated_usd",
@@ -36,11 +35,13 @@ _SHOWN = (
 
 def run_demo(folder: Path, *, seed: int | None, report: bool, as_json: bool, quiet: bool) -> None:
     """Build, keep, load, judge, print the leverage of every venue, and write a report."""
-    answer = Answer(as_json, quiet=quiet)
+    answer, page = Answer(as_json, quiet=quiet), folder / "report.html"
     chosen = load_settings().seed if seed is None else seed
     began = time.monotonic()
-    world = demo_world(seed=chosen)
     lake = Lake.create(folder / "lake")
+    if report:
+        the_page(page)  # before the work
+    world = demo_world(seed=chosen)
     written = keep_world(lake, "demo", world, quiet=quiet)
     answer.say(f"world of seed {chosen} in {lake.uri}: {sum(written.added.values()):,} new rows")
     snapshot = load_snapshot(lake)
@@ -67,10 +68,9 @@ def run_demo(folder: Path, *, seed: int | None, report: bool, as_json: bool, qui
         print()
         answer.give("an illustration: two dated shocks on this invented book (USD)", replays)
     if report:
-        file = folder / "report.html"
         answer.say("measuring what moves together: a minute or so, and once more to compile")
-        write_report(assess(lake, now=now_us(), seed=chosen, notes=(INVENTED,)), file)
-        answer.say(f"a report on all of it: {file}")
+        write_report(assess(lake, now=now_us(), seed=chosen), the_page(page))
+        answer.say(f"a report on all of it: {page}")
     where = f"--lake {lake.uri}"
     answer.say(f"look further: undertow margins {where} --sort distance")
     answer.say(f"              undertow stress {REPLAYS[-1]} {where}")

@@ -14,6 +14,7 @@ from undertow.cli.lake import the_lake
 from undertow.cli.options import UnusableOption, instant, iso, now_us
 from undertow.cli.output import Answer, Progress, render
 from undertow.measures import MEASURES, Study
+from undertow.report.words import unit
 from undertow.settings import load_settings
 from undertow.state import Reading, readings_frame
 from undertow.store import Lake
@@ -21,8 +22,9 @@ from undertow.store import Lake
 _SHOWN = 8  # rows of a table on the terminal
 
 
-def run_list(*, as_json: bool) -> None:
-    """Print every measure and what it asks."""
+def run_list(*, as_json: bool, output: Path | None = None, quiet: bool = False) -> None:
+    """Print every measure and what it asks, or keep the list in a file."""
+    answer = Answer(as_json, output, quiet)
     rows = pl.DataFrame(
         {
             "measure": [each.name for each in MEASURES],
@@ -30,7 +32,7 @@ def run_list(*, as_json: bool) -> None:
             "needs": [" and ".join(each.needs) for each in MEASURES],
         }
     )
-    Answer(as_json).give("measures", rows)
+    answer.give("measures", rows)
 
 
 def run_measure(
@@ -46,29 +48,45 @@ def run_measure(
     output: Path | None,
     quiet: bool,
 ) -> None:
-    """Print the studies of the measures asked for; their readings go to a file."""
+    """Print the studies of the measures asked for.
+
+    A file keeps their readings alone; with `as_json` it keeps all that would be printed.
+    """
     answer = Answer(as_json, output, quiet)
+    if as_json and output is not None and output.suffix.lower() != ".json":
+        raise UnusableOption(
+            f"--json with --output keeps whole studies, and --output was {str(output)!r}",
+            hint="name a .json file, or leave --json out to keep the readings alone",
+        )
     found = _assessed(the_lake(lake), names, by, as_of, at, seed, level, answer)
     if not found.studies:
-        for name, why in found.not_told.items():
-            answer.say(f"{name} cannot be told: {why}")
+        for sentence in found.untold:
+            print(sentence, file=sys.stderr)  # --quiet too: it is why nothing comes
         sys.exit(FAILED)
     facts: dict[str, Any] = {
         "at": iso(found.ts),
         "as_of": iso(found.as_of) if found.as_of is not None else None,
         "by": by,
+        "notes": list(found.notes),
         "not_told": dict(found.not_told),
         "provenance": dict(found.provenance),
     }
-    if output is not None:
+    if as_json:
+        answer.give_facts({**facts, "studies": [_plain(study) for study in found.studies]})
+    elif output is not None:
         answer.give("readings", readings_frame(found.readings), facts)
-    elif as_json:
-        answer.give_facts({**facts, "studies": [study.as_json() for study in found.studies]})
+        answer.say("it keeps readings alone; for tables and words too: --json -o FILE.json")
+        for note in found.notes:
+            answer.say(note)
     else:
+        print(f"{found.title} at {iso(found.ts)}")
+        for note in found.notes:
+            if note not in found.untold:
+                print(f"  {note}")
         for study in found.studies:
             _print(study)
-        for name, why in found.not_told.items():
-            print(f"\n{name} cannot be told: {why}")
+        for sentence in found.untold:
+            print(f"\n{sentence}")
 
 
 def run_report(
@@ -84,19 +102,25 @@ def run_report(
     quiet: bool,
 ) -> None:
     """Write everything that was found into one HTML file."""
-    answer = Answer(file=file, quiet=quiet, option="--output", endings=(".html", ".htm"))
+    answer = the_page(file, quiet=quiet)
     found = _assessed(the_lake(lake), names, by, as_of, at, seed, level, answer)
-    write_report(found, file)
+    write_report(found, answer)
     answer.say(f"{len(found.readings)} readings of {len(found.studies)} measures in {file}")
+    for note in found.notes:
+        answer.say(note)
 
 
-def write_report(found: Assessment, file: Path) -> None:
+def the_page(file: Path, *, quiet: bool = False) -> Answer:
+    """Where a report goes; refused before any work where it cannot be written."""
+    return Answer(file=file, quiet=quiet, endings=(".html", ".htm"))
+
+
+def write_report(found: Assessment, page: Answer) -> None:
     """Write an assessment as one HTML file, whole or not at all."""
     from undertow.report.write import html
 
-    part = file.with_name(f".{file.name}.part")
-    part.write_text(html(found), encoding="utf-8")
-    part.replace(file)
+    whole = html(found)
+    page.keep(lambda part: part.write_text(whole, encoding="utf-8"))
 
 
 def _assessed(
@@ -126,6 +150,8 @@ def _print(study: Study) -> None:
         print(f"  {sentence}")
     if study.readings:
         print(render(_readings(study.readings[:_SHOWN])))
+        if len(study.readings) > _SHOWN:
+            print(f"  … and {len(study.readings) - _SHOWN} more (--json)")
     for name, table in study.tables.items():
         if 0 < table.height <= _SHOWN:
             print(f"{name}")
@@ -138,6 +164,13 @@ def _print(study: Study) -> None:
     print(f"  when it misleads: {study.misleads}")
 
 
+def _plain(study: Study) -> dict[str, Any]:
+    """A study as plain values, with every instant in the one shape that answers have."""
+    told = study.as_json()
+    told["readings"] = [{**row, "ts": iso(row["ts"])} for row in told["readings"]]
+    return told
+
+
 def _readings(readings: tuple[Reading, ...]) -> pl.DataFrame:
     return pl.DataFrame(
         {
@@ -146,7 +179,7 @@ def _readings(readings: tuple[Reading, ...]) -> pl.DataFrame:
             "value": [r.value for r in readings],
             "low": [r.low for r in readings],
             "high": [r.high for r in readings],
-            "unit": [r.unit for r in readings],
+            "unit": [unit(r.unit) for r in readings],
         },
         schema_overrides=dict.fromkeys(("value", "low", "high"), pl.Float64),
     )

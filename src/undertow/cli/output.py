@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from undertow.cli.options import UnusableOption
+from undertow.report.words import chance, is_chance, number, span
 
 if TYPE_CHECKING:
     import polars as pl
+
+__all__ = ["Answer", "Progress", "cell", "key", "number", "plain", "render", "span"]
 
 _WRITERS = {
     ".csv": "write_csv",
@@ -24,6 +27,7 @@ _WRITERS = {
     ".ndjson": "write_ndjson",
 }
 _ENDINGS = (*_WRITERS, ".json")
+_INSTANT = "%Y-%m-%dT%H:%M:%S%.fZ"  # in .csv, as JSON and the terminal spell it
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,11 @@ class Answer:
                 f"{self.option} was {str(self.file)!r}, in a folder that is not there",
                 hint="make the folder first",
             )
+        if self.file.is_dir():
+            raise UnusableOption(
+                f"{self.option} was {str(self.file)!r}, which is a folder", hint="name a file"
+            )
+        self.keep(lambda part: part.touch(), only_try=True)
 
     def say(self, words: str) -> None:
         """Talk, on stderr."""
@@ -72,7 +81,7 @@ class Answer:
     def give_facts(self, facts: Mapping[str, Any]) -> None:
         """Answer with one object."""
         if self.file is not None:
-            self._keep(lambda part: part.write_text(_as_json(facts)))
+            self.keep(lambda part: part.write_text(_as_json(facts), encoding="utf-8"))
             self.say(f"all of it in {self.file}")
         elif self.as_json:
             print(_as_json(facts))
@@ -85,21 +94,31 @@ class Answer:
         ending = self.file.suffix.lower()
         if ending == ".json":
             whole = _as_json({**facts, "rows": rows.to_dicts()})
-            self._keep(lambda part: part.write_text(whole))
+            self.keep(lambda part: part.write_text(whole, encoding="utf-8"))
+        elif ending == ".csv":
+            self.keep(lambda part: rows.write_csv(part, datetime_format=_INSTANT))
         else:
-            self._keep(getattr(rows, _WRITERS[ending]))
+            self.keep(getattr(rows, _WRITERS[ending]))
 
-    def _keep(self, write: Callable[[Path], Any]) -> None:
-        """All or nothing: a file of this name is replaced only by a whole new one."""
+    def keep(self, write: Callable[[Path], Any], *, only_try: bool = False) -> None:
+        """All or nothing: a file of this name is replaced only by a whole new one.
+
+        `only_try` leaves nothing behind: it says before the work whether there is room for it.
+        """
         assert self.file is not None
         part = self.file.with_name(f".{self.file.name}.{os.getpid()}")
         try:
-            write(part)
-            part.replace(self.file)
+            try:
+                write(part)
+                if not only_try:
+                    part.replace(self.file)
+            finally:
+                part.unlink(missing_ok=True)
         except OSError as error:
-            raise UnusableOption(f"{self.option} could not be written: {error.strerror}") from error
-        finally:
-            part.unlink(missing_ok=True)
+            why = error.strerror or str(error) or "the system refused"
+            raise UnusableOption(
+                f"{self.option} {str(self.file)!r} could not be written: {why}"
+            ) from error
 
 
 def _as_json(facts: Mapping[str, Any]) -> str:
@@ -136,31 +155,6 @@ def cell(value: Any) -> str:
     return str(value)
 
 
-def number(value: float) -> str:
-    """Four significant digits, with thousands as k, M, B, T; beyond that powers of ten."""
-    if not math.isfinite(value):
-        return "-"
-    size = abs(value)
-    if size >= 1e15:
-        return f"{value:.2e}"
-    for bound, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e4, "k")):
-        if size >= bound:
-            return f"{value / (bound if letter != 'k' else 1e3):,.2f} {letter}"
-    if size >= 100:
-        return f"{value:,.1f}"
-    return f"{value:.4g}" if size >= 1e-3 or size == 0 else f"{value:.2e}"
-
-
-def span(us: int | None) -> str:
-    """A span in the unit that leaves it between one and a few hundred."""
-    if us is None:
-        return "-"
-    for length, unit in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
-        if us >= 2 * length * 1_000_000:
-            return f"{us / 1e6 / length:,.0f} {unit}"
-    return f"{us / 1e6:.3g} s"
-
-
 def key(value: int | None) -> str:
     """An integer that is a name."""
     return "-" if value is None else str(value)
@@ -169,12 +163,21 @@ def key(value: int | None) -> str:
 _SHOWN = {"account": key, "owner": key}
 
 
+def _shower(column: str) -> Callable[[Any], str]:
+    """How the values of a column are spelled."""
+    if column in _SHOWN:
+        return _SHOWN[column]
+    if column.endswith("_us"):
+        return span
+    return chance if is_chance(column) else cell
+
+
 def render(rows: pl.DataFrame) -> str:
     """Rows as an aligned table; numbers to the right."""
     if not rows.height:
         return "  (no rows)"
     heads = [name.removesuffix("_us").replace("_", " ") for name in rows.columns]
-    shown = [_SHOWN.get(name, span if name.endswith("_us") else cell) for name in rows.columns]
+    shown = [_shower(name) for name in rows.columns]
     body = [[show(v) for show, v in zip(shown, row, strict=True)] for row in rows.iter_rows()]
     right = [dtype.is_numeric() for dtype in rows.dtypes]
     widths = [max(len(h), *(len(r[i]) for r in body)) for i, h in enumerate(heads)]

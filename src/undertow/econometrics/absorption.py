@@ -17,9 +17,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from undertow.econometrics.checks import FloatColumn, FloatMatrix, frozen, matrix, series, within
+from undertow.econometrics.checks import (
+    FloatColumn,
+    FloatMatrix,
+    chosen,
+    frozen,
+    matrix,
+    series,
+    within,
+)
 from undertow.econometrics.moments import rolling_moments, window_moments
-from undertow.econometrics.pairwise import chosen
 from undertow.errors import EstimationError
 from undertow.kernels import spectral
 

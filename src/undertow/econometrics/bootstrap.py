@@ -147,6 +147,20 @@ def block_lengths(x: ArrayLike) -> Blocks:
     )
 
 
+def correlation_block(x: ArrayLike) -> float:
+    """Mean length of a run for statistics of correlations: that for products of all pairs.
+
+    Correlations are means of products, and products remember less than what they are made of; where
+    series are loud together for a while they remember far more.
+    """
+    values = matrix("x", x, missing=True)
+    seen = ~np.isnan(values)
+    middle = np.where(seen, values, 0.0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
+    centred = values - middle  # the rule does not ask how large a product is
+    first, second = np.triu_indices(values.shape[1], 1)
+    return block_lengths(centred[:, first] * centred[:, second]).joint() if len(first) else 1.0
+
+
 def _length(x: FloatColumn) -> tuple[float, float, str]:
     seen = ~np.isnan(x)
     count = int(seen.sum())
@@ -210,7 +224,8 @@ def stationary_bootstrap(
 
     `statistic` takes a (time, series) matrix and returns a number or a column of them; it sees
     resamples with rows repeated, and NaN where `x` has it. `block` is the mean run length: with
-    None the mean over the columns of `block_lengths`. Bands are a few points too narrow when
+    None the mean over the columns of `block_lengths`, which is right for means; for correlations
+    give `correlation_block`. Bands are a few points too narrow when
     memory is long for the sample; `docs/methods/dynamic-correlation.md` has the coverage.
 
     References

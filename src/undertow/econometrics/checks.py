@@ -6,10 +6,11 @@ Rows are instants, oldest first; columns are series. NaN is a value that was not
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from undertow.errors import EstimationError
 
@@ -22,6 +23,7 @@ _NEAR = 1e-10  # of 1: what a correlation of doubles may lack
 
 
 Array = TypeVar("Array", bound=NDArray[Any])
+Choice = TypeVar("Choice", bound=StrEnum)
 
 
 def frozen(array: Array) -> Array:
@@ -66,6 +68,32 @@ def series(name: str, values: Any, *, rows: int = 2, missing: bool = False) -> F
     if x.ndim != 1:
         raise EstimationError(f"{name} has {x.ndim} dimensions", hint="give one series")
     return matrix(name, x[:, None], rows=rows, missing=missing)[:, 0]
+
+
+def paired(left: str, a: ArrayLike, right: str, b: ArrayLike) -> tuple[FloatColumn, FloatColumn]:
+    """Two series over the rows on which both were seen; there may be none.
+
+    Raises
+    ------
+    EstimationError
+        When they are no series of numbers or not of one length.
+    """
+    x, y = series(left, a, rows=0, missing=True), series(right, b, rows=0, missing=True)
+    if len(x) != len(y):
+        raise EstimationError(
+            f"{left} has {len(x)} rows and {right} {len(y)}", hint="align them row by row"
+        )
+    both = ~(np.isnan(x) | np.isnan(y))
+    return x[both], y[both]
+
+
+def chosen(name: str, kind: type[Choice], value: Any) -> Choice:
+    """`value`, or the word for it, as one of a closed set of choices; or raise."""
+    try:
+        return kind(value)
+    except ValueError as error:
+        words = ", ".join(kind)
+        raise EstimationError(f"{name} was {value!r}; it may be {words}") from error
 
 
 def within(name: str, value: float, low: float, high: float, *, closed: bool = False) -> None:

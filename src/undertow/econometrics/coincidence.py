@@ -1,22 +1,30 @@
 """Dates at which more series fall at once than chance allows: unwinding in step.
 
 Rows are instants, columns are series of what is left of leverage growth once prices are out (see
-`purging`). A date scores by how far how many series fell; chance is what the same series show when
-they are shifted against each other in time, or when they share no more than their ordinary
-correlation. Dates that beat it are merged into events, with who took part and how deeply.
+`purging`), each over how loud its time is. A date scores by how far how many series fell; chance is
+what the same series show when they are shifted against each other in time, or when they share what
+they share at all times: correlation, loud times, and large moves as often. Dates that beat it are
+merged into events, with who took part and how deeply.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from math import inf
+from math import inf, nan
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
-from undertow.econometrics.chance import Chance, Null, one_factor
+from undertow.econometrics.chance import (
+    Chance,
+    CoincidenceNull,
+    loudness,
+    one_factor,
+    ordinary_correlation,
+    shared_degrees,
+)
 from undertow.econometrics.checks import (
     BoolColumn,
     FloatColumn,
@@ -56,14 +64,15 @@ class Coincidences:
     end: StepColumn  # (events,): last step of the event
     p_value: FloatColumn  # (events,): corrected, of the best date
     members: BoolMatrix  # (events, series): fell by more than they do one time in ten
-    depth: FloatMatrix  # (events, series): deepest fall, in own standard deviations; NaN unseen
+    depth: FloatMatrix  # (events, series): deepest fall, in deviations of its time; NaN unseen
     score: FloatColumn  # (time,): how far how many fell, standardised
     p_dates: FloatColumn  # (time,): chance of such a score on one date
     p_corrected: FloatColumn  # (time,): corrected for all dates
     level: float
-    null: Null
+    null: CoincidenceNull
     correction: Correction
     reasons: tuple[str, ...]  # (series,)
+    degrees: float = nan  # of the law by which `COMMON` lets large moves be shared
     reason: str = ""
 
     def __len__(self) -> int:
@@ -78,24 +87,26 @@ def coincidences(
     window: int = 1,
     gap: int = 2,
     least: int = 3,
-    null: Null | str = Null.INDEPENDENT,
+    null: CoincidenceNull | str = CoincidenceNull.INDEPENDENT,
     correction: Correction | str = Correction.FAMILY,
     reps: int = 999,
     half_life: float | None = 60.0,
-    degrees: float = inf,
+    reach: int | None = 10,
+    degrees: float | None = None,
 ) -> Coincidences:
     """Events in which more series fell at once than chance allows.
 
     The score of a date is the best case that some group of `least` series or more fell together: of
     the k lowest, the sum of falls over its standard deviation, for the k at which that is greatest.
-    Falls are in own standard deviations of their time, and count up to four. By shifts round in
-    time each series keeps its own serial dependence, tails and loud spells; only the cross-section
-    is broken. With `Correction.FAMILY` a date is an event when its score beats the largest of all
-    dates in all but `level` of the shifted histories; dates found are then left out, so that an
-    event does not hide the next one, and the rest looked at again.
+    Falls are in own standard deviations of their time (with `COMMON` over how loud the time is for
+    all series as well) and count up to four. With `Correction.FAMILY` a date is an event when its
+    score beats the largest of all dates in all but `level` of the histories by chance; dates found
+    are then left out, so that an event does not hide the next one, and the rest looked at again.
 
-    It misleads where series are loud together for a reason that a purge did not see: their falls
-    then coincide without a tie. A date with few series seen has less room to score, never more.
+    It misleads where series are loud together for a reason that a purge did not see: to
+    `INDEPENDENT` their falls are an event. To `COMMON` they are none, unless series fall together
+    as a rule more than they rise together; there a joint fall that lasts as long as `reach` makes
+    its own time loud and hides. A date with few series seen has less room to score, never more.
 
     Parameters
     ----------
@@ -111,13 +122,16 @@ def coincidences(
         Significant dates no further apart are one event.
     least : int
         Series that make a coincidence; both of two.
-    null : Null
-        Series whose residuals are correlated at all times fall together now and then: shifts
-        call that a coincidence, and they are right in that it is not independence. With `COMMON`
-        an event has to be more than the ordinary correlation makes: one factor is fitted to the
-        correlations of normal scores, falls are weighed by it (of a group S, -1_S' R^-1 z over the
-        root of 1_S' R^-1 1_S), and histories are drawn from it, in each series' own distribution.
-        It does not keep serial dependence, so give residuals that have little.
+    null : CoincidenceNull
+        With `INDEPENDENT` each series is shifted round in time on its own: it keeps its serial
+        dependence and tails, and shares nothing with the others, no loud time either. Series that
+        are correlated at all times fall together now and then: shifts call that a coincidence, and
+        they are right in that it is not independence. With `COMMON` an event has to be more.
+        Histories are drawn with the correlation of all pairs and each series' own distribution,
+        from a t copula whose degrees say how much large moves are shared beyond that, read from the
+        steps at which more rose than fell. Falls are weighed by the factor nearest to the
+        correlation (of a group S, -1_S' R^-1 z over the root of 1_S' R^-1 1_S). Serial dependence
+        is not in them; it costs power, and makes no false date.
     correction : Correction
         `DISCOVERY` finds more dates, of which a share of `level` may be false.
     reps : int
@@ -125,25 +139,24 @@ def coincidences(
     half_life : float, optional
         Steps of memory of each series' own volatility, by which it is divided; None where
         the residuals are to be taken as they are.
-    degrees : float
-        Of `COMMON`: a Student t factor of so many degrees of freedom, for series that share large
-        moves more than small ones.
-
-    Raises
-    ------
-    EstimationError
-        When an option is impossible or a value is infinite.
+    reach : int, optional
+        Of `COMMON`: steps before, and after, by which it is judged how loud a time is for all
+        series (the louder side counts); None where loud times are to be taken as they are.
+    degrees : float, optional
+        Of the copula of `COMMON`, where they are known; infinite for the normal one.
 
     References
     ----------
     Westfall and Young (1993), resampling-based multiple testing. Benjamini and Hochberg (1995).
+    Demarta and McNeil (2005), "The t copula and related copulas".
     """
     x = matrix("residual", residual, missing=True)
-    null, correction = Null(null), Correction(correction)
+    null, correction = CoincidenceNull(null), Correction(correction)
     within("level", level, 0.0, 1.0)
-    within("degrees", degrees, 2.0, inf, closed=True)
+    within("degrees", inf if degrees is None else degrees, 2.0, inf, closed=True)
     for name, value, lowest in (
         ("window", window, 1),
+        ("reach", 1 if reach is None else reach, 1),
         ("gap", gap, 0),
         ("least", least, 2),
         ("reps", reps, 19),
@@ -153,31 +166,37 @@ def coincidences(
     verdict = screen(x, least=_LEAST, gaps=1.0, late=1.0, name="residual")
     z = np.full(x.shape, np.nan)
     for j in np.flatnonzero(verdict.keep):
-        z[:, j] = _added(_quiet(x[:, j], half_life), window)
+        z[:, j] = _quiet(x[:, j], half_life)
+    if null is CoincidenceNull.COMMON and reach is not None and verdict.keep.any():
+        z = z / loudness(z[:, verdict.keep], reach)[:, None]
+    for j in np.flatnonzero(verdict.keep):
+        z[:, j] = _added(_even(z[:, j]), window)
     used = z[:, verdict.keep]
     fewest = max(2, min(least, used.shape[1]))
     judged = (~np.isnan(used)).sum(axis=1) >= fewest
     if not judged.any():
         reason = f"{used.shape[1]} series can be used; {fewest} that are seen together are needed"
         return _nothing(x.shape, level, null, correction, verdict.reasons, reason)
-    load = np.zeros(used.shape[1])
-    if null is Null.COMMON:
-        load = one_factor(used)
-    chance = Chance(used, load, fewest, null, degrees, reps, rng)
+    tie, freedom = np.eye(used.shape[1]), inf
+    if null is CoincidenceNull.COMMON:
+        tie = ordinary_correlation(used)
+        freedom = shared_degrees(used, tie) if degrees is None else degrees
+    load = one_factor(tie)
+    chance = Chance(used, tie, load, fewest, null, freedom, reps, rng)
     score, single, corrected = _judge(chance, judged, level, correction)
     start, peak, end = _merged(corrected, score, level, gap)
     members, depth = _members(z, start, end)
     return Coincidences(
         frozen(start), frozen(peak), frozen(end), frozen(corrected[peak]),
         frozen(members), frozen(depth), frozen(score), frozen(single), frozen(corrected),
-        level, null, correction, verdict.reasons,
+        level, null, correction, verdict.reasons, freedom,
     )  # fmt: skip
 
 
 def _nothing(
     shape: tuple[int, ...],
     level: float,
-    null: Null,
+    null: CoincidenceNull,
     correction: Correction,
     reasons: tuple[str, ...],
     reason: str,
@@ -185,7 +204,8 @@ def _nothing(
     none, dates = np.empty(0, dtype=np.int64), np.full(shape[0], np.nan)
     return Coincidences(
         none, none, none, np.empty(0), np.empty((0, shape[1]), dtype=np.bool_),
-        np.empty((0, shape[1])), dates, dates, dates, level, null, correction, reasons, reason,
+        np.empty((0, shape[1])), dates, dates, dates, level, null, correction, reasons,
+        reason=reason,
     )  # fmt: skip
 
 
@@ -204,10 +224,14 @@ def _quiet(x: FloatColumn, half_life: float | None) -> FloatColumn:
         calm = np.minimum(z**2, _CALM)
         recent, _ = lfilter([1.0 - keep], [1.0, -keep], calm, zi=[keep])
         z = z / np.sqrt(np.concatenate([[1.0], recent[:-1]]))
-        z = z / float(np.sqrt(np.minimum(z**2, _CALM).mean()))
     out = np.full(len(x), np.nan)
     out[seen] = z
-    return out
+    return _even(out)
+
+
+def _even(z: FloatColumn) -> FloatColumn:
+    """A series over its standard deviation, in which squares count up to nine."""
+    return z / float(np.sqrt(np.nanmean(np.minimum(z**2, _CALM))))
 
 
 def _added(z: FloatColumn, window: int) -> FloatColumn:

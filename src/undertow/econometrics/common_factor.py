@@ -16,21 +16,24 @@ import numpy as np
 from scipy.stats import gamma
 
 from undertow.econometrics.absorption import counted
-from undertow.econometrics.checks import FloatColumn, FloatMatrix, frozen, matrix, within
-from undertow.econometrics.pairwise import chosen
+from undertow.econometrics.bootstrap import block_shifts
+from undertow.econometrics.chance import flipped
+from undertow.econometrics.checks import FloatColumn, FloatMatrix, chosen, frozen, matrix, within
 from undertow.econometrics.spectrum import EffectiveNumber, effective_number
+from undertow.econometrics.whitening import whitened
 from undertow.errors import EstimationError
 
 _MEAN, _VARIANCE, _SKEW = -1.2065335745820, 1.607781034581, 0.29346452408  # of Tracy-Widom, order 1
 
 
-class Null(StrEnum):
+class FactorNull(StrEnum):
     """The world without a common factor that the data are held against."""
 
     RANDOM_MATRIX = "random matrix"  # Tracy and Widom's law: independent normal values
     GAUSSIAN = "gaussian"  # the same by simulation, exact for any size
     PERMUTED = "permuted"  # each series' own values in random order: keeps fat tails
     SHIFTED = "shifted"  # each series turned round by a random lag: keeps its serial dependence
+    FLIPPED = "flipped"  # the sign of each shock at random: keeps how loud all were when
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +44,7 @@ class FactorTest:
     there are no draws. All is NaN where `status` says why.
     """
 
-    null: Null
+    null: FactorNull
     largest: float  # share of the largest eigenvalue in the trace
     absorption: float  # share of the `top` largest
     top: int
@@ -51,6 +54,7 @@ class FactorTest:
     band_absorption: tuple[float, float]
     draws_largest: FloatColumn  # (draws,)
     draws_absorption: FloatColumn  # (draws,)
+    high: FloatColumn  # (series,): of each eigenvalue, the largest first, that end of its band
     effective: EffectiveNumber | None
     status: str
 
@@ -59,19 +63,20 @@ def common_factor(
     x: Any,
     *,
     rng: np.random.Generator,
-    null: Null = Null.SHIFTED,
+    null: FactorNull = FactorNull.FLIPPED,
     fraction: float = 0.2,
     draws: int = 999,
     level: float = 0.9,
 ) -> FactorTest:
     """Test for a common factor by the share of the largest eigenvalue, and by the absorption ratio.
 
-    A p-value is (1 + draws as large) / (1 + draws). Take `SHIFTED` unless rows are known to be
-    independent: two slow series correlate by chance far more than two fast ones, and the other
-    nulls take that for a factor. It turns each series as a ring by a lag of its own, so everything
-    a series does by itself stays, but for one seam, and what happens at the same time is broken.
-    That includes volatility which rises everywhere at once: such series have larger correlations by
-    chance than the shifted ones, so scale by volatility first.
+    A p-value is (1 + draws as large) / (1 + draws). `FLIPPED` takes each series for what its own
+    past (an autoregression) and its shocks make of it, and draws the sign of every shock at random.
+    How large each was stays, and so does when: where all are loud at once, even unrelated series
+    correlate by chance far more than at other times, and the other nulls, which move values in
+    time, take that for a factor. It asks that shocks are as likely up as down by the same amount.
+    `SHIFTED` turns each series as a ring by a lag of its own and so keeps any memory, but for one
+    seam; it is wrong where volatility is shared. The other nulls are for independent rows.
 
     Raises
     ------
@@ -84,9 +89,10 @@ def common_factor(
     analysis". Chiani (2014), "Distribution of the largest eigenvalue for real Wishart and Gaussian
     random matrices and a simple approximation for the Tracy-Widom distribution". Davison and
     Hinkley (1997), "Bootstrap methods and their application", on Monte Carlo tests. Kritzman, Li,
-    Page and Rigobon (2011), "Principal components as a measure of systemic risk".
+    Page and Rigobon (2011), "Principal components as a measure of systemic risk". Liu (1988),
+    "Bootstrap procedures under some non-i.i.d. models", on signs at random.
     """
-    given, null = matrix("x", x, rows=4, columns=2), chosen("null", Null, null)
+    given, null = matrix("x", x, rows=4, columns=2), chosen("null", FactorNull, null)
     within("level", level, 0.0, 1.0)
     if draws < 1:
         raise EstimationError(f"draws was {draws}; it needs at least 1")
@@ -95,16 +101,17 @@ def common_factor(
     if still.size:
         return _nothing(null, top, f"column {still[0]} stood still: it has no correlation")
     standard = _standardised(given)
-    largest, absorption = _shares(standard, top)
+    largest, absorption = _shares(_eigenvalues(standard), top)
     effective = effective_number(standard.T @ standard / len(given))
-    if null is Null.RANDOM_MATRIX:
+    if null is FactorNull.RANDOM_MATRIX:
         p, band = _tracy_widom(largest, len(given), given.shape[1], level)
+        none = frozen(np.empty(0))
         return FactorTest(
             null, largest, absorption, top, p, np.nan, band, (np.nan, np.nan),
-            frozen(np.empty(0)), frozen(np.empty(0)), effective, "",
+            none, none, none, effective, "",
         )  # fmt: skip
-    worlds = (_shares(_standardised(world), top) for world in _worlds(standard, null, draws, rng))
-    one, few = (np.array(column) for column in zip(*worlds, strict=True))
+    drawn = np.array([_eigenvalues(_standardised(w)) for w in _worlds(standard, null, draws, rng)])
+    one, few = (np.array(column) for column in zip(*(_shares(e, top) for e in drawn), strict=True))
     return FactorTest(
         null,
         largest,
@@ -116,21 +123,31 @@ def common_factor(
         _middle(few, level),
         frozen(one),
         frozen(few),
+        frozen(np.quantile(drawn, 0.5 + 0.5 * level, axis=0)),
         effective,
         "",
     )
 
 
 def _worlds(
-    x: FloatMatrix, null: Null, draws: int, rng: np.random.Generator
+    x: FloatMatrix, null: FactorNull, draws: int, rng: np.random.Generator
 ) -> Iterator[FloatMatrix]:
     """Panels like x in which no series has to do with another."""
     rows, n = x.shape
-    at = np.arange(rows)[:, None]
-    makers: dict[Null, Callable[[], FloatMatrix]] = {
-        Null.GAUSSIAN: lambda: rng.standard_normal((rows, n)),
-        Null.PERMUTED: lambda: rng.permuted(x, axis=0),
-        Null.SHIFTED: lambda: np.take_along_axis(x, (at + rng.integers(rows, size=n)) % rows, 0),
+    alone = [whitened(column) for column in x.T] if null is FactorNull.FLIPPED else []
+    shocks = np.empty((rows, len(alone)))
+    for j, each in enumerate(alone):
+        shocks[:, j] = np.concatenate([each.start, each.shocks[each.order :]])
+
+    def redirected() -> FloatMatrix:
+        drawn = flipped(shocks, rng)
+        return np.column_stack([a.rebuilt(e) for a, e in zip(alone, drawn.T, strict=True)])
+
+    makers: dict[FactorNull, Callable[[], FloatMatrix]] = {
+        FactorNull.GAUSSIAN: lambda: rng.standard_normal((rows, n)),
+        FactorNull.PERMUTED: lambda: rng.permuted(x, axis=0),
+        FactorNull.SHIFTED: lambda: block_shifts(x, rng),
+        FactorNull.FLIPPED: redirected,
     }
     make = makers[null]
     return (make() for _ in range(draws))
@@ -143,12 +160,19 @@ def _standardised(x: FloatMatrix) -> FloatMatrix:
     return scaled
 
 
-def _shares(standard: FloatMatrix, top: int) -> tuple[float, float]:
-    """Of the trace of the correlation matrix: the largest eigenvalue, and the `top` largest."""
+def _eigenvalues(standard: FloatMatrix) -> FloatColumn:
+    """Of the correlation matrix, the largest first; 0 beyond its rank."""
     rows, n = standard.shape
     small = standard.T @ standard if n <= rows else standard @ standard.T
-    eigenvalues = np.linalg.eigvalsh(small / rows)
-    return float(eigenvalues[-1] / n), float(eigenvalues[-top:].sum() / n)
+    found = np.zeros(n)
+    found[: min(rows, n)] = np.linalg.eigvalsh(small / rows)[::-1]
+    return found
+
+
+def _shares(eigenvalues: FloatColumn, top: int) -> tuple[float, float]:
+    """Of the trace: the largest eigenvalue, and the `top` largest."""
+    n = len(eigenvalues)
+    return float(eigenvalues[0] / n), float(eigenvalues[:top].sum() / n)
 
 
 def _tracy_widom(
@@ -175,9 +199,9 @@ def _middle(null: FloatColumn, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _nothing(null: Null, top: int, status: str) -> FactorTest:
+def _nothing(null: FactorNull, top: int, status: str) -> FactorTest:
     none = (np.nan, np.nan)
     empty = frozen(np.empty(0))
     return FactorTest(
-        null, np.nan, np.nan, top, np.nan, np.nan, none, none, empty, empty, None, status
+        null, np.nan, np.nan, top, np.nan, np.nan, none, none, empty, empty, empty, None, status
     )

@@ -58,9 +58,12 @@ class ConnectednessBands:
     Bands are reflected (2 * estimate less the quantiles of the draws), which takes out the bias
     that estimate and draws share, and cut off at 0, and at 1 for what cannot exceed it. `bias` is
     the mean draw of the total less its estimate: a large one says that the window is too short.
+    `centred` is the estimate of the total less that bias: the number that its band belongs to,
+    which the plain estimate may lie above.
     """
 
     fit: Connectedness
+    centred: float
     total: Band
     to: FloatMatrix  # (2, N)
     from_: FloatMatrix  # (2, N)
@@ -288,14 +291,17 @@ def _bands(fit: Connectedness, tables: FloatMatrix, draws: int, level: float) ->
     read = [summary(shares) for shares in tables]
     to, from_ = np.array([r[0] for r in read]), np.array([r[1] for r in read])
     total = np.array([r[2] for r in read])
-    low, high = _reflected(np.array([fit.total]), total[:, None], level, 0.0, 1.0)
+    ends = _reflected(np.array([fit.total]), total[:, None], level, 0.0, 1.0)
+    low, high = float(ends[0, 0]), float(ends[1, 0])
+    bias = float(total.mean()) - fit.total
     return ConnectednessBands(
         fit=fit,
-        total=(float(low[0]), float(high[0])),
+        centred=min(max(fit.total - bias, low), high),
+        total=(low, high),
         to=_wide(used, _reflected(fit.to[used], to, level, 0.0, np.inf)),
         from_=_wide(used, _reflected(fit.from_[used], from_, level, 0.0, 1.0)),
         net=_wide(used, _reflected(fit.net[used], to - from_, level, -1.0, np.inf)),
-        bias=float(total.mean()) - fit.total,
+        bias=bias,
         draws=len(tables),
         lost=draws - len(tables),
         status="",
@@ -322,7 +328,9 @@ def _lost(draws: int, kept: int) -> str:
 def _no_bands(fit: Connectedness, lost: int, status: str) -> ConnectednessBands:
     nothing = float("nan")
     wide = frozen(np.full((2, len(fit.left_out)), np.nan))
-    return ConnectednessBands(fit, (nothing, nothing), wide, wide, wide, nothing, 0, lost, status)
+    return ConnectednessBands(
+        fit, nothing, (nothing, nothing), wide, wide, wide, nothing, 0, lost, status
+    )
 
 
 def _no_null(fit: Connectedness, lost: int, status: str) -> ConnectednessNull:

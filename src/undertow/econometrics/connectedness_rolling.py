@@ -16,17 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from undertow.econometrics.autoregression import FloatStack, explosive
+from undertow.econometrics.bootstrap import block_shifts
 from undertow.econometrics.checks import (
     BoolColumn,
     FloatColumn,
     FloatMatrix,
     frozen,
     matrix,
+    within,
 )
 from undertow.econometrics.connectedness import (
     TOO_FEW,
     UNFOUNDED,
     Scheme,
+    connectedness,
     summary,
     variance_shares,
 )
@@ -123,6 +126,58 @@ def rolling_connectedness(
         left_out=frozen(left_out),
         status=tuple(status),
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WindowNull:
+    """What the total of one window is where series have nothing in common at the same time."""
+
+    expected: float
+    high: float  # which such a window exceeds with probability 1 - level; NaN where lost
+    totals: FloatColumn  # (draws,): sorted
+    lost: int  # draws without a table
+
+
+def window_null(
+    x: Any,
+    window: int,
+    lags: int = 1,
+    horizon: int = 10,
+    *,
+    rng: np.random.Generator,
+    draws: int = 200,
+    level: float = 0.9,
+    estimator: Estimator = LEAST_SQUARES,
+    scheme: Scheme = Scheme.GENERALISED,
+) -> WindowNull:
+    """The total of a window as long as those that roll, of series shifted apart in time.
+
+    Each draw turns every series round by an amount of its own and looks at one window of what
+    comes: own values and own dynamics stay, also those of loud times; ties at the same time are
+    broken. The short window is what counts: the total of unrelated series falls as rows are added,
+    so a null of the whole history lies below nearly every window. One null serves all windows.
+
+    Raises
+    ------
+    EstimationError
+        As `rolling_connectedness`, when a value is missing, or when level or draws make no sense.
+    """
+    given = matrix("x", x, columns=2)
+    within("level", level, 0.0, 1.0)
+    refuse_short("window", window, given.shape[1], lags, estimator)
+    if window > len(given):
+        raise EstimationError(f"window was {window}; x has {len(given)} rows")
+    if draws < 20:
+        raise EstimationError(f"draws was {draws}; quantiles need at least 20")
+    totals = np.full(draws, np.nan)
+    for k in range(draws):
+        rows = block_shifts(given, rng)[:window]
+        totals[k] = connectedness(rows, lags, horizon, estimator=estimator, scheme=scheme).total
+    known = np.sort(totals[~np.isnan(totals)])
+    lost = draws - len(known)
+    if 2 * lost > draws:
+        return WindowNull(float("nan"), float("nan"), frozen(known), lost)
+    return WindowNull(float(known.mean()), float(np.quantile(known, level)), frozen(known), lost)
 
 
 class Curves:

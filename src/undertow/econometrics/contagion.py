@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from undertow.econometrics.checks import FloatColumn, within
-from undertow.econometrics.exceedances import paired
+from undertow.econometrics.checks import FloatColumn, paired, within
 from undertow.errors import EstimationError
 
 _FLAT = 1e-12  # of a series' own size: less spread than this is rounding

@@ -217,7 +217,8 @@ def _bry_boschan(x: FloatColumn, windows: Windows) -> tuple[StepColumn, BoolColu
         turns = _alternating([(_moved(x, t, up, windows.reach), up) for t, up in turns], x)
     last = len(x) - 1 - windows.edge
     turns = _alternating([each for each in turns if windows.edge <= each[0] <= last], x)
-    turns = _long_enough(turns, x, windows.phase, windows.cycle)
+    turns = _long_enough(_beyond_ends(turns, x), x, windows.phase, windows.cycle)
+    turns = _beyond_ends(turns, x)
     step = np.array([t for t, _ in turns], dtype=np.int64)
     return step, np.array([up for _, up in turns], dtype=np.bool_)
 
@@ -270,6 +271,24 @@ def _alternating(turns: list[Turn], x: FloatColumn) -> list[Turn]:
             continue
         kept.append((step, up))
     return kept
+
+
+def _beyond_ends(turns: list[Turn], x: FloatColumn) -> list[Turn]:
+    """Without first and last turns that values nearer the end outdo: no peak below where it began.
+
+    Taking one out makes the next one first, or last, so it goes on until none is outdone.
+    """
+    kept = list(turns)
+    while kept and _outdone(x[: kept[0][0]], x, kept[0]):
+        del kept[0]
+    while kept and _outdone(x[kept[-1][0] + 1 :], x, kept[-1]):
+        del kept[-1]
+    return kept
+
+
+def _outdone(outer: FloatColumn, x: FloatColumn, turn: Turn) -> bool:
+    step, up = turn
+    return bool((outer > x[step]).any() if up else (outer < x[step]).any())
 
 
 def _long_enough(turns: list[Turn], x: FloatColumn, phase: int, cycle: int) -> list[Turn]:

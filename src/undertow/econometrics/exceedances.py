@@ -20,6 +20,7 @@ from undertow.econometrics.checks import (
     FloatColumn,
     FloatMatrix,
     frozen,
+    paired,
     series,
     within,
 )
@@ -291,23 +292,6 @@ def _first_reason(cuts: FloatColumn, falls: list[_Tail], rises: list[_Tail]) -> 
             if tail.reason:
                 return f"{name} beyond {cut:g}: {tail.reason}"
     return ""
-
-
-def paired(left: str, a: ArrayLike, right: str, b: ArrayLike) -> tuple[FloatColumn, FloatColumn]:
-    """Two series over the rows on which both were seen.
-
-    Raises
-    ------
-    EstimationError
-        When they are no series of numbers or not of one length.
-    """
-    x, y = series(left, a, rows=1, missing=True), series(right, b, rows=1, missing=True)
-    if len(x) != len(y):
-        raise EstimationError(
-            f"{left} has {len(x)} rows and {right} {len(y)}", hint="align them row by row"
-        )
-    both = ~(np.isnan(x) | np.isnan(y))
-    return x[both], y[both]
 
 
 def unfit(a: FloatColumn, b: FloatColumn) -> str:

@@ -8,7 +8,7 @@ own, because two series that each remember their past are correlated at many lag
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, log, nan
+from math import nan
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -24,10 +24,11 @@ from undertow.econometrics.checks import (
     series,
     within,
 )
+from undertow.econometrics.whitening import whitened
 from undertow.errors import EstimationError
 
 _LEAST = 20  # rows per lag that is looked at, at least over all
-_MOST_ORDER = 10  # of the autoregression that whitens
+_FEWEST = 8  # products at a lag
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,7 +91,8 @@ def cross_correlation(
     """Correlation of x and y at up to `most` steps either way, and which of them leads.
 
     Bands are Bartlett's: the variance of a correlation of unrelated series at lag k is
-    sum_j rho_x(j) rho_y(j) / (T - k), over as many j. Rows where either is NaN are left out.
+    sum_j rho_x(j) rho_y(j) / (T - k), over as many j. Steps keep their places where values are
+    missing: products are of steps so many apart at which both were seen, T - k their number.
 
     It misleads where both answer to a third, one of them later: then it leads, and causes nothing.
     Series observed at different moments of a step lead by the clock alone.
@@ -106,19 +108,23 @@ def cross_correlation(
         raise EstimationError(f"most was {most}; it must be a whole number from 1 up")
     within("level", level, 0.0, 1.0)
     lag = np.arange(-most, most + 1, dtype=np.float64)
-    both = ~(np.isnan(a) | np.isnan(b))
-    a, b = a[both], b[both]
-    reason = _unusable(a, most) or _unusable(b, most)
+    place = np.flatnonzero(~(np.isnan(a) | np.isnan(b)))
+    shared = slice(place[0], place[-1] + 1) if len(place) else slice(0)
+    reason = _unusable(a[place], most) or _unusable(b[place], most)
+    if not reason:
+        (a, p), (b, q) = (_white(each) if whiten else (each, 0) for each in (a[shared], b[shared]))
+        u, v = (_Seen.of(each[max(p, q) :]) for each in (a, b))
+        count = np.array([_at(u.seen, v.seen, k) for k in range(-most, most + 1)])
+        if count.min() < _FEWEST:
+            reason = f"too few: {int(count.min())} steps at some lag, {_FEWEST} are needed"
     if reason:
         none = np.full(len(lag), np.nan)
         return CrossCorrelation(
-            frozen(lag), none, none, none, 0, nan, nan, level, (0, 0), len(a), reason
+            frozen(lag), none, none, none, 0, nan, nan, level, (0, 0), len(place), reason
         )
-    (u, p), (v, q) = (_white(each) if whiten else (each, 0) for each in (a, b))
-    cut = max(p, q)
-    u, v = _unit(u[cut - p :]), _unit(v[cut - q :])
-    value = np.array([_at(u, v, k) for k in range(-most, most + 1)])
-    width = float(ndtri(0.5 + 0.5 * level)) * np.sqrt(_bartlett(u, v, most, lag))
+    sums = np.array([_at(u.value, v.value, k) for k in range(-most, most + 1)])
+    value = sums / count * (1.0 - np.abs(lag) / len(u.value))
+    width = float(ndtri(0.5 + 0.5 * level)) * np.sqrt(_memory(u, v, most) / count)
     score, chance = _scores(u, v, most)
     return CrossCorrelation(
         frozen(lag),
@@ -130,7 +136,7 @@ def cross_correlation(
         chance,
         level,
         (p, q),
-        len(u),
+        int(count[most]),
     )
 
 
@@ -215,56 +221,60 @@ def _unusable(x: FloatColumn, most: int) -> str:
 
 
 def _white(x: FloatColumn) -> tuple[FloatColumn, int]:
-    """Residual of the autoregression that Schwarz's criterion prefers, and its order."""
-    highest = min(_MOST_ORDER, ceil(10 * np.log10(len(x))), len(x) // 8)
-    centred = x - x.mean()
-    rows = len(x) - highest
-    late = np.column_stack([centred[highest - k : len(x) - k] for k in range(1, highest + 1)])
-    best, order = rows * log(float(centred[highest:] @ centred[highest:]) / rows), 0
-    for k in range(1, highest + 1):
-        left = centred[highest:] - late[:, :k] @ _solved(late[:, :k], centred[highest:])
-        size = float(left @ left) / rows
-        bits = rows * log(max(size, 1e-300)) + k * log(rows)
-        if bits < best:
-            best, order = bits, k
-    if order == 0:
-        return centred, 0
-    full = np.column_stack([centred[order - k : len(x) - k] for k in range(1, order + 1)])
-    return centred[order:] - full @ _solved(full, centred[order:]), order
+    found = whitened(x)
+    return found.shocks, found.order
 
 
-def _solved(x: FloatMatrix, y: FloatColumn) -> FloatColumn:
-    return np.asarray(np.linalg.lstsq(x, y, rcond=None)[0], dtype=np.float64)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Seen:
+    """A series of mean 0 and variance 1, 0 where it was not seen, and 1 where it was."""
 
+    value: FloatColumn
+    seen: FloatColumn
 
-def _unit(x: FloatColumn) -> FloatColumn:
-    centred = x - x.mean()
-    return np.asarray(centred / max(float(np.sqrt(centred @ centred)), 1e-300))
+    @classmethod
+    def of(cls, x: FloatColumn) -> _Seen:
+        seen = ~np.isnan(x)
+        centred = np.where(seen, x - x[seen].mean(), 0.0)
+        spread = max(float(np.sqrt((centred[seen] ** 2).mean())), 1e-300)
+        return cls(centred / spread, seen.astype(np.float64))
+
+    def remembered(self, k: int) -> float:
+        """Autocorrelation, about, at a lag."""
+        whole = 1.0 - k / len(self.value)
+        return _at(self.value, self.value, k) / max(_at(self.seen, self.seen, k), 1.0) * whole
 
 
 def _at(u: FloatColumn, v: FloatColumn, k: int) -> float:
-    """Correlation of u at t with v at t + k."""
+    """Sum of products of u at t with v at t + k."""
     return float(u[: len(u) - k] @ v[k:]) if k >= 0 else float(u[-k:] @ v[: len(v) + k])
 
 
-def _bartlett(u: FloatColumn, v: FloatColumn, most: int, lag: FloatColumn) -> FloatColumn:
-    """Variance of the correlation of unrelated series with these memories, at each lag."""
-    both = sum(2.0 * _at(u, u, j) * _at(v, v, j) for j in range(1, most + 1))
-    memory = max(1.0 + float(both), 0.1)
-    return np.asarray(memory / (len(u) - np.abs(lag)), dtype=np.float64)
+def _memory(u: _Seen, v: _Seen, most: int) -> float:
+    """How much more than 1 / T the variance of a correlation of unrelated series is."""
+    both = sum(u.remembered(j) * v.remembered(j) for j in range(1, most + 1))
+    return max(1.0 + 2.0 * both, 0.1)
 
 
-def _scores(u: FloatColumn, v: FloatColumn, most: int) -> tuple[float, float]:
+def _scores(u: _Seen, v: _Seen, most: int) -> tuple[float, float]:
     """Squared correlations with u first less those with v first, and the chance of as much.
 
     Correlations round in time hold those of every shift, so the score of each shift is a window
-    of them. Shifts so small that what leads still shows are left out.
+    of them. A square counts by the products it was made of: missing values leave fewer at some
+    shifts. Shifts so small that what leads still shows are left out.
     """
-    rows = len(u)
-    square = np.fft.irfft(np.conj(np.fft.rfft(u)) * np.fft.rfft(v), rows) ** 2
+    rows = len(u.value)
+    count = np.maximum(np.round(_round(u.seen, v.seen)), 1.0)
+    square = _round(u.value, v.value) ** 2 / count / count[0]
     total = np.concatenate([[0.0], np.cumsum(np.tile(square, 3))])
     place = np.arange(rows, 2 * rows)
     score = (total[place + most + 1] - total[place + 1]) - (total[place] - total[place - most])
     far: BoolColumn = np.minimum(np.arange(rows), rows - np.arange(rows)) > 2 * most
     beyond = int((np.abs(score[far]) >= abs(score[0]) * (1.0 - 1e-9)).sum())
     return float(score[0]), (1 + beyond) / (1 + int(far.sum()))
+
+
+def _round(u: FloatColumn, v: FloatColumn) -> FloatColumn:
+    """Sums of products of u with v so many steps later, round in time."""
+    sums: FloatColumn = np.fft.irfft(np.conj(np.fft.rfft(u)) * np.fft.rfft(v), len(u))
+    return sums

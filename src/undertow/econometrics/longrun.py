@@ -13,9 +13,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from undertow.econometrics.checks import FloatColumn, FloatMatrix, frozen, matrix, series, within
+from undertow.econometrics.checks import (
+    FloatColumn,
+    FloatMatrix,
+    frozen,
+    matrix,
+    paired,
+    series,
+    within,
+)
 from undertow.econometrics.dcc import DccFit, dcc
-from undertow.econometrics.exceedances import paired
 from undertow.econometrics.garch import GarchFit, garch
 from undertow.errors import EstimationError
 

@@ -75,7 +75,7 @@ class RollingPairs:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class MeanCorrelation:
+class RollingMeanCorrelation:
     """Mean correlation over all pairs, step by step; NaN where no pair has one."""
 
     first_row: int
@@ -142,7 +142,7 @@ def rolling_correlation_blocks(
 
 def rolling_mean_correlation(
     x: Any, window: int, *, least: int | None = None, by_risk: bool = False
-) -> MeanCorrelation:
+) -> RollingMeanCorrelation:
     """Mean correlation over all pairs in the last `window` rows, without keeping any pair.
 
     Every pair counts the same: a step costs one update of each pair. `by_risk` weights a pair by
@@ -166,7 +166,7 @@ def rolling_mean_correlation(
         rolling.mean_products(panel.x, window, 0, panel.restart, scale, panel.empty_sums(), values)
     empty = int((used == 0).sum())
     status = f"at {empty:,} of {panel.steps:,} steps no pair has a correlation" * bool(empty)
-    return MeanCorrelation(window - 1, frozen(values), frozen(used.astype(np.int64)), status)
+    return RollingMeanCorrelation(window - 1, frozen(values), frozen(used.astype(np.int64)), status)
 
 
 def rolling_spearman(x: Any, window: int, *, least: int | None = None) -> RollingPairs:
@@ -298,7 +298,7 @@ def window_moments(
     return count, mean, square, restart
 
 
-def _risk_weighted(x: Any, window: int) -> MeanCorrelation:
+def _risk_weighted(x: Any, window: int) -> RollingMeanCorrelation:
     given = matrix("x", x, rows=window, columns=2)
     _least(window, None, fewest=FEWEST)
     _, _, square, _ = window_moments(given, window)
@@ -311,7 +311,7 @@ def _risk_weighted(x: Any, window: int) -> MeanCorrelation:
     values = _ratio(whole[:, 0] - alone, np.where(used > 0, most, 0.0))
     empty = int((used == 0).sum())
     status = f"at {empty:,} of {len(used):,} steps fewer than two series moved" * bool(empty)
-    return MeanCorrelation(window - 1, frozen(values), frozen(used), status)
+    return RollingMeanCorrelation(window - 1, frozen(values), frozen(used), status)
 
 
 def _slide_ranks(x: FloatMatrix, window: int, out: FloatMatrix) -> None:

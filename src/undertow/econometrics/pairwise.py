@@ -10,17 +10,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from undertow.econometrics.checks import FloatMatrix, frozen, matrix, within
+from undertow.econometrics.checks import FloatMatrix, chosen, frozen, matrix, within
 from undertow.errors import EstimationError
 from undertow.kernels import ranks
-
-Choice = TypeVar("Choice", bound=StrEnum)
 
 _FEWEST = 4  # rows under which Fisher's band does not exist
 _SLACK = 1e-10  # an eigenvalue above -_SLACK is rounding, not a fault
@@ -163,15 +161,6 @@ def repaired_correlation(correlation: Any, *, floor: float = 0.0) -> RepairedCor
         float(np.linalg.norm(change)),
         float(np.abs(change).max()),
     )
-
-
-def chosen(name: str, kind: type[Choice], value: Any) -> Choice:
-    """`value`, or the word for it, as one of a closed set of choices; or raise."""
-    try:
-        return kind(value)
-    except ValueError as error:
-        words = ", ".join(kind)
-        raise EstimationError(f"{name} was {value!r}; it may be {words}") from error
 
 
 def correlation_matrix(name: str, values: Any) -> FloatMatrix:

@@ -14,8 +14,7 @@ from numpy.typing import ArrayLike
 from scipy import optimize, special
 
 from undertow.econometrics import bootstrap
-from undertow.econometrics.checks import FloatColumn, frozen, series, within
-from undertow.econometrics.exceedances import paired
+from undertow.econometrics.checks import FloatColumn, frozen, paired, series, within
 from undertow.errors import EstimationError
 
 

@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from undertow.econometrics.checks import FloatMatrix, frozen, matrix
-from undertow.econometrics.pairwise import chosen
+from undertow.econometrics.checks import FloatMatrix, chosen, frozen, matrix
 
 
 class Target(StrEnum):

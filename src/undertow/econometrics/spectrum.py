@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from undertow.econometrics.checks import FloatColumn, FloatMatrix, frozen, matrix, within
-from undertow.econometrics.pairwise import chosen, correlation_matrix
+from undertow.econometrics.checks import FloatColumn, FloatMatrix, chosen, frozen, matrix, within
+from undertow.econometrics.pairwise import correlation_matrix
 from undertow.errors import EstimationError
 
 

@@ -20,6 +20,7 @@ from undertow.econometrics.checks import (
     Verdict,
     frozen,
     matrix,
+    paired,
     screen,
     within,
 )
@@ -27,7 +28,6 @@ from undertow.econometrics.exceedances import (
     CountColumn,
     Side,
     normal_exceedance,
-    paired,
     side_of,
     unfit,
 )

@@ -6,12 +6,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from inspect import signature
 
 from undertow.errors import StateError
 from undertow.measures import tandem
 from undertow.measures.ground import Ground
 from undertow.measures.study import Study
+from undertow.stress.scenario import suggested
+
+_STANDS_ON = {"past": "history", "book": "book", "links": "book"}  # what each part is made of
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,95 +24,104 @@ class Measure:
 
     name: str  # family.measure
     question: str
-    needs: tuple[str, ...]  # history, book
-    function: Callable[[Ground], Study]
+    made: Callable[..., Study]
+    takes: tuple[str, ...] = ("past",)  # the parts of the ground that it is given, in order
 
     @property
     def family(self) -> str:
         """The family that it belongs to."""
         return self.name.partition(".")[0]
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What there must be: history, book."""
+        parts = {_STANDS_ON[part] for part in self.takes}
+        return tuple(need for need in ("history", "book") if need in parts)
+
+    def function(self, ground: Ground) -> Study:
+        """The study of that ground; what it may choose (seed, level) is chosen as the ground says.
+
+        Nodes that stand in the book and have no history are left out of it by name.
+        """
+        choices = {
+            name: getattr(ground, name)
+            for name, each in signature(self.made).parameters.items()
+            if each.kind is each.KEYWORD_ONLY and hasattr(ground, name)
+        }
+        study = self.made(*(getattr(ground, part) for part in self.takes), **choices)
+        if "history" not in self.needs:
+            return study
+        return replace(study, left_out={**ground.without_history, **study.left_out})
+
 
 MEASURES = (
     Measure(
         "tandem.matrix",
         "which leverage moves with which, and how much of it prices explain",
-        ("history",),
-        lambda on: tandem.matrix(on.past, seed=on.seed, level=on.level),
+        tandem.matrix,
     ),
     Measure(
         "tandem.index",
         "how tightly leverage moves together, step by step",
-        ("history",),
-        lambda on: tandem.index(on.past, level=on.level),
+        tandem.index,
     ),
     Measure(
         "tandem.commonality",
         "whether there is one thing behind all leverage",
-        ("history",),
-        lambda on: tandem.commonality(on.past, seed=on.seed, level=on.level),
+        tandem.commonality,
     ),
     Measure(
         "tandem.connectedness",
         "who passes uncertainty about leverage on to whom",
-        ("history",),
-        lambda on: tandem.connectedness(on.past, seed=on.seed, level=on.level),
+        tandem.connectedness,
     ),
     Measure(
         "tandem.cycle",
         "when leverage was built up and unwound, and whether in step",
-        ("history",),
-        lambda on: tandem.cycle(on.past),
+        tandem.cycle,
     ),
     Measure(
         "tandem.unwinding",
         "at which dates more nodes cut leverage at once than chance allows",
-        ("history",),
-        lambda on: tandem.unwinding(on.past, seed=on.seed),
+        tandem.unwinding,
     ),
     Measure(
         "tandem.tails",
         "whether leverage falls together more than it rises together",
-        ("history",),
-        lambda on: tandem.tails(on.past, seed=on.seed, level=on.level),
+        tandem.tails,
     ),
     Measure(
         "tandem.leadlag",
         "who leads and who follows",
-        ("history",),
-        lambda on: tandem.leadlag(on.past, seed=on.seed, level=on.level),
+        tandem.leadlag,
     ),
     Measure(
         "tandem.procyclicality",
         "whether leverage is built up as assets grow",
-        ("history",),
-        lambda on: tandem.procyclicality(on.past, seed=on.seed, level=on.level),
+        tandem.procyclicality,
     ),
     Measure(
         "tandem.attribution",
         "how much of it shared collateral, venues and owners explain",
-        ("history", "book"),
-        lambda on: tandem.attribution(on.past, on.links, seed=on.seed, level=on.level),
+        tandem.attribution,
+        ("past", "links"),
     ),
     Measure(
         "tandem.unwind",
         "what unwinds elsewhere when one asset alone falls",
+        tandem.unwind,
         ("book",),
-        lambda on: tandem.unwind_matrix(
-            on.book, by=on.by, history=on.history, seed=on.seed, level=on.level
-        ),
     ),
     Measure(
         "tandem.systemic",
         "whose trouble is everybody's, and who would lack capital",
-        ("history", "book"),
-        lambda on: tandem.systemic(on.book, on.past, seed=on.seed, level=on.level),
+        tandem.systemic,
+        ("book", "past"),
     ),
     Measure(
         "tandem.consequence",
         "whether yesterday's tandem makes tomorrow's risk of a portfolio better known",
-        ("history",),
-        lambda on: tandem.consequence(on.past, seed=on.seed, level=on.level),
+        tandem.consequence,
     ),
 )
 
@@ -125,8 +138,12 @@ def chosen(names: Sequence[str]) -> tuple[Measure, ...]:
     for name in names:
         some = [each for each in MEASURES if name in (each.name, each.family)]
         if not some:
-            known = ", ".join(each.name for each in MEASURES)
-            raise StateError(f"there is no measure called {name!r}", hint=f"have {known}")
+            known = [word for each in MEASURES for word in (each.family, each.name)]
+            raise StateError(
+                f"there is no measure called {name!r}",
+                hint=f"{suggested(name, dict.fromkeys(known))} (`undertow measure list` says what "
+                "each is)",
+            )
         found += [each for each in some if each not in found]
     return tuple(found)
 

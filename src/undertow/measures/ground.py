@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
+from undertow import schema
 from undertow.errors import StateError
 from undertow.measures.tandem.history import LeverageHistory
-from undertow.measures.tandem.links import Links, links_of
+from undertow.measures.tandem.links import Links, exposure, links_of
+from undertow.rules.leverage import Exposures, nodes
 from undertow.rules.snapshot import Snapshot
 
 
@@ -49,6 +53,25 @@ class Ground:
                 hint="it takes readings of it, or positions at many instants",
             )
         return self.history
+
+    @cached_property
+    def without_history(self) -> dict[str, str]:
+        """The nodes that stand in the book and have no history, and where to look for one."""
+        if self.snapshot is None or self.history is None:
+            return {}
+        seen, universe = Exposures.of(self.snapshot), self.snapshot.universe
+        code, names = nodes(seen, self.by)
+        lends = schema.VENUE_KINDS.index("lending")
+        kinds = dict(zip(universe.venues, universe.venue_kind.tolist(), strict=True))
+        found = {}
+        for k in np.unique(code[(code >= 0) & (exposure(seen) > 0.0)]):
+            node = names[k]
+            if node in self.history.labels or (self.by == "asset" and universe.stable[k]):
+                continue
+            found[node] = f"no history of {self.history.called} by {self.by} is known of it"
+            if self.by == "venue" and kinds[node] == lends:
+                found[node] += "; it lends, and may have one by protocol"
+        return found
 
     @cached_property
     def links(self) -> Links:

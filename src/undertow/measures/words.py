@@ -59,6 +59,19 @@ def many(count: int, one: str, several: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else several or one + 's'}"
 
 
+_UNITS = (("day", 86_400e6), ("hour", 3_600e6), ("minute", 60e6), ("second", 1e6))
+
+
+def span(us: float) -> str:
+    """A length of time: 1 hour, 9 days, 36 hours, 5 minutes."""
+    for name, size in _UNITS:
+        count = round(us / size, 6)
+        if count >= 2.0 or count == 1.0:
+            shown = f"{count:,.0f}" if count >= 10.0 else told(count).removesuffix(".0")
+            return f"{shown} {name if shown == '1' else name + 's'}"
+    return f"{told(us / 1e6)} seconds"
+
+
 def day(ts: int) -> str:
     """An instant as a date and a time: 2025-10-10 21:00."""
     return f"{datetime.fromtimestamp(ts / 1e6, UTC):%Y-%m-%d %H:%M}"

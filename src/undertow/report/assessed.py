@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import polars as pl
+if TYPE_CHECKING:  # so that words and numbers can be had without seconds of imports
+    from collections.abc import Mapping
 
-from undertow.measures.study import Study
-from undertow.state import Reading
+    import polars as pl
+
+    from undertow.measures.study import Study
+    from undertow.state import Reading
 
 
 class Assessed(Protocol):
@@ -41,6 +43,10 @@ class Assessed(Protocol):
     @property
     def quality(self) -> pl.DataFrame:
         """One row a table of the data: rows, newest, stale, rejects, whatever is known."""
+
+    @property
+    def ages_from(self) -> int | None:
+        """The instant at which tables are as old as `quality` says; None where nobody said."""
 
     @property
     def provenance(self) -> Mapping[str, Any]:

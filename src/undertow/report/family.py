@@ -11,7 +11,9 @@ from undertow.report.ink import note_of, sourced
 from undertow.report.markup import NOTHING, Anchors, Markup, data_block, join, tag
 from undertow.report.pictures import Picture, drawn
 from undertow.report.pieces import (
+    ON_PAPER,
     badge,
+    definitions,
     downloads,
     folded,
     prose,
@@ -19,7 +21,7 @@ from undertow.report.pieces import (
     readings_table,
     sheet,
 )
-from undertow.report.words import heading, instant
+from undertow.report.words import heading, instant, tied
 from undertow.schema import EVIDENCE
 
 _TITLES = {
@@ -29,6 +31,14 @@ _TITLES = {
     "cross_asset": "Cross-asset: collateral in one asset, position in another",
     "interconnection": "Interconnection: the same owner, collateral and plumbing",
 }
+
+
+_UNTOLD = "The verdict is that this cannot be told; what there is of it is drawn all the same."
+
+
+def untold(study: Study) -> bool:
+    """Whether the verdict is that there is none."""
+    return bool(study.says) and "cannot be told" in study.says[0]
 
 
 def family_of(study: Study) -> str:
@@ -110,7 +120,8 @@ def _figure(
         style=f"min-height:{height}px",
         data_figure=f"{anchor}-data",
     )  # fmt: skip
-    words = " ".join(part for part in (picture.caption, note_of(drawing)) if part)
+    parts = (_UNTOLD if untold(study) else "", picture.caption, note_of(drawing))
+    words = tied(" ".join(part for part in parts if part))
     caption = tag(
         "figcaption",
         tag("strong", picture.title),
@@ -124,14 +135,21 @@ def _figure(
     return tag("figure", caption, place, data_block(f"{anchor}-data", spelled), class_=edge)
 
 
+def _on_paper(rows: int) -> Markup | None:
+    if rows <= ON_PAPER:
+        return None
+    return prose(f"On paper the first {ON_PAPER} of {rows:,} rows.", "small paper")
+
+
 def _numbers(study: Study, anchors: Anchors) -> Markup:
     if not study.readings:
         return prose("No reading of this study could be published.", "empty")
     table = readings_table(
-        study.readings, "A name opens its definition", anchors.of("table", study.name, "readings")
-    )
+        study.readings, "What was found, and how sure it is",
+        anchors.of("table", study.name, "readings"),
+    )  # fmt: skip
     kept = downloads(readings_kept(study.readings), f"{study.name}.readings", anchors)
-    return join(tag("h4", "Readings"), table, kept)
+    return join(tag("h4", "Readings"), table, kept, definitions(study.readings))
 
 
 def _left_out(study: Study, anchors: Anchors) -> Markup:
@@ -145,8 +163,11 @@ def _left_out(study: Study, anchors: Anchors) -> Markup:
     table = sheet(rows, "Series that were not used, and why", name, anchors.of("table", name))
     return join(
         tag("h4", "Left out"),
-        folded(f"{rows.height:,} series left out", table, downloads(rows, name, anchors)),
-    )
+        folded(
+            f"{rows.height:,} series left out", table, downloads(rows, name, anchors),
+            class_="printed",
+        ),
+    )  # fmt: skip
 
 
 def _tables(study: Study, source: str, anchors: Anchors) -> Markup:
@@ -157,7 +178,9 @@ def _tables(study: Study, source: str, anchors: Anchors) -> Markup:
             join(heading(name), tag("span", f" {frame.height:,} rows", class_="small")),
             sheet(frame, heading(name), f"{source}, table {name}",
                   anchors.of("table", study.name, name)),
+            _on_paper(frame.height),
             downloads(frame, f"{study.name}.{name}", anchors),
+            class_="printed short",
         )
         for name, frame in study.tables.items()
     )  # fmt: skip

@@ -18,14 +18,18 @@ from undertow.report.pieces import (
     readings_table,
     sheet,
 )
-from undertow.report.words import instant, measured
+from undertow.report.words import instant, measured, tied
 from undertow.state import Reading
 
 _KNOWN = {
-    "observed": "seen as it is",
-    "sampled": "worked out from a part of the whole",
-    "modelled": "worked out by a model from something else",
+    "observed": "made of data that was seen in full",
+    "sampled": "made of data that was seen in part",
+    "modelled": "made of what a model says, not of data alone",
 }
+_OF_INPUTS = (
+    "That is what a number was made of, and not how sure it is: something that was fitted to data "
+    "that was seen in full is “observed” as well. How sure it is, its band says."
+)
 
 
 def first_page(assessment: Assessed, places: Sequence[str], anchors: Anchors) -> Markup:
@@ -75,7 +79,7 @@ def _notes(notes: tuple[str, ...]) -> Markup | None:
     return tag(
         "aside",
         tag("p", tag("strong", "Before you read on")),
-        tag("ul", *(tag("li", note) for note in notes)),
+        tag("ul", *(tag("li", tied(note)) for note in notes)),
         class_="notes",
         aria_label="Before you read on",
     )
@@ -83,7 +87,8 @@ def _notes(notes: tuple[str, ...]) -> Markup | None:
 
 def _key() -> Markup:
     entries = (tag("li", badge(word), f" {meaning}") for word, meaning in _KNOWN.items())
-    return tag("ul", *entries, class_="key", aria_label="How a number is known")
+    key = tag("ul", *entries, class_="key", aria_label="What a number was made of")
+    return join(key, prose(_OF_INPUTS, "small"))
 
 
 def _cards(headlines: tuple[Reading, ...]) -> Markup:
@@ -100,7 +105,7 @@ def _verdicts(assessment: Assessed, places: Sequence[str]) -> Markup:
             "li",
             tag("a", study.title, href=f"#{anchor}"),
             ": ",
-            study.says[0] if study.says else "nothing was said.",
+            tied(study.says[0]) if study.says else "nothing was said.",
             " ",
             _headline(study.headline),
         )
@@ -122,8 +127,10 @@ def _quality(assessment: Assessed, anchors: Anchors) -> Markup:
         return prose("Nothing is known of the quality of the data.", "empty")
     caption = "What each table held, and what it lacked"
     source = f"data quality at {instant(assessment.ts)}"
+    if assessment.ages_from is not None:
+        caption += f"; as old as at {instant(assessment.ages_from)}"
     return join(
-        sheet(quality, caption, source, anchors.of("table", "quality")),
+        sheet(quality, caption, source, anchors.of("table", "quality"), most=quality.height),
         downloads(quality, "quality", anchors),
     )
 
@@ -134,7 +141,7 @@ def _alone(assessment: Assessed, anchors: Anchors) -> Markup | None:
         return None
     frame = readings_kept(assessment.readings)
     table = readings_table(
-        assessment.readings, "A name opens its definition", anchors.of("table", "readings")
+        assessment.readings, "Those of all studies", anchors.of("table", "readings")
     )
     return folded(f"All {frame.height:,} readings", table, downloads(frame, "readings", anchors))
 

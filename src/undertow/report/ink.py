@@ -19,6 +19,7 @@ EVIDENCE = {"observed": "#12A37B", "sampled": "#D9A800", "modelled": "#A663CC"}
 BLUE, RED, GREY = "#3A82C4", "#CF4F3F", "#8A919B"
 MANY = ("#3A82C4", "#CF4F3F", "#8A919B", "#1F4E86", "#8F2A1E", "#8CBCE6", "#EFA294", "#5A616B")
 HATCHES = ("", "/", "x", "\\", ".", "-", "+", "|")  # a second sign beside each of MANY
+PALE = "#B4BAC2"  # of what is there, and not meant
 FAINT = 0.55  # of a bar that a band lies on
 BLUE_BAND, GREY_BAND, RED_BAND = (
     "rgba(58,130,196,0.22)",
@@ -59,16 +60,18 @@ def config() -> dict[str, Any]:
 def framed(figure: go.Figure, height: int, *, note: str = "", legend: bool = False) -> go.Figure:
     """Set the house's frame round a figure; `note` is what a reader must know of this drawing."""
     figure.layout.template = None  # a global default would change the bytes
+    figure.update_annotations(font={"size": 12})
     figure.update_layout(
         height=height,
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"family": "system-ui, sans-serif", "size": 12, "color": _NEUTRAL},
-        margin={"l": 60, "r": 20, "t": 58 if figure.layout.annotations else 36, "b": 44},
+        margin={"l": 60, "r": 20, "t": _above(figure), "b": 44},
         showlegend=legend,
         legend={
             "orientation": "h",
-            "y": 1.0,
+            "yref": "container",
+            "y": 0,
             "yanchor": "bottom",
             "x": 0,
             "font": {"size": 11},
@@ -83,6 +86,12 @@ def framed(figure: go.Figure, height: int, *, note: str = "", legend: bool = Fal
     figure.update_xaxes(**axis)
     figure.update_yaxes(**axis, title_standoff=12)
     return figure
+
+
+def _above(figure: go.Figure) -> int:
+    """Room over a figure: for the page's buttons, and for titles of panels of several lines."""
+    lines = max((str(each.text).count("<br>") + 1 for each in figure.layout.annotations), default=0)
+    return 36 + 17 * lines
 
 
 def coloured(figure: go.Figure, scale: Scale, title: str, low: float, high: float | None) -> None:

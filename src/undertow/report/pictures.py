@@ -10,7 +10,7 @@ import polars as pl
 from polars import selectors as cs
 
 from undertow.measures.study import Study
-from undertow.report import spillovers, together, unwinds
+from undertow.report import extremes, spillovers, together, unwinds
 from undertow.report.together import Tables
 
 _TURNS = ("node", "kind", "ts")
@@ -113,23 +113,62 @@ PICTURES: tuple[Picture, ...] = (
     Picture(
         "tandem.cycle",
         "Who is in phase with whom",
-        "Share of time in the same phase; 0.5 is what strangers have. Every pair below the "
-        "diagonal, above it only those with p below 0.05.",
+        "Share of time in the same phase, less what chance makes: 0 is chance, 0.5 always in step. "
+        "Every pair below the diagonal, above it only those beyond chance (p corrected over all "
+        "pairs below 0.05).",
         together.concordance,
-        {"concordance": ("a", "b", "concordance", "p_value")},
+        {"concordance": ("a", "b", "adjusted", "p_corrected")},
     ),
     Picture(
         "tandem.unwinding",
         "Who took part in which unwind",
-        "One point is one node in one common unwind; the larger, the deeper it fell.",
+        "A red point is a node that took part in a common unwind; the larger, the deeper it fell. "
+        "Pale rings fell at the time and were not part of it.",
         unwinds.participants,
-        {"participants": ("event", "node", "depth")},
+        {"participants": ("event", "node", "depth", "member")},
+    ),
+    Picture(
+        "tandem.tails",
+        "Falls against rises",
+        "Left of zero the correlation over steps at which both nodes fall further than the "
+        "threshold (in standard deviations), right of it over those at which both rise; upright "
+        "lines are bands. Hold both against the dashed line, which a normal law of the same "
+        "correlation has.",
+        extremes.exceedance,
+        {
+            "exceedance": (
+                "side",
+                "threshold",
+                "layer",
+                "correlation",
+                "low",
+                "high",
+                "normal",
+                "count",
+            )
+        },
+    ),
+    Picture(
+        "tandem.leadlag",
+        "Who moves first",
+        "Red leads the others on the whole, blue follows them. A pale bar leads and follows nobody "
+        "beyond chance.",
+        extremes.leads,
+        {"nodes": ("node", "layer", "net", "leads", "follows")},
+    ),
+    Picture(
+        "tandem.procyclicality",
+        "Leverage as assets grow",
+        "A point is a slope with its band: right of zero leverage rises with what is held, an open "
+        "one may be chance. The red mark is where it would lie had nobody traded.",
+        extremes.slopes,
+        {"slopes": ("node", "slope", "low", "high", "passive", "p_corrected")},
     ),
     Picture(
         "tandem.attribution",
-        "What moves leverage",
+        "What is shared, and what it goes with",
         "Left: coefficient and band; an open point is not distinct from zero (p 0.05 or more). "
-        "Right: share of movement explained.",
+        "Right: share of the differences between pairs that goes with it.",
         spillovers.drivers,
         {"drivers": ("driver", "coefficient", "low", "high", "p_value", "share")},
     ),
@@ -147,6 +186,23 @@ PICTURES: tuple[Picture, ...] = (
         "Shares of all nodes added up, by the channel that carried them.",
         unwinds.channels,
         {"losses": ("shocked", "node", "channel", "share")},
+    ),
+    Picture(
+        "tandem.systemic",
+        "With whom the others fall, and who falls with the market",
+        "Left, in standard deviations: how much worse the worst steps of all others are at the "
+        "node's own worst. Right, a return: what its holdings make on the market's worst steps. "
+        "An open point has a band that holds zero, or none.",
+        extremes.covar,
+        {"nodes": ("node", "delta_covar", "low", "high", "mes", "mes_low", "mes_high")},
+    ),
+    Picture(
+        "tandem.systemic",
+        "Who would lack capital",
+        "After a crash of the market: red is what a venue lacks of the capital asked for, blue "
+        "what it has to spare.",
+        extremes.lacking,
+        {"shortfall": ("venue", "shortfall_usd", "equity_usd", "liabilities_usd")},
     ),
     Picture(
         "tandem.consequence",

@@ -8,18 +8,12 @@ from typing import Any
 import polars as pl
 
 from undertow.report.markup import NOTHING, Anchors, Markup, data_block, join, tag
-from undertow.report.words import (
-    band,
-    cell,
-    heading,
-    instant,
-    number,
-    span,
-    unit,
-)
+from undertow.report.words import band, cell, heading, instant, number, span, tied, title, unit
 from undertow.state import Reading
 
 SHOWN = 20  # rows of a table on the page; all of them are in the download
+ON_PAPER = 6  # rows of a table that was folded (report.css)
+_LINE = 40  # letters of a text that is not broken in a table
 
 
 def badge(evidence: str) -> Markup:
@@ -29,11 +23,11 @@ def badge(evidence: str) -> Markup:
 
 def prose(text: str, class_: str | None = None) -> Markup:
     """A paragraph of words."""
-    return tag("p", text, class_=class_)
+    return tag("p", tied(text), class_=class_)
 
 
 def folded(summary: object, *inside: object, class_: str | None = None) -> Markup:
-    """Something that opens on demand, with the keyboard too, and in print."""
+    """Something that opens on demand, with the keyboard too; in print if it is `printed`."""
     return tag("details", tag("summary", summary), *inside, class_=class_)
 
 
@@ -56,11 +50,14 @@ def _fact(name: str, value: object) -> object:
 
 def about(reading: Reading) -> dict[str, object]:
     """What a reading says of itself beside what stands next to its value."""
-    said: dict[str, object] = {"definition": reading.definition}
+    said: dict[str, object] = {
+        "definition": tied(reading.definition),
+        "name": tag("code", reading.name),
+    }
     if reading.window_us is not None:
         said["window"] = span(reading.window_us)
     if reading.coverage is not None:
-        said["coverage"] = f"{reading.coverage * 100:.4g} % of the whole was seen"
+        said["coverage"] = tied(f"{reading.coverage * 100:.4g} % of the whole was seen")
     if reading.mark_source is not None:
         said["priced by"] = reading.mark_source
     said["inputs"] = reading.inputs_hash
@@ -68,8 +65,8 @@ def about(reading: Reading) -> dict[str, object]:
 
 
 def called(reading: Reading) -> str:
-    """A reading's name, and what it is of."""
-    return heading(reading.name) + (f" · {reading.subject}" if reading.subject else "")
+    """A reading's name as a title, and what it is of."""
+    return title(reading.name, reading.subject)
 
 
 def card(reading: Reading) -> Markup:
@@ -117,13 +114,13 @@ def band_line(reading: Reading) -> Markup:
 
 
 def readings_table(readings: Iterable[Reading], caption: str, anchor: str) -> Markup:
-    """Readings as rows, each with its definition behind it."""
+    """Readings as rows; a name that is hovered over says its definition."""
     rows = list(dict.fromkeys(readings))
     heads = ("reading", "value", "unit", "band", "evidence", "at", "coverage")
     body = (
         tag(
             "tr",
-            tag("th", folded(called(r), facts(about(r))), scope="row"),
+            tag("th", called(r), scope="row"),
             tag("td", number(r.value) if r.value is not None else "none", class_="n"),
             tag("td", unit(r.unit), class_="k"),
             tag("td", band(r.low, r.high, r.level), class_="k"),
@@ -138,6 +135,30 @@ def readings_table(readings: Iterable[Reading], caption: str, anchor: str) -> Ma
     return join(table, _rest(len(rows)))
 
 
+def definitions(readings: Iterable[Reading]) -> Markup:
+    """What readings mean: each definition once, however many nodes it is told of."""
+    every = list(dict.fromkeys(readings))
+    of: dict[tuple[str, str], list[str]] = {}
+    for reading in every:
+        of.setdefault((reading.name, reading.definition), []).append(reading.subject)
+    names = [name for name, _ in of]
+    terms = (
+        join(
+            tag("dt", title(name, subjects[0] if names.count(name) > 1 == len(subjects) else ""),
+                " ", tag("code", name)),
+            tag("dd", tied(words)),
+        )
+        for (name, words), subjects in of.items()
+    )  # fmt: skip
+    rest: dict[str, object] = {}
+    for word in ("window", "coverage", "priced by", "inputs"):
+        held = [said[word] for each in every if word in (said := about(each))]
+        rest |= {word: ", ".join(dict.fromkeys(map(str, held)))} if held else {}
+    return folded(
+        "What the readings mean", tag("dl", *terms, class_="terms"), facts(rest), class_="printed"
+    )
+
+
 def readings_kept(readings: Iterable[Reading]) -> pl.DataFrame:
     """Readings as rows for a download, as they came; one that was given twice stands once."""
     rows = [reading.as_row() for reading in dict.fromkeys(readings)]
@@ -145,31 +166,34 @@ def readings_kept(readings: Iterable[Reading]) -> pl.DataFrame:
     return frame.with_columns(pl.col("ts").cast(pl.Datetime("us", "UTC")))
 
 
-def sheet(frame: pl.DataFrame, caption: str, source: str, anchor: str) -> Markup:
+def sheet(frame: pl.DataFrame, caption: str, source: str, anchor: str, most: int = SHOWN) -> Markup:
     """The first rows of a table."""
     numeric = frozenset(n for n, t in zip(frame.columns, frame.dtypes, strict=True)
                         if t.is_numeric())  # fmt: skip
     body = (
         tag("tr", *(_value(name, value, name in numeric)
                     for name, value in zip(frame.columns, row, strict=True)))
-        for row in frame.head(SHOWN).iter_rows()
+        for row in frame.head(most).iter_rows()
     )  # fmt: skip
     if not frame.height:
         return prose(f"{caption}: no rows.", "empty")
-    return join(_framed(caption, frame.columns, body, numeric, source, anchor), _rest(frame.height))
+    framed = _framed(caption, frame.columns, body, numeric, source, anchor)
+    return join(framed, _rest(frame.height, most))
 
 
 def _value(column: str, value: Any, numeric: bool) -> Markup:
     worrying = value is True or (isinstance(value, int) and value > 0)
     warn = worrying and column in ("stale", "rejects", "gaps", "missing", "late")
-    classes = " ".join(["n"] * numeric + ["warn"] * warn) or None
-    return tag("td", "▲ " if warn else None, cell(column, value), class_=classes)
+    said = cell(column, value)
+    line = not numeric and len(said) <= _LINE
+    classes = " ".join(["n"] * numeric + ["k"] * line + ["warn"] * warn) or None
+    return tag("td", "▲ " if warn else None, said, class_=classes)
 
 
-def _rest(rows: int) -> Markup:
-    if rows <= SHOWN:
+def _rest(rows: int, most: int = SHOWN) -> Markup:
+    if rows <= most:
         return NOTHING
-    return prose(f"The first {SHOWN} of {rows:,} rows; the download has all of them.", "small")
+    return prose(f"The first {most} of {rows:,} rows; the download has all of them.", "small rest")
 
 
 def _framed(

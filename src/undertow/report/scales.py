@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from undertow.report.markup import clean
 from undertow.report.words import number
 
 LONGEST = 26  # letters of a name in a figure; tables have all of it
+_WIDE = 18  # letters of a line over a panel
 
 
 def short(name: str) -> str:
@@ -39,6 +41,11 @@ def labels(names: Sequence[str]) -> dict[str, str]:
         taken.add(label)
         given[name] = label
     return given
+
+
+def stacked(titles: Iterable[str]) -> list[str]:
+    """Titles of panels, a word a line where they are long, so that none runs into the next."""
+    return ["<br>".join(wrap(title, _WIDE)) for title in titles]
 
 
 def square(pairs: pl.DataFrame, names: Sequence[str], value: str) -> np.ndarray[Any, Any]:

@@ -9,9 +9,9 @@ import polars as pl
 from plotly.subplots import make_subplots
 
 from undertow.report.ink import BLUE, FAINT, GREY, RED, framed
-from undertow.report.scales import band_lines, banded, labels, plain, times
+from undertow.report.scales import band_lines, banded, labels, plain, stacked, times
 from undertow.report.together import Tables
-from undertow.report.words import number
+from undertow.report.words import chance, number
 
 _NODES, _EDGES, _ROWS = 30, 60, 40  # what a figure can hold and still be read
 
@@ -182,7 +182,7 @@ def drivers(tables: Tables) -> go.Figure:
     sure = [p is not None and p < 0.05 for p in rows["p_value"]]
     figure = make_subplots(
         1, 2, shared_yaxes=True, column_widths=[0.66, 0.34], horizontal_spacing=0.03,
-        subplot_titles=("coefficient", "share explained"),
+        subplot_titles=stacked(("coefficient", "share explained")),
     )  # fmt: skip
     figure.add_trace(band_lines(rows, "low", "high", names), 1, 1)
     figure.add_trace(
@@ -192,7 +192,7 @@ def drivers(tables: Tables) -> go.Figure:
             mode="markers",
             marker={"size": 10, "color": BLUE,
                     "symbol": ["circle" if s else "circle-open" for s in sure]},
-            customdata=[[w, number(p)] for w, p in
+            customdata=[[w, chance(p)] for w, p in
                         zip(banded(rows, "coefficient", "low", "high"), rows["p_value"],
                             strict=True)],
             hovertemplate="%{y}<br>coefficient %{customdata[0]}<br>p %{customdata[1]}",
@@ -217,7 +217,7 @@ def scores(tables: Tables) -> go.Figure:
     names = [labels(rows["model"].to_list())[n] for n in rows["model"]]
     figure = make_subplots(
         1, 2, shared_yaxes=True, column_widths=[0.6, 0.4], horizontal_spacing=0.03,
-        subplot_titles=("score", "hits, and expected (upright mark)"),
+        subplot_titles=stacked(("score", "hits; mark: expected")),
     )  # fmt: skip
     figure.add_trace(band_lines(rows, "low", "high", names), 1, 1)
     figure.add_trace(

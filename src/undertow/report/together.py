@@ -22,7 +22,8 @@ from undertow.report.ink import (
     coloured,
     framed,
 )
-from undertow.report.scales import alike, band_lines, banded, labels, plain, square, times
+from undertow.report.scales import alike, band_lines, banded, labels, plain, square, stacked, times
+from undertow.report.words import chance as p_value
 from undertow.report.words import number
 
 Tables = Mapping[str, pl.DataFrame]
@@ -40,7 +41,7 @@ def matrix(tables: Tables) -> go.Figure:
     figure = make_subplots(
         1,
         len(layers),
-        subplot_titles=list(labels(layers).values()),
+        subplot_titles=stacked(labels(layers).values()),
         shared_yaxes=True,
         horizontal_spacing=0.02,
     )
@@ -92,7 +93,7 @@ def _in_words(
     low, high = interval or (chance, chance)
     for a, b, p, least, most in pairs.select("a", "b", p=chance, s=low, t=high).iter_rows():
         band = f"band {number(least)} to {number(most)}, " if interval else ""
-        said = f"{band}p {number(p)} after correction" if interval else f"p {number(p)}"
+        said = f"{band}p {p_value(p)} after correction" if interval else f"p {p_value(p)}"
         words[place[a]][place[b]] = words[place[b]][place[a]] = said
     return words
 
@@ -125,7 +126,7 @@ def layers(tables: Tables) -> go.Figure:
         width=0.5,
         marker={"color": BLUE, "opacity": FAINT},
         customdata=[
-            [words, number(p), nodes, steps]
+            [words, p_value(p), nodes, steps]
             for words, p, nodes, steps in zip(
                 banded(rows, "mean_correlation", "low", "high"),
                 rows["p_value"],
@@ -241,7 +242,7 @@ def _mark(figure: go.Figure, events: pl.DataFrame) -> None:
             },
             cliponaxis=False,
             customdata=[
-                [a, b, number(p), count]
+                [a, b, p_value(p), count]
                 for a, b, p, count in zip(
                     start, end, events["p_value"], events["count"], strict=True
                 )
@@ -307,14 +308,14 @@ def scree(tables: Tables) -> go.Figure:
 
 
 def concordance(tables: Tables) -> go.Figure:
-    """Share of time in which two nodes are in the same phase; 0.5 is what strangers have."""
+    """Time in which two nodes are in the same phase beyond chance; 0.5 is always in step."""
     pairs = tables["concordance"]
     names = pl.concat([pairs["a"], pairs["b"]]).unique().sort().to_list()
-    names = [names[i] for i in alike(2.0 * square(pairs, names, "concordance") - 1.0)]
-    heat = _heat(pairs, names, "concordance", "p_value")
+    names = [names[i] for i in alike(2.0 * square(pairs, names, "adjusted"))]
+    heat = _heat(pairs, names, "adjusted", "p_corrected")
     heat.update(coloraxis="coloraxis")
     figure = go.Figure(heat)
-    coloured(figure, SIGNED, "concordance", 0.0, 1.0)
+    coloured(figure, SIGNED, "in step", -0.5, 0.5)
     framed(figure, _tall(names, 2))
     _square_axes(figure)
     return figure

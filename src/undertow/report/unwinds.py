@@ -7,7 +7,7 @@ from typing import Any
 import plotly.graph_objects as go
 import polars as pl
 
-from undertow.report.ink import BLUE, HATCHES, MANY, RED, RISING, coloured, framed, hatch
+from undertow.report.ink import BLUE, HATCHES, MANY, PALE, RED, RISING, coloured, framed, hatch
 from undertow.report.scales import labels, milliseconds, plain, times
 from undertow.report.together import Tables
 from undertow.report.words import number
@@ -56,9 +56,11 @@ def _spans(name: str, rows: list[tuple[str, str, str]], color: str, shape: str) 
 
 
 def participants(tables: Tables) -> go.Figure:
-    """Who took part in which common unwind, and how deep each fell."""
-    rows = tables["participants"].drop_nulls("depth")
-    often = rows.group_by("node").agg(times=pl.len(), depth=pl.col("depth").max())
+    """Who took part in which common unwind, and how deep each fell; pale, who fell but did not."""
+    rows = (
+        tables["participants"].drop_nulls("depth").with_columns(pl.col("member").fill_null(False))
+    )
+    often = rows.group_by("node").agg(pl.col("member").sum().alias("times"), pl.col("depth").max())
     order = often.sort("times", "depth", "node", descending=[True, True, False])
     kept = order["node"].head(_ROWS).to_list()
     given = labels(kept)
@@ -66,23 +68,31 @@ def participants(tables: Tables) -> go.Figure:
     events = [str(each) for each in rows["event"].unique(maintain_order=True)]
     called = labels(events)
     deepest = max((abs(d) for d in shown["depth"]), default=1.0) or 1.0
-    figure = go.Figure(
-        go.Scatter(
-            x=[called[str(each)] for each in shown["event"]],
-            y=[given[each] for each in shown["node"]],
+    figure = go.Figure()
+    for member, name, color, symbol in (
+        (False, "fell, but took no part", PALE, "circle-open"),
+        (True, "took part", RED, "circle"),
+    ):
+        part = shown.filter(pl.col("member") == member)
+        points = go.Scatter(
+            x=[called[str(each)] for each in part["event"]],
+            y=[given[each] for each in part["node"]],
+            name=name,
             mode="markers",
             marker={
-                "size": [6 + 16 * abs(d) / deepest for d in shown["depth"]],
-                "color": RED,
-                "opacity": 0.8,
-                "line": {"width": 0},
+                "size": [6 + 16 * abs(d) / deepest for d in part["depth"]],
+                "color": color,
+                "symbol": symbol,
+                "opacity": 0.85,
+                "line": {"width": 0 if member else 1},
             },
-            customdata=[number(d) for d in shown["depth"]],
-            hovertemplate="event %{x}<br>%{y}: depth %{customdata}",
+            customdata=[number(d) for d in part["depth"]],
+            hovertemplate=f"event %{{x}}<br>%{{y}} {name}: depth %{{customdata}}",
         )
-    )
+        figure.add_trace(points)
     note = f"Drawn: the {len(kept)} that took part most often, of {order.height}."
-    framed(figure, 120 + 20 * max(len(kept), 4), note=note if len(kept) < order.height else "")
+    framed(figure, 140 + 20 * max(len(kept), 4), legend=True,
+           note=note if len(kept) < order.height else "")  # fmt: skip
     figure.update_xaxes(type="category", title={"text": "event"},
                         categoryarray=[called[e] for e in events])  # fmt: skip
     figure.update_yaxes(type="category", autorange="reversed",

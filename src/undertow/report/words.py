@@ -1,16 +1,55 @@
-"""Numbers, units and instants as a person reads them; the same style as on the terminal."""
+"""Numbers, units, names and instants as a person reads them, on a page and on the terminal.
+
+Nothing here is slow to import: every command draws on it.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
-
-import polars as pl
 
 _SPANS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 _INSTANTS = frozenset({"ts", "start", "peak", "end", "newest", "oldest"})
 _NAMES = frozenset({"account", "owner"})  # integers that are names
+_UNITS = {"usd": "USD", "number": "", "none": "", "1": "", "count": "", "1/year": "a year"}
+_LEAST = 1e-16  # of a chance: what is smaller is no more than rounding
+NO_BREAK = "\N{NO-BREAK SPACE}"
+_TIED = re.compile(r"(?<=\d) (?=(?:%|USD|[kMBT]|min|[dhs])(?![\w]))")
+
+# Names of readings that the rule of `title` would spell badly, without their family.
+_TITLES = {
+    "capital_shortfall_usd": "Capital shortfall",
+    "capital_unknown_usd": "Capital asked for where no funds are known",
+    "common_factor": "One common factor",
+    "connectedness": "Total connectedness",
+    "copula_degrees": "Degrees of freedom of the t copula",
+    "correlation": "Mean correlation",
+    "explained": "Explained by what is shared",
+    "explained_by_chance": "Explained by chance",
+    "explained_raw": "Explained, prices and all",
+    "index": "Tandem index",
+    "mes": "Marginal expected shortfall",
+    "noise": "Noise of the correlations",
+    "unwindings": "Common unwinds",
+    "unwinding_rate": "Common unwinds",
+    "unwinding_share": "Share of nodes unwinding",
+}
+_SPELLED = {
+    "covar": "CoVaR",
+    "var": "VaR",
+    "es": "ES",
+    "cvar": "CVaR",
+    "srisk": "SRISK",
+    "dcc": "DCC",
+    "ewma": "EWMA",
+    "adl": "ADL",
+    "usd": "USD",
+    "oi": "open interest",
+    "hhi": "HHI",
+    "ltv": "LTV",
+}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -52,19 +91,44 @@ def instant(us: int | datetime | None) -> str:
 
 def unit(name: str) -> str:
     """A unit as a word behind a number: USD for usd, nothing for a pure number."""
-    return {"usd": "USD", "number": "", "none": ""}.get(name.lower(), name.replace("_", " "))
+    return _UNITS.get(name.lower(), name.replace("_", " "))
+
+
+def title(name: str, subject: str = "") -> str:
+    """What a reading is called on a page: without its family, in words; and what it is of."""
+    whole = name.rpartition(".")[2]
+    spelled = [_SPELLED.get(word, word) for word in whole.split("_") if word]
+    said = _TITLES.get(whole) or " ".join(spelled) or name
+    return f"{said[:1].upper()}{said[1:]}" + (f" · {subject}" if subject else "")
+
+
+def tied(text: str) -> str:
+    """Words in which no line ends between a number and its unit."""
+    return _TIED.sub(NO_BREAK, text)
 
 
 def measured(value: float | None, of: str) -> str:
     """A number with its unit, or the word for there being none."""
-    return f"{number(value)} {unit(of)}".rstrip() if value is not None else "none"
+    return tied(f"{number(value)} {unit(of)}".rstrip()) if value is not None else "none"
+
+
+def chance(value: float | None) -> str:
+    """A p-value: one so small that it is but rounding is only said to be so small."""
+    if value is not None and 0.0 <= value < _LEAST:
+        return f"< {_LEAST:.0e}"
+    return number(value)
+
+
+def is_chance(column: str) -> bool:
+    """Whether a column holds p-values, by its name."""
+    return column == "p" or column.startswith("p_") or column.endswith("_p")
 
 
 def band(low: float | None, high: float | None, level: float | None) -> str:
     """How sure: the interval and its level, or that none was given."""
     if low is None or high is None or level is None:
         return "no band"
-    return f"{number(low)} to {number(high)} at {level * 100:.4g} %"
+    return tied(f"{number(low)} to {number(high)} at {level * 100:.4g} %")
 
 
 def heading(column: str) -> str:
@@ -82,12 +146,12 @@ def cell(column: str, value: Any) -> str:
         return instant(value)
     if isinstance(value, timedelta):
         return span(value // timedelta(microseconds=1))
-    if isinstance(value, pl.Series | list | tuple):
+    if isinstance(value, list | tuple) or hasattr(value, "to_list"):
         return ", ".join(cell("", each) for each in value)
     if isinstance(value, int):
         return _whole(column, value)
     if isinstance(value, float):
-        return number(value)
+        return chance(value) if is_chance(column) else number(value)
     return str(value)
 
 

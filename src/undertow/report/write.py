@@ -9,6 +9,7 @@ from undertow.report.family import family_of, page, title_of
 from undertow.report.front import first_page
 from undertow.report.ink import EVIDENCE, config
 from undertow.report.markup import Anchors, Markup, data_block, join, tag
+from undertow.report.pieces import prose
 from undertow.report.words import instant
 
 # Nothing may be loaded, sent or embedded; what the page needs stands in it.
@@ -16,7 +17,7 @@ _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "img-src data: blob:; base-uri 'none'; form-action 'none'"
 )
-_RESERVED = ("glance", "main", "theme", "config", "undertow")
+_RESERVED = ("glance", "main", "theme", "config", "undertow", "lost")
 
 
 def html(assessment: Assessed) -> str:
@@ -26,17 +27,27 @@ def html(assessment: Assessed) -> str:
         anchors.of(name)
     pages, contents = _pages(assessment, anchors)
     figures = 'class="plot"' in pages
+    mute = prose("Without its script this page draws no figures: their numbers are in the tables, "
+                 "and all pages stand one after the other.", "empty")  # fmt: skip
+    lost = prose("There is no such place in this report; this is its first page.", "empty")
     body = tag(
         "body",
         tag("a", "Skip to the report", href="#main", class_="skip"),
         _header(assessment),
         tag("nav", contents, aria_label="Pages"),
-        tag("main", pages, id="main", tabindex=-1),
+        tag(
+            "main",
+            tag("noscript", mute),
+            tag("div", lost, id="lost", role="status", hidden=True),
+            pages,
+            id="main",
+            tabindex=-1,
+        ),
         data_block("config", config()),
         plotly_script() if figures else None,
         tag("script", Markup(_static("report.js"))),
     )
-    return f'<!doctype html>\n<html lang="en">{_head(assessment.title)}{body}</html>\n'
+    return f'<!doctype html>\n<html lang="en">{_head(_full_title(assessment))}{body}</html>\n'
 
 
 def _pages(assessment: Assessed, anchors: Anchors) -> tuple[Markup, Markup]:
@@ -71,14 +82,23 @@ def _head(title: str) -> Markup:
     )
 
 
+def _full_title(assessment: Assessed) -> str:
+    """What tells one tab from the next: what was judged, in which lake, at which instant."""
+    lake = str(assessment.provenance.get("lake", "")).rstrip("/")
+    place = "/".join(lake.rsplit("/", 2)[-2:])
+    parts = (assessment.title, place, instant(assessment.ts))
+    return " · ".join(part for part in parts if part)
+
+
 def _header(assessment: Assessed) -> Markup:
     known = f" · known at {instant(assessment.as_of)}" if assessment.as_of is not None else ""
+    lake = f"lake {assessment.provenance['lake']} " if "lake" in assessment.provenance else ""
     return tag(
         "header",
         tag(
             "div",
             tag("h1", assessment.title),
-            tag("p", f"at {instant(assessment.ts)}{known}", class_="small"),
+            tag("p", f"{lake}at {instant(assessment.ts)}{known}", class_="small"),
         ),
         tag(
             "button", "Dark or light", type="button", id="theme", aria_pressed="false", hidden=True

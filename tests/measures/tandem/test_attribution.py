@@ -105,7 +105,17 @@ def test_where_nothing_is_planted_nothing_is_claimed() -> None:
 def test_few_nodes_cannot_tell_and_say_so() -> None:
     history, links = history_of(Tandem.null(), nodes=5, steps=300)
     study = attribution(history, links, reps=99)
-    assert "cannot be told from 5 nodes" in study.says[0]
+    assert "cannot be told: 5 nodes are 10 pairs" in study.says[0]
+    drivers = study.tables["drivers"]
+    numbers = drivers.select(pl.selectors.float()).null_count().row(0)
+    assert set(numbers) == {drivers.height}  # nothing is shown as if it were told
+    assert all("fewer than 8" in reason for reason in drivers["reason"])
+    assert study.tables["pairs"].select("explained", "left_over").null_count().row(0) == (10, 10)
+    assert study.tables["pairs"]["excess"].null_count() == 0
+    assert study.headline.value is None
+    assert study.reading("tandem.coefficient", "owner").value is None
+    assert not any("explain" in said or "%" in said for said in study.says)
+    require_publishable(study)
     pair = attribution(history.select(["n0", "n1"]), links)
     assert pair.headline is not None
     assert pair.headline.value is None

@@ -174,7 +174,7 @@ def test_only_what_was_known_at_the_snapshot_is_used() -> None:
 
 def test_two_short_nodes_are_told_by_their_prices_alone() -> None:
     short = systemic(SNAPSHOT, history_from(pulled(75)[:, :2], walks(75)), reps=19)
-    assert short.says[0].startswith("Who drags others along cannot be told")
+    assert short.says[0].startswith("With whom others fall cannot be told")
     nodes = short.tables["nodes"]
     assert nodes["delta_covar"].null_count() == 2
     assert nodes["raw_delta_covar"].null_count() == 0

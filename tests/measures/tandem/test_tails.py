@@ -191,6 +191,20 @@ def test_two_nodes_are_enough_and_short_ones_are_told_apart_from_bad_ones() -> N
         tails(history_from(growth[:, [0, 2]], growth[:, :2]))
 
 
+def test_too_few_stressed_steps_are_counted_and_no_argument_of_the_inside_is_named() -> None:
+    """A market that never moves, and a short history whose resamples may hold no stressed step."""
+    rng = np.random.default_rng(11)
+    growth = 0.02 * rng.standard_normal((90, 3))
+    still = tails(history_from(growth, np.zeros((90, 3))), reps=19)
+    short = tails(history_from(growth[:64], 0.01 * rng.standard_normal((64, 3))), reps=199)
+    for study in (still, short):
+        require_publishable(study)
+        assert not any("source" in said for said in study.says)
+    reasons = set(still.tables["contagion"]["reason"])
+    assert reasons == {"0 steps in stressed times; 4 are needed"}
+    assert any("0 steps in stressed times; 4 are needed" in said for said in still.says)
+
+
 def test_many_gappy_nodes_are_told_by_their_top_pairs_and_proxies_by_their_own_name() -> None:
     rng = np.random.default_rng(7)
     growth = 0.01 * (rng.standard_normal((300, 1)) + rng.standard_normal((300, 14)))

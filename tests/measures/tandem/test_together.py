@@ -19,6 +19,7 @@ from undertow.measures.tandem import (
     cycle,
     index,
     matrix,
+    procyclicality,
     unwinding,
 )
 from undertow.state import Panel
@@ -115,6 +116,9 @@ def test_a_common_factor_is_there_or_not(
     share = (1.0 + 7 * 0.4) / 8  # largest eigenvalue of an equal correlation, over the nodes
     reading = there.reading("tandem.common_factor")
     assert reading.value == pytest.approx(share, abs=0.06)
+    for study in (there, none):
+        found = study.headline
+        assert found.low <= found.value <= found.high
     few = there.reading("tandem.effective_number").value
     assert few < none.reading("tandem.effective_number").value <= 8.0
     assert there.tables["spectrum"]["eigenvalue"].sum() == pytest.approx(8.0)
@@ -132,7 +136,11 @@ def test_connectedness_is_more_than_chance_where_shocks_are_shared(
     assert nodes["net"].sum() == pytest.approx(0.0, abs=1e-9)
     table = there.tables["table"].group_by("to_node").agg(pl.col("share").sum())
     np.testing.assert_allclose(table["share"], 1.0, rtol=1e-9)
-    assert there.headline.value == pytest.approx(nodes["from"].mean())
+    for study in (there, none):
+        total = study.headline
+        assert total.low <= total.value <= total.high
+        assert total.value < study.tables["nodes"]["from"].mean()  # as estimated, bias and all
+    assert none.headline.value < 0.5 * none.tables["nodes"]["from"].mean()
 
 
 def test_planted_unwindings_are_dated_and_the_nodes_named(
@@ -168,7 +176,11 @@ def test_a_cycle_is_dated_and_phases_that_share_it_agree() -> None:
         same = turns.filter((pl.col("node") == point.series) & (pl.col("kind") == point.kind))
         assert (same["step"] - point.step).abs().min() <= 8
     assert study.reading("tandem.concordance").value > 0.3
-    assert (study.tables["concordance"]["p_value"] < 0.05).all()
+    pairs = study.tables["concordance"]
+    assert (pairs["p_value"] < 0.05).all()
+    assert pairs["adjusted"].mean() == pytest.approx(study.headline.value)
+    assert pairs["adjusted"].is_between(-0.5, 0.5).all()
+    assert pairs["beyond_chance"].to_list() == (pairs["p_corrected"] < 0.05).to_list()
     apart = past_of(Tandem.null(), nodes=4, seed=9)[0]
     assert cycle(apart).reading("tandem.concordance").value < 0.3
 
@@ -207,3 +219,44 @@ def test_days_are_told_as_they_are() -> None:
     reading = matrix(history, reps=99).headline
     assert reading.ts == 100 * DAY
     assert reading.window_us == 99 * DAY
+
+
+def test_a_step_is_told_by_its_length_and_a_range_as_a_range() -> None:
+    history, _ = past_of(Tandem(correlation=0.4), steps=400, nodes=3)
+    for study in (matrix(history, reps=99), index(history), cycle(history), unwinding(history)):
+        assert "A step is 1 day; there are 399, over 399 days." in study.how_to_read
+    study = index(history)
+    assert "over the last 60 steps of 1 day (60 days)" in study.says[0]
+    line = study.tables["index"]["rolling"]
+    assert study.says[-1].endswith(f"lay between {line.min():.2f} and {line.max():.2f}.")
+
+
+@pytest.mark.parametrize("last", [0, 60])
+def test_an_expected_value_outside_the_band_is_commented_on(last: int) -> None:
+    """Correlation of 0.05, and of 0.8 in the last window, which the whole past does not expect."""
+    rng, steps = np.random.default_rng(2), 600
+    rho = np.where(np.arange(steps) < steps - last, 0.05, 0.8)[:, None]
+    own, shared = rng.standard_normal((steps, 4)), rng.standard_normal((steps, 1))
+    growth = 0.02 * (np.sqrt(rho) * shared + np.sqrt(1.0 - rho) * own)
+    moves = 0.01 * rng.standard_normal((steps, 4))
+    ts, names = DAY * np.arange(1, steps + 1), list("abcd")
+    level = Panel.from_arrays("leverage", "1", ts, names, 3.0 * np.exp(growth.cumsum(axis=0)))
+    prices = Panel.from_arrays("prices", "usd", ts, names, np.exp(moves.cumsum(axis=0)))
+    study = index(LeverageHistory.of(level, prices))
+    expected, found = study.reading("tandem.index_expected").value, study.headline
+    comments = [said for said in study.says if said.startswith("cDCC expects")]
+    assert (found.low <= expected <= found.high) == (not comments)
+    assert bool(comments) == bool(last)
+    assert all("below the band of the rolling line" in said for said in comments)
+
+
+def test_without_a_price_every_measure_says_that_prices_are_missing() -> None:
+    history, _ = past_of(Tandem(correlation=0.4), steps=200, nodes=3)
+    before = Panel.from_arrays(
+        "prices", "usd", history.level.ts[-1:] + DAY, history.labels, np.ones((1, 3))
+    )
+    blind = LeverageHistory.of(history.level, before)
+    assert "no price history is known" in matrix(blind, reps=99).says[0]
+    for measure in (index, commonality, connectedness, procyclicality):
+        with pytest.raises(StateError, match="no price history is known"):
+            measure(blind)

@@ -13,7 +13,7 @@ from undertow.measures.study import Study
 from undertow.measures.tandem.agreement import agreed
 from undertow.measures.tandem.falls import CHANNELS
 from undertow.measures.tandem.history import LeverageHistory
-from undertow.measures.tandem.unwind import unwind_matrix
+from undertow.measures.tandem.unwind import unwind
 from undertow.rules.leverage import Exposures
 from undertow.rules.snapshot import Snapshot
 from undertow.state import Panel
@@ -33,7 +33,7 @@ def demo() -> Snapshot:
 
 @pytest.fixture(scope="module")
 def assets(demo: Snapshot) -> Study:
-    return unwind_matrix(demo)
+    return unwind(demo)
 
 
 def book_of(held: list[tuple[object, ...]]) -> Snapshot:
@@ -75,7 +75,7 @@ def cells(study: Study) -> dict[tuple[str, str], float]:
 
 def usd(study: Study, shocked: str, node: str) -> dict[str, float]:
     table = study.tables["losses"].filter(pl.col("shocked") == shocked, pl.col("node") == node)
-    return dict(table.select("channel", "usd").iter_rows())
+    return dict(table.filter(pl.col("usd") != 0.0).select("channel", "usd").iter_rows())
 
 
 def require_publishable(study: Study) -> None:
@@ -93,7 +93,7 @@ def test_a_fall_of_ether_unwinds_bitcoin_through_the_account_that_holds_both(two
     second has 15,000 + 6,000 against 22,000, a health of 0.95 and more, so half may be repaid:
     11,000 for 11,550 of the larger collateral, BTC.
     """
-    study = unwind_matrix(two, options=DEEP)
+    study = unwind(two, options=DEEP)
     assert usd(study, "ETH", "ETH") == pytest.approx({"own price": 20_000.0})
     assert usd(study, "ETH", "BTC") == pytest.approx({"shared account": 11_550.0}, rel=1e-6)
     share = cells(study)
@@ -146,35 +146,56 @@ def test_money_and_what_nobody_holds_are_left_out_with_a_reason(assets: Study) -
     assert not {"USDC", "wETH"} & set(assets.tables["matrix"]["node"])
 
 
+def test_only_what_venues_would_see_fall_is_let_fall(demo: Snapshot, assets: Study) -> None:
+    """Staked ether is taken at its exchange rate everywhere; wrapped bitcoin is not."""
+    matrix = assets.tables["matrix"]
+    assert set(matrix["shocked"]) == {"BTC", "DOGE", "ETH", "LINK", "SOL", "WBTC"}
+    for name in ("stETH", "wstETH", "wwwETH"):
+        assert "exchange rate" in assets.left_out[name]
+        assert matrix.filter(pl.col("node") == name, pl.col("share") > 0.0).height >= 4
+    assert "a receipt of USD, which is money" in assets.left_out["vUSDC"]
+    assert "vUSDC" not in set(matrix["node"])
+    losses = assets.tables["losses"]
+    assert losses.height == matrix.height * len(CHANNELS)
+    assert not losses["share"].null_count()
+    share = cells(assets)
+    off = [value for (a, b), value in share.items() if a != b]
+    assert assets.headline.value == pytest.approx(np.mean(off))
+    assert "stETH, wstETH and wwwETH did not" in assets.says[1]
+    market = unwind(demo, options=Options(oracles=False))
+    assert "wstETH" in set(market.tables["matrix"]["shocked"])  # once venues look at the market
+
+
 def test_without_impact_nothing_is_closed_through_impact(demo: Snapshot) -> None:
-    study = unwind_matrix(demo, options=DEEP)
-    assert "impact" not in set(study.tables["losses"]["channel"])
+    study = unwind(demo, options=DEEP)
+    losses = study.tables["losses"]
+    assert not losses.filter(pl.col("channel") == "impact")["usd"].abs().max()
     assert study.reading("tandem.spill", "impact").value == pytest.approx(0.0, abs=1e-12)
 
 
 def test_venues_and_sectors_unwind_too(demo: Snapshot) -> None:
     for by in ("venue", "sector"):
-        study = unwind_matrix(demo, by=by)
-        assert study.tables["matrix"]["shocked"].n_unique() == 10
+        study = unwind(demo, by=by)
+        assert study.tables["matrix"]["shocked"].n_unique() == 6
         assert max(cells(study).values()) <= 1.0
         require_publishable(study)
 
 
 def test_a_fall_that_calls_nobody_is_said_to_unwind_nothing(two: Snapshot) -> None:
-    study = unwind_matrix(two, fall=1e-6)
+    study = unwind(two, fall=1e-6)
     assert study.says[0].startswith("Nothing unwinds")
     assert study.reading("tandem.spill").value == 0.0
-    assert study.tables["losses"].height == 0
+    assert study.tables["losses"]["share"].to_list() == [0.0] * (2 * 2 * len(CHANNELS))
     require_publishable(study)
 
 
 def test_what_cannot_be_asked_is_refused(two: Snapshot) -> None:
     with pytest.raises(StateError, match="fall was 1"):
-        unwind_matrix(two, fall=1.2)
+        unwind(two, fall=1.2)
     with pytest.raises(StateError, match="no division by 'colour'"):
-        unwind_matrix(two, by="colour")
+        unwind(two, by="colour")
     with pytest.raises(StateError, match="no asset that could fall"):
-        unwind_matrix(book_of([(1, "aave-v3:USDC", "collateral", 10.0, None)]))
+        unwind(book_of([(1, "aave-v3:USDC", "collateral", 10.0, None)]))
 
 
 def history_of(correlation: np.ndarray, names: list[str], *, steps: int = 600) -> LeverageHistory:
@@ -192,7 +213,7 @@ def history_of(correlation: np.ndarray, names: list[str], *, steps: int = 600) -
 def test_a_history_tied_as_venues_unwind_agrees_and_one_tied_at_random_does_not(
     demo: Snapshot,
 ) -> None:
-    plain = unwind_matrix(demo, by="venue")
+    plain = unwind(demo, by="venue")
     wide = plain.tables["matrix"].pivot(on="node", index="shocked", values="share")
     share = wide.drop("shocked").to_numpy()
     names = [name for name in wide.columns if name != "shocked"]
@@ -200,7 +221,7 @@ def test_a_history_tied_as_venues_unwind_agrees_and_one_tied_at_random_does_not(
     alike = unit.T @ unit
     spread = (alike - alike.min()) / (1.0 - alike.min())
     tied = 0.05 * np.eye(len(names)) + 0.95 * _correlation(spread**2)
-    agreeing = unwind_matrix(demo, by="venue", history=history_of(tied, names))
+    agreeing = unwind(demo, by="venue", history=history_of(tied, names))
     found = agreeing.tables["agreement"].row(0, named=True)
     assert found["statistic"] == "spearman"
     assert found["value"] > 0.6
@@ -208,7 +229,7 @@ def test_a_history_tied_as_venues_unwind_agrees_and_one_tied_at_random_does_not(
     assert any("agree: rank correlation" in said for said in agreeing.says)
     assert agreeing.tables["compared"].height == len(names) * (len(names) - 1)
     require_publishable(agreeing)
-    loose = unwind_matrix(demo, by="venue", history=history_of(np.eye(len(names)), names))
+    loose = unwind(demo, by="venue", history=history_of(np.eye(len(names)), names))
     assert loose.tables["agreement"]["p_value"][0] > 0.05
     assert any("no more than chance" in said for said in loose.says)
 
@@ -221,7 +242,7 @@ def _correlation(matrix: np.ndarray) -> np.ndarray:
 
 
 def test_too_few_nodes_in_common_cannot_be_held_against_history(two: Snapshot) -> None:
-    study = unwind_matrix(two, history=history_of(np.eye(2), ["BTC", "ETH"], steps=100))
+    study = unwind(two, history=history_of(np.eye(2), ["BTC", "ETH"], steps=100))
     assert study.tables["agreement"]["reason"][0] == "only 2 nodes in both; four are needed"
     assert study.reading("tandem.agreement").value is None
     assert "cannot be told" in study.says[-1]
@@ -242,5 +263,5 @@ def test_agreement_of_a_matrix_with_itself_is_whole_and_its_p_value_keeps_its_si
 
 
 def test_where_it_runs_changes_nothing(two: Snapshot) -> None:
-    alone, beside = unwind_matrix(two), unwind_matrix(two, executor=Threads(2))
+    alone, beside = unwind(two), unwind(two, executor=Threads(2))
     assert alone.as_json() == beside.as_json()

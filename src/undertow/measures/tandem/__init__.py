@@ -17,7 +17,7 @@ from undertow.measures.tandem.matrix import matrix
 from undertow.measures.tandem.procyclicality import procyclicality
 from undertow.measures.tandem.systemic import systemic
 from undertow.measures.tandem.tails import tails
-from undertow.measures.tandem.unwind import unwind_matrix
+from undertow.measures.tandem.unwind import unwind
 from undertow.measures.tandem.unwinding import unwinding
 
 __all__ = [
@@ -36,6 +36,6 @@ __all__ = [
     "procyclicality",
     "systemic",
     "tails",
-    "unwind_matrix",
+    "unwind",
     "unwinding",
 ]

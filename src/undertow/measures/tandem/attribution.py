@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from math import nan
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,6 +13,7 @@ from undertow.econometrics.dyads import Dyads, attribute
 from undertow.econometrics.pairwise import CorrelationMatrix, pairwise_correlation
 from undertow.errors import StateError
 from undertow.measures.study import Study
+from undertow.measures.tandem.door import require_history, require_links, require_seed
 from undertow.measures.tandem.history import LEAST_ROWS, Layer, LeverageHistory
 from undertow.measures.tandem.links import Links
 from undertow.measures.words import banded, chance, corrected, listed, many, percent, told
@@ -48,13 +50,17 @@ def attribution(
     excess_ij = intercept + sum of coefficient_m * driver_m,ij + residual_ij over all pairs, excess
     the correlation of growth beyond prices. Pairs that share a node depend on each other, so
     p-values come from relabelling nodes and bands from leaving out a node at a time; see
-    `econometrics.dyads.attribute`.
+    `econometrics.dyads.attribute`. Of fewer than eight nodes nothing is told: no coefficient, no
+    share, in no table.
 
     Raises
     ------
     StateError
         When there is no driver, or fewer than two nodes have both a history and links.
     """
+    require_history(history)
+    require_links(links)
+    require_seed(seed)
     if not links.drivers:
         why = "; ".join(f"{name}: {reason}" for name, reason in links.absent.items())
         raise StateError("the links hold no driver", hint=why or "see links_of")
@@ -67,7 +73,7 @@ def attribution(
         readings=tuple(_readings(used, shared, own, raw)),
         tables={"drivers": _drivers(shared, own), "pairs": _pairs(shared, own)},
         says=tuple(_says(used, shared, own, raw)),
-        how_to_read=_READ,
+        how_to_read=f"{_READ} {used.pace}",
         misleads=_MISLEADS,
         left_out=left_out,
     )
@@ -116,8 +122,22 @@ class _Fit:
         place = list(Layer).index(layer)
         rng = np.random.default_rng([seed, 41, place])
         dyads = attribute(excess, links.cube, rng=rng, reps=reps, level=level)
+        if len(excess) < FEW and not dyads.reason:
+            dyads = _untold(dyads, len(excess))
         by_chance, p = _by_chance(excess, links, dyads, np.random.default_rng([seed, 42, place]))
         return cls(excess, dyads, by_chance, p, _noise(found))
+
+
+def _untold(dyads: Dyads, nodes: int) -> Dyads:
+    """The same without its numbers, which so few nodes cannot carry."""
+    pairs = many(nodes * (nodes - 1) // 2, "pair")
+    reason = f"{many(nodes, 'node')} are {pairs}; a driver can hardly show among fewer than {FEW}"
+    blank: dict[str, Any] = {
+        each.name: np.full_like(value, nan)
+        for each in fields(dyads)
+        if isinstance(value := getattr(dyads, each.name), np.ndarray)
+    }
+    return replace(dyads, **blank, intercept=nan, r2=nan, left_over=nan, reason=reason)
 
 
 def _by_chance(
@@ -233,7 +253,7 @@ def _says(history: LeverageHistory, links: Links, own: _Fit, raw: _Fit) -> list[
         for m in sorted(sure, key=lambda m: -fit.share[m])
     ]
     found = f"{listed(told_by)} {'goes' if len(sure) == 1 else 'go'} with it"
-    says = [_verdict(history, len(links.nodes), fit.pairs, found if len(sure) else "")]
+    says = [_verdict(history, fit.pairs, found if len(sure) else "")]
     by_chance = (
         ""
         if np.isnan(own.by_chance)
@@ -262,13 +282,7 @@ def _says(history: LeverageHistory, links: Links, own: _Fit, raw: _Fit) -> list[
     return [*says, *_unused(links, fit)]
 
 
-def _verdict(history: LeverageHistory, nodes: int, pairs: int, found: str) -> str:
-    if nodes < FEW:
-        shown = f" As far as they show, {found}." if found else ""
-        return (
-            f"Why {history.called} moves together cannot be told from {many(nodes, 'node')}: "
-            f"{many(pairs, 'pair')} of fewer than {FEW} nodes can hardly show a driver.{shown}"
-        )
+def _verdict(history: LeverageHistory, pairs: int, found: str) -> str:
     if found:
         return f"{history.called.capitalize()} moves together where something is shared: {found}."
     return (

@@ -6,10 +6,11 @@ import numpy as np
 import polars as pl
 
 from undertow.econometrics.absorption import Input, absorption_path, standardised_shift
-from undertow.econometrics.bootstrap import Draws, stationary_bootstrap
-from undertow.econometrics.common_factor import FactorTest, Null, common_factor
+from undertow.econometrics.bootstrap import Draws, correlation_block, stationary_bootstrap
+from undertow.econometrics.common_factor import FactorNull, FactorTest, common_factor
 from undertow.econometrics.spectrum import marchenko_pastur, spectrum
 from undertow.measures.study import Study
+from undertow.measures.tandem.door import require_history, require_seed
 from undertow.measures.tandem.history import LEAST_ROWS, Layer, LeverageHistory, Together
 from undertow.measures.words import chance, known, percent, told
 from undertow.state import FloatMatrix, Reading
@@ -18,14 +19,19 @@ _STRONGEST = 0.2  # of the common directions, whose share is absorbed
 
 _READ = (
     "The absorption ratio is the share of all movement that the strongest fifth of the common "
-    "directions takes. A shift above 1 says that it tightened by more than a standard deviation of "
-    "its own year within three weeks of steps. The number of independent leverages says how many "
-    "separate bets the nodes really are."
+    "directions takes. A shift above 1 says that its mean over the last steps (15, or a fifteenth "
+    "of a short past) lies more than a standard deviation above that of its longer past (252). "
+    "The number of independent leverages says how many separate bets the nodes really are. The "
+    "largest share is published less the bias upward that every largest eigenvalue has, as its "
+    "band is; that bias is largest where there is no factor, and then not all of it is taken out: "
+    "whether there is one, the p-value says."
 )
 _MISLEADS = (
-    "Even unrelated series have a largest eigenvalue well above their share; that is what the null "
-    "is for. Levels, which wander, would show a common factor always: growth is used. Volatility "
-    "that rises everywhere at once looks like a factor, which is why growth is scaled by it."
+    "Even unrelated series have a largest eigenvalue well above their share; that is what the "
+    "null is for. Levels, which wander, would show a common factor always: growth is used. "
+    "Volatility that rises everywhere at once looks like a factor: growth is scaled by it, and "
+    "what of it was missed is in the null too, which keeps how large each shock was and draws its "
+    "sign; it takes shocks to be as likely up as down by the same amount."
 )
 
 
@@ -39,19 +45,24 @@ def commonality(
 ) -> Study:
     """The common factor of growth beyond prices, its null, and how much it absorbs over time.
 
-    The null turns every series round in time by its own amount. `window` is that of the absorption
-    ratio, 250 steps or a quarter of those there are unless given; its shift compares the last 15
-    steps with 252, or a fifteenth with the whole of what is there where it is shorter.
+    The null keeps each node's memory of itself and how large every shock was, so that a time that
+    was loud for all stays loud for all; only the signs of shocks are drawn. `window` is that of
+    the absorption ratio, 250 steps or a quarter of those there are unless given; its shift
+    compares the last 15 steps with 252, or a fifteenth with the whole of what is there where it is
+    shorter.
     """
+    require_history(history)
+    require_seed(seed)
     used = history.usable()
     seen = used.together(Layer.OWN)
     test = common_factor(
-        seen.values, rng=np.random.default_rng([seed, 3]), null=Null.SHIFTED, draws=draws,
+        seen.values, rng=np.random.default_rng([seed, 3]), null=FactorNull.FLIPPED, draws=draws,
         level=level,
     )  # fmt: skip
     resampled = stationary_bootstrap(
-        _largest, seen.values, rng=np.random.default_rng([seed, 4]), reps=min(draws, 499)
-    )
+        _largest, seen.values, rng=np.random.default_rng([seed, 4]), reps=min(draws, 499),
+        block=correlation_block(seen.values),
+    )  # fmt: skip
     share = max(_STRONGEST, 0.5 / len(seen.labels))  # of two nodes, one
     width = min(250, max(len(seen.ts) // 4, LEAST_ROWS)) if window is None else window
     path = absorption_path(seen.values, width, fraction=share, of=Input.CORRELATION)
@@ -61,11 +72,15 @@ def commonality(
         moved = standardised_shift(path.ratio, short=max(2, round(long * 15 / 252)), long=long)
         shift[moved.first_row :] = moved.values
     eigenvalues = spectrum(np.corrcoef(seen.values, rowvar=False)).eigenvalues
+    high = test.high if len(test.high) else np.full(len(eigenvalues), np.nan)
     edge = marchenko_pastur(len(seen.labels), len(seen.ts))[1]
+    readings = _readings(
+        used, test, resampled, len(seen.labels), path.ratio[-1], shift[-1], width, level
+    )
     return Study(
         name="tandem.commonality",
         title=f"What all {used.called} has in common",
-        readings=_readings(used, test, resampled, path.ratio[-1], shift[-1], width, level),
+        readings=readings,
         tables={
             "absorption": pl.DataFrame(
                 {
@@ -78,12 +93,14 @@ def commonality(
                 {
                     "rank": np.arange(1, len(eigenvalues) + 1),
                     "eigenvalue": eigenvalues,
-                    "null_high": np.full(len(eigenvalues), edge),
+                    "chance_high": high,  # of that rank, by the null of the test
+                    "iid_edge": np.full(len(eigenvalues), edge),  # were rows independent and normal
+                    "null_high": high,
                 }
-            ),
+            ).with_columns(pl.col(pl.Float64).fill_nan(None)),
         },
-        says=tuple(_says(used, seen, test, float(shift[-1]))),
-        how_to_read=_READ,
+        says=tuple(_says(used, seen, test, readings[0], float(shift[-1]))),
+        how_to_read=f"{_READ} {used.pace}",
         misleads=_MISLEADS,
         left_out={**history.left_out, **seen.left_out},
     )
@@ -94,18 +111,30 @@ def _largest(x: FloatMatrix) -> float:
     return float(np.linalg.eigvalsh(np.corrcoef(x, rowvar=False))[-1] / x.shape[1])
 
 
+def _centred(
+    test: FactorTest, resampled: Draws, nodes: int, level: float
+) -> tuple[float, float, float]:
+    """The largest share less its bias, and the band that belongs to it; at least an even share."""
+    drawn = resampled.draws[np.isfinite(resampled.draws)]
+    value = 2.0 * test.largest - float(drawn.mean()) if drawn.size else np.nan
+    least, most = (float(np.squeeze(end)) for end in resampled.band(level, basic=True))
+    low, high = (float(np.clip(end, 1.0 / nodes, 1.0)) for end in (least, most))
+    return float(np.clip(value, low, high)), low, high
+
+
 def _readings(
-    history: LeverageHistory, test: FactorTest, resampled: Draws, ratio: float, shift: float,
-    width: int, level: float,
+    history: LeverageHistory, test: FactorTest, resampled: Draws, nodes: int, ratio: float,
+    shift: float, width: int, level: float,
 ) -> tuple[Reading, ...]:  # fmt: skip
-    low, high = (float(np.squeeze(each)) for each in resampled.band(level, basic=True))
+    value, low, high = _centred(test, resampled, nodes, level)
     effective = test.effective
     return (
         history.tell(
             "tandem.common_factor",
-            test.largest,
-            f"share of the largest eigenvalue of correlations of the {Layer.OWN.words}",
-            band=(max(low, 0.0), min(high, 1.0)),
+            value,
+            f"share of the largest eigenvalue of correlations of the {Layer.OWN.words}; less the "
+            "bias of the estimate (bootstrap)",
+            band=(low, high),
             level=level,
         ),
         history.tell(
@@ -129,7 +158,9 @@ def _readings(
     )
 
 
-def _says(history: LeverageHistory, seen: Together, test: FactorTest, shift: float) -> list[str]:
+def _says(
+    history: LeverageHistory, seen: Together, test: FactorTest, share: Reading, shift: float
+) -> list[str]:
     if test.status:
         return [f"Whether there is a common factor cannot be told: {test.status}."]
     there = test.p_largest < 0.05
@@ -137,10 +168,15 @@ def _says(history: LeverageHistory, seen: Together, test: FactorTest, shift: flo
     verdict = (
         f"{'A' if there else 'No'} common factor of {history.called} beyond prices{found}: "
         f"the strongest direction takes {percent(test.largest)} of "
-        f"all movement, where unrelated series show up to {percent(test.band_largest[1])} "
-        f"({chance(test.p_largest)})."
+        f"all movement as measured, where unrelated series show up to "
+        f"{percent(test.band_largest[1])} ({chance(test.p_largest)})."
     )
     says = [verdict]
+    if share.low is not None:
+        says.append(
+            f"Less the bias of the estimate it is {percent(share.value)} ({percent(share.low)} to "
+            f"{percent(share.high)})."
+        )
     if test.effective is not None:
         says.append(
             f"The {len(seen.labels)} nodes move like {told(test.effective.participation)} "

@@ -6,10 +6,11 @@ import numpy as np
 import polars as pl
 
 from undertow.econometrics import connectedness_bands as bands
-from undertow.econometrics.connectedness_rolling import rolling_connectedness
+from undertow.econometrics.connectedness_rolling import rolling_connectedness, window_null
 from undertow.econometrics.equations import LEAST_SQUARES, Estimator
 from undertow.econometrics.penalties import choose_penalty
 from undertow.measures.study import Study
+from undertow.measures.tandem.door import require_history, require_seed
 from undertow.measures.tandem.history import Layer, LeverageHistory, Together
 from undertow.measures.words import banded, chance, known, listed, percent, told
 
@@ -18,14 +19,18 @@ _WINDOWS = 120  # of the rolling curve, at most
 
 _READ = (
     "A share is how much of the uncertainty about one node's growth, ten steps ahead, comes of "
-    "shocks to another. Net givers are where unwinding would start, net takers where it would "
-    "arrive. The total says how much of all uncertainty is shared; hold it against what unrelated "
-    "series show, which is never 0."
+    "shocks to another. Of a net giver others learn more than it learns of them: that is who "
+    "comes first in forecasts, and no proof that unwinding starts there. The total says how much "
+    "of all uncertainty is shared, less the bias upward that short histories have; so it is 0 "
+    "where nothing is shared, and belongs to its band. Shares of nodes and pairs are as "
+    "estimated, the bias in them, and so is the total over time: that one is held against what "
+    "unrelated nodes show in a window as long as each of those."
 )
 _MISLEADS = (
-    "It is about forecasts, not causes: a node that hears the news first looks like the giver. In "
-    "short windows the total is biased upward. Shocks are taken one by one as they come, with what "
-    "came with them, so shares do not depend on an order but overlap."
+    "It is about forecasts, not causes: a node that hears the news first looks like the giver. "
+    "Shares of single nodes and pairs are biased upward, in short histories a lot. Shocks are "
+    "taken one by one as they come, with what came with them, so shares do not depend on an order "
+    "but overlap."
 )
 
 
@@ -43,12 +48,16 @@ def connectedness(
 
     Generalised shares, so no order of nodes matters; past 15 nodes the autoregression is an elastic
     net whose penalty is chosen by cross-validation in blocks. Bands are by a bootstrap of its
-    residuals, the null keeps each node's own dynamics and nothing between nodes.
+    residuals, the null keeps each node's own dynamics and nothing between nodes. The total has its
+    bias taken out by the same bootstrap. Windows over time have a null of their own length: nodes
+    shifted apart in time.
     """
+    require_history(history)
+    require_seed(seed)
     used = history.usable()
     seen = used.together(Layer.OWN)
     x, estimator = seen.values, _estimator(seen, lags)
-    first, second = (np.random.default_rng([seed, k]) for k in (5, 6))
+    first, second, third = (np.random.default_rng([seed, k]) for k in (5, 6, 8))
     found = bands.connectedness_bands(
         x, lags, horizon, rng=first, draws=draws, level=level, estimator=estimator
     )
@@ -62,16 +71,16 @@ def connectedness(
         readings=(
             used.tell(
                 "tandem.connectedness",
-                fit.total,
+                found.centred,
                 f"share of the {horizon}-step uncertainty about growth beyond prices that comes of "
-                "shocks to other nodes, mean over nodes",
+                "shocks to other nodes, mean over nodes, less the bias of the estimate (bootstrap)",
                 band=found.total,
                 level=level,
             ),
             used.tell(
                 "tandem.connectedness_excess",
                 null.excess,
-                "the total less what it would be on average were the nodes unrelated",
+                "the total as estimated, less what it would be on average were the nodes unrelated",
             ),
             *(
                 used.tell(
@@ -97,10 +106,10 @@ def connectedness(
                 }
             ).with_columns(pl.col(pl.Float64).fill_nan(None)),
             "table": _table(seen.labels, fit.table),
-            "rolling": _rolling(seen, lags, horizon, window, estimator, null.high),
+            "rolling": _rolling(seen, lags, horizon, window, estimator, third, draws, level),
         },
         says=tuple(_says(used, seen, found, null)),
-        how_to_read=_READ,
+        how_to_read=f"{_READ} {used.pace}",
         misleads=_MISLEADS,
         left_out={**history.left_out, **seen.left_out},
     )
@@ -125,8 +134,9 @@ def _table(labels: tuple[str, ...], shares: np.ndarray) -> pl.DataFrame:
 
 
 def _rolling(
-    seen: Together, lags: int, horizon: int, window: int | None, estimator: Estimator, high: float
-) -> pl.DataFrame:
+    seen: Together, lags: int, horizon: int, window: int | None, estimator: Estimator,
+    rng: np.random.Generator, draws: int, level: float,
+) -> pl.DataFrame:  # fmt: skip
     """The total of sliding windows; none where there are too few steps for two windows."""
     steps, nodes = seen.values.shape
     width = max(min(250, steps // 4), 4 * nodes * lags, 100) if window is None else window
@@ -137,11 +147,14 @@ def _rolling(
         return empty
     step = max((steps - width) // _WINDOWS, 1)
     curve = rolling_connectedness(seen.values, width, lags, horizon, step=step, estimator=estimator)
+    null = window_null(
+        seen.values, width, lags, horizon, rng=rng, draws=draws, level=level, estimator=estimator
+    )
     return pl.DataFrame(
         {
             "ts": pl.Series(seen.ts[curve.end - 1]).cast(pl.Datetime("us", "UTC")),
             "total": curve.total,
-            "null_high": np.full(len(curve.total), high),
+            "null_high": np.full(len(curve.total), null.high),
         }
     ).with_columns(pl.col(pl.Float64).fill_nan(None))
 
@@ -160,8 +173,9 @@ def _says(
     low, high = (percent(each) for each in found.total)
     says = [
         (
-            f"{percent(fit.total)} of the uncertainty about {history.called} beyond prices comes "
-            f"of other nodes ({low} to {high}); unrelated nodes would show "
+            f"{percent(found.centred)} of the uncertainty about {history.called} beyond prices "
+            f"comes of other nodes ({low} to {high}), once the bias of the estimate is taken out; "
+            f"with it, it is {percent(fit.total)}, where unrelated nodes would show "
             f"{percent(null.expected)} ({chance(null.p_value)}): {verdict}."
         )
     ]

@@ -22,6 +22,7 @@ from undertow.econometrics.hac import mean_band
 from undertow.econometrics.scoring import Comparison, diebold_mariano, joint_score
 from undertow.errors import StateError
 from undertow.measures.study import Study
+from undertow.measures.tandem.door import require_history, require_seed
 from undertow.measures.tandem.foresight import (
     LEAST_WINDOW,
     PLACEBO,
@@ -32,7 +33,7 @@ from undertow.measures.tandem.foresight import (
     walk,
 )
 from undertow.measures.tandem.history import LeverageHistory
-from undertow.measures.words import banded, chance, listed, many, percent, told
+from undertow.measures.words import banded, chance, listed, many, percent, span, told
 from undertow.state import FloatColumn, FloatMatrix, Reading
 
 _LEAST_JUDGED = 50
@@ -89,6 +90,8 @@ def consequence(
     simulation. Fissler and Ziegel (2016). Patton (2011), the score of variances. Diebold and
     Mariano (1995).
     """
+    require_history(history)
+    require_seed(seed)
     _check(tail, window, every, half_life, level)
     used = history.usable()
     assets, left_out = _portfolio(history, weights, window)
@@ -181,8 +184,8 @@ def _unlike(early: FloatMatrix, labels: tuple[str, ...], reasons: list[str]) -> 
 def _too_short(returns: FloatMatrix, names: list[str], window: int) -> str:
     if len(returns) < window + _LEAST_JUDGED:
         return (
-            f"{many(len(returns), 'step')}; {window:,} to fit and {_LEAST_JUDGED} to judge "
-            "are needed"
+            f"{many(len(returns), 'step')} with all returns; {window:,} to fit and "
+            f"{_LEAST_JUDGED} to judge are needed"
         )
     if len(names) < 2:
         return f"{many(len(names), 'asset')} with usable returns, and correlation needs two"
@@ -198,7 +201,7 @@ def _untold(history: LeverageHistory, left_out: Mapping[str, str], reason: str) 
         says=(
             f"What tandem of {history.called} says of tomorrow's loss cannot be told: {reason}.",
         ),
-        how_to_read=_READ,
+        how_to_read=f"{_READ} {history.pace}",
         misleads=_MISLEADS,
         left_out=left_out,
     )
@@ -234,7 +237,10 @@ def _study(
     spread = [_variance_score(run, name) for name in (TANDEM, PLAIN)]
     calmer = mean_band(spread[0] - spread[1], level=level)
     judged = _Judged(run, scores, against, placebo, diebold_mariano(*spread), tail, level)
-    ahead = "of an equally weighted portfolio unless weights were given, one step after the last"
+    ahead = (
+        "of an equally weighted portfolio unless weights were given, over the step after the last, "
+        f"{span(history.step_us)} long"
+    )
 
     def tell(name: str, value: float, definition: str, **more: Any) -> Reading:
         return history.tell(name, value, definition, evidence="modelled", rows=rows, **more)
@@ -277,7 +283,7 @@ def _study(
         readings=tuple(readings),
         tables={"scores": judged.table(), "forecasts": judged.forecasts(history)},
         says=tuple(judged.says(history, window)),
-        how_to_read=_READ,
+        how_to_read=f"{_READ} {history.pace}",
         misleads=_MISLEADS,
         left_out=left_out,
     )
@@ -360,7 +366,7 @@ class _Judged:
             )
         expected = self.tail * len(self.run.losses)
         yield (
-            f"Judged on {many(len(self.run.losses), 'step')} after the first {window:,}: "
+            f"Judged on {history.steps(len(self.run.losses))} after the first {window:,}: "
             f"{told(expected)} losses beyond value at risk were expected, {self.hits(TANDEM)} came "
             f"given tandem and {self.hits(PLAIN)} without."
         )

@@ -9,14 +9,17 @@ from undertow.econometrics.concordance import Concordance, concordance
 from undertow.econometrics.cycles import TurningPoints, Windows
 from undertow.econometrics.cycles import turning_points as dated
 from undertow.measures.study import Study
+from undertow.measures.tandem.door import require_history
 from undertow.measures.tandem.history import LeverageHistory
 from undertow.measures.words import corrected, day, known, listed, many, percent, told
 
 _READ = (
-    "From a trough to the next peak there is a build-up, from a peak to the next trough an unwind. "
-    "Concordance is the share of time that two nodes spend in the same phase; adjusted, it is what "
-    "goes beyond two nodes that turn independently: 0 is chance, 0.5 always in step."
+    "From a trough to the next peak there is a build-up, from a peak to the next trough an "
+    "unwind. Concordance is the share of time that two nodes spend in the same phase, less the "
+    "share that two have which turn independently: 0 is chance, 0.5 always in step, -0.5 never, "
+    "wherever it stands. A pair counts where its p-value, corrected for all pairs, is below 0.05."
 )
+_SURE = 0.05
 _MISLEADS = (
     "A wandering level has peaks too: a turn is a date, no proof of a cycle. The last turn may "
     "still move as more is seen. Prices are in the level, and so are cycles of prices."
@@ -30,6 +33,7 @@ def cycle(history: LeverageHistory, *, expected: float | None = None) -> Study:
     unless given. Turns come of the alternating rises and falls that explain growth best. The test
     of concordance compares with every shift of one node's phases round in time.
     """
+    require_history(history)
     used = history.usable()
     length = max(len(used.ts) / 6.0, 12.0) if expected is None else expected
     windows = Windows.expecting(length)
@@ -50,7 +54,7 @@ def cycle(history: LeverageHistory, *, expected: float | None = None) -> Study:
                 "tandem.concordance",
                 mean,
                 "share of time that two nodes spend in the same phase of the cycle less what "
-                "independent phases would, mean over pairs",
+                "independent phases would, mean over pairs: 0 is chance, 0.5 always in step",
             ),
             used.tell(
                 "tandem.unwinding_share",
@@ -64,7 +68,7 @@ def cycle(history: LeverageHistory, *, expected: float | None = None) -> Study:
             "concordance": _pairs(used.labels, tied, i, j),
         },
         says=tuple(_says(used, found, tied, mean, unwinding, length)),
-        how_to_read=_READ,
+        how_to_read=f"{_READ} {used.pace}",
         misleads=_MISLEADS,
         left_out={**history.left_out, **undated},
     )
@@ -112,14 +116,16 @@ def _pairs(
 ) -> pl.DataFrame:
     names = pl.Series(labels, dtype=pl.String)
     p = tied.p_shift[i, j]
+    sure = corrected(p)
     return pl.DataFrame(
         {
             "a": names.gather(i),
             "b": names.gather(j),
-            "concordance": tied.index[i, j],
+            "in_phase": tied.index[i, j],
             "adjusted": tied.mean_adjusted[i, j],
             "p_value": p,
-            "p_corrected": corrected(p),
+            "p_corrected": sure,
+            "beyond_chance": sure < _SURE,
             "p_hac": tied.p_value[i, j],
         }
     ).with_columns(pl.col(pl.Float64).fill_nan(None))
@@ -131,15 +137,16 @@ def _says(
 ) -> list[str]:  # fmt: skip
     turned = sum(len(each.step) for each in found)
     if not turned:
-        return [f"No node turned: no cycle of about {told(length)} steps can be dated."]
+        return [f"No node turned: no cycle of about {history.steps(round(length))} can be dated."]
     i, j = np.triu_indices(len(history.labels), 1)
     p = corrected(tied.p_shift[i, j])
-    sure = int((p < 0.05).sum())
+    sure = int((p < _SURE).sum())
     says = [
         (
-            f"{many(turned, 'turn')} in {many(len(history.labels), 'node')}; two nodes are in the "
-            f"same phase {told(known(mean))} of the time more than chance has it, and for {sure} "
-            f"of {many(len(p), 'pair')} that is beyond chance."
+            f"{many(turned, 'turn')} in {many(len(history.labels), 'node')}; concordance of two "
+            f"nodes is {told(known(mean))} on average, where 0 is chance and 0.5 always in step, "
+            f"and for {sure} of {many(len(p), 'pair')} it is beyond chance (p below 0.05 after "
+            "correction for all pairs)."
         )
     ]
     if known(unwinding) is not None:

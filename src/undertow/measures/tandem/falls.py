@@ -1,5 +1,9 @@
 """One asset of a book falls alone: what is closed of every node, and through which channel.
 
+An asset falls against what it follows: a root with all that hangs on it, a tied one alone. Where
+every venue takes a tied one at an exchange rate, which does not see it fall alone, there is nothing
+to follow: it is a node, and is not shocked. Money, and what is a receipt of money, is neither.
+
 The cascade follows every fall twice: as it is, and in markets so deep that sales move no price.
 What the second closes is the fall's own doing; what the first closes on top came through prices.
 """
@@ -20,12 +24,20 @@ from undertow.fanout import Executor
 from undertow.measures.tandem.links import exposure
 from undertow.rules.leverage import Exposures, nodes
 from undertow.state import BoolColumn, FloatColumn, FloatMatrix, KeyColumn
+from undertow.state.oracles import EXCHANGE_RATE
 from undertow.stress.cascade import Engine, Outcome
 from undertow.stress.options import Impact, Options
 from undertow.stress.plan import Plan
 from undertow.stress.scenario import Scenario
+from undertow.stress.setting import carriers_tied, shocks_of
 from undertow.stress.shock import Price
+from undertow.stress.stressed import Stressed
 
+MONEY = "money: it is not shocked, and repaying it is no unwinding of it"
+UNSEEN = (
+    "it unwinds as others fall, but is not let fall alone: every venue that holds it takes it at "
+    "an exchange rate, which does not see that"
+)
 CHANNELS = ("own price", "tie", "shared account", "winners closed", "impact")
 OWN, TIE, SHARED, WINNERS, IMPACT = range(len(CHANNELS))
 
@@ -43,6 +55,7 @@ class Board:
     asset: KeyColumn  # (legs,)
     names: tuple[str, ...]  # nodes
     shocked: tuple[int, ...]  # assets
+    unseen: tuple[str, ...]  # assets among the nodes that no venue would see fall alone
     left_out: dict[str, str]
     _engines: list[Engine] = field(default_factory=list)
 
@@ -64,28 +77,39 @@ class Board:
         priced = np.bincount(
             universe.asset_of, snapshot.market.priced, minlength=len(universe.assets)
         )
-        shocked, left_out = [], {}
+        standing, shocked, left_out = [], [], {}
         for k, name in enumerate(universe.assets):
             if universe.stable[k]:
-                left_out[name] = "money: it is not shocked, and repaying it is no unwinding of it"
+                left_out[name] = MONEY
+            elif universe.stable[universe.root[k]]:
+                left_out[name] = (
+                    f"a receipt of {universe.assets[universe.root[k]]}, which is {MONEY}"
+                )
             elif not held[k]:
                 left_out[name] = "nothing is held or owed in it"
             elif not priced[k]:
                 left_out[name] = "it has no price"
             else:
-                shocked.append(k)
+                standing.append(k)
+                if _seen_falling(plan, k, fall, options, size):
+                    shocked.append(k)
+                else:
+                    left_out[name] = UNSEEN
         if not shocked:
             why = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
             raise StateError("there is no asset that could fall", hint=why or "the book is empty")
         code, names = nodes(seen, by)
         if by == "asset":
-            code = np.where(np.isin(code, shocked), code, -1)
+            code = np.where(np.isin(code, standing), code, -1)
         at = (code >= 0) & (size > 0.0)
         used, place = np.unique(code[at], return_inverse=True)
         node = np.full(len(size), -1, dtype=np.int64)
         node[at] = place
         kept = tuple(names[k] for k in used)
-        return cls(plan, by, fall, options, size, node, asset, kept, tuple(shocked), left_out)
+        unseen = tuple(name for name, why in left_out.items() if why == UNSEEN)
+        return cls(
+            plan, by, fall, options, size, node, asset, kept, tuple(shocked), unseen, left_out
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_engines": []}
@@ -103,9 +127,7 @@ class Board:
 
     def unwound(self, k: int) -> tuple[FloatMatrix, bool]:
         """(channels, nodes) USD closed when asset `k` falls alone, and whether it came to rest."""
-        name = self.plan.snapshot.universe.assets[k]
-        scenario = Scenario(name=f"{name} alone", shocks=(Price(asset=name, move=-self.fall),))
-        stressed = scenario.apply(self.plan.snapshot)
+        stressed = _alone(self.plan, k, self.fall)
         engine = self._engines.pop() if self._engines else Engine(self.plan.unpacked())
         deep = replace(self.options, impact=Impact.NONE)
         still = engine.run(stressed, deep, trace=False, path=False)
@@ -134,6 +156,21 @@ class Board:
         was_called = np.zeros(book.accounts, dtype=np.bool_)
         was_called[called] = True
         return np.where(was_called[book.leg_account], channel[self.asset], WINNERS)
+
+
+def _alone(plan: Plan, k: int, fall: float) -> Stressed:
+    name = plan.snapshot.universe.assets[k]
+    scenario = Scenario(name=f"{name} alone", shocks=(Price(asset=name, move=-fall),))
+    return scenario.apply(plan.snapshot)
+
+
+def _seen_falling(plan: Plan, k: int, fall: float, options: Options, size: FloatColumn) -> bool:
+    """Whether a venue values anything that is held or owed at a price that a fall of `k` moves."""
+    snapshot = plan.snapshot
+    market, anchor = shocks_of(plan, _alone(plan, k, fall))
+    rated = options.oracles & (snapshot.oracles.mode == EXCHANGE_RATE) & carriers_tied(plan)
+    moved = np.where(rated, anchor, market) != 0.0
+    return bool(moved[snapshot.book.inst[size > 0.0]].any())
 
 
 def _follow(board: Board, k: int) -> tuple[FloatMatrix, bool]:
@@ -178,9 +215,10 @@ class Run:
         return float(found.mean()) if len(found) else nan
 
     def losses(self) -> pl.DataFrame:
-        """A row a shock, node and channel, where anything was closed."""
-        rows, channels, columns = np.nonzero(np.abs(self.usd) > 1e-9 * self.board.held)
+        """A row a shock, node and channel; 0 where it closes nothing there."""
+        rows, channels, columns = (each.ravel() for each in np.indices(self.usd.shape))
         usd = self.usd[rows, channels, columns]
+        usd = np.where(np.abs(usd) > 1e-9 * self.board.held[columns], usd, 0.0)
         return pl.DataFrame(
             {
                 "shocked": gathered(self.shocked, rows),

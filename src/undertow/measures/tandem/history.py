@@ -18,11 +18,14 @@ import numpy as np
 from undertow.econometrics.checks import screen
 from undertow.econometrics.purging import Purged, purge
 from undertow.errors import StateError
+from undertow.measures.words import day, listed, many, span
 from undertow.state import FloatMatrix, KeyColumn, Panel, Reading
 from undertow.state.arrays import digest, frozen
 
+UNPRICED = "no price history is known of the holdings"
 LEAST_ROWS = 60  # of growth, for a series to be used at all
 _SEEN = 0.8  # of all steps, for a series to stand beside others in one matrix
+_STILL = 0.02  # of all steps, for which one may be silent at the end
 
 
 class Layer(Enum):
@@ -86,7 +89,7 @@ class LeverageHistory:
 
         A node's own return is that of its basket (weights by asset, brought to a sum of 1), or of
         the asset it is called after. `revaluation` is log growth by step, in the row of the step's
-        end, as `rules.leverage.revalued` makes it.
+        end, as `rules.leverage.leverage_panel` makes it.
 
         Raises
         ------
@@ -98,6 +101,7 @@ class LeverageHistory:
             raise StateError(
                 f"{level!r} is too short", source=level.name, hint="three instants are the least"
             )
+        level = _without_zeros(level)
         if (level.values <= 0.0).any():
             row, column = (int(at[0]) for at in np.nonzero(level.values <= 0.0))
             raise StateError(
@@ -131,6 +135,28 @@ class LeverageHistory:
         """Microseconds at which each step ends."""
         return self.level.ts[1:]
 
+    @property
+    def step_us(self) -> int:
+        """Microseconds from one instant to the next, at the median."""
+        return int(np.median(np.diff(self.level.ts)))
+
+    def steps(self, count: int) -> str:
+        """So many steps, and how long they are: 215 steps of 1 hour (9 days)."""
+        one = span(self.step_us)
+        return f"{many(count, 'step')} of {one}" + (
+            f" ({span(count * self.step_us)})" if count > 1 else ""
+        )
+
+    @property
+    def pace(self) -> str:
+        """How long a step is, as a sentence."""
+        gaps = np.diff(self.level.ts)
+        uneven = f" at the median, {span(gaps.max())} at most" if gaps.max() > gaps.min() else ""
+        return (
+            f"A step is {span(self.step_us)}{uneven}; there are {len(self.ts):,}, over "
+            f"{span(self.level.ts[-1] - self.level.ts[0])}."
+        )
+
     @cached_property
     def growth(self) -> FloatMatrix:
         """(steps, nodes) Change of log leverage; NaN where either end was not seen."""
@@ -139,7 +165,18 @@ class LeverageHistory:
     @cached_property
     def purged(self) -> Purged:
         """Growth beyond prices, with what of it prices explained."""
-        return purge(self.growth, self.returns, extra=self.revaluation)
+        found = purge(self.growth, self.returns, extra=self.revaluation)
+        reasons = [
+            UNPRICED if why and node in self.unpriced else why
+            for node, why in zip(self.labels, found.reasons, strict=True)
+        ]
+        return replace(found, reasons=tuple(reasons))
+
+    @cached_property
+    def unpriced(self) -> frozenset[str]:
+        """The nodes of whose holdings no return is known at any step."""
+        seen = np.count_nonzero(~np.isnan(self.returns), axis=0).tolist()
+        return frozenset(n for n, count in zip(self.labels, seen, strict=True) if not count)
 
     @cached_property
     def left_out(self) -> Mapping[str, str]:
@@ -204,23 +241,35 @@ class LeverageHistory:
             raise StateError(
                 "what prices alone did to held quantities is not known",
                 source=self.level.name,
-                hint="it takes positions at every instant: see rules.leverage.revalued",
+                hint="it takes positions at every instant: see rules.leverage.leverage_panel",
             )
         return self.growth - self.revaluation
 
     def together(self, layer: Layer) -> Together:
         """One layer at the steps at which all its nodes were seen.
 
-        A node that would cost more than a fifth of the steps is left out first.
+        A node that would cost more than a fifth of the steps is left out first, and so is one that
+        fell silent before the end: what is told as of now would else end where it did.
 
         Raises
         ------
         StateError
             When fewer than two nodes, or fewer than `LEAST_ROWS` steps, are left.
         """
+        if layer is Layer.OWN and len(self.unpriced) > len(self.labels) - 2:
+            raise StateError(
+                f"{UNPRICED} of {listed(sorted(self.unpriced))}, so growth of {self.called} beyond "
+                "prices cannot be told",
+                source=self.level.name,
+                hint="give prices of what the nodes hold over the time of the history",
+            )
         growth = self.layer(layer)
         seen = ~np.isnan(growth)
-        kept = seen.sum(axis=0) >= _SEEN * max(int(seen.any(axis=1).sum()), 1)
+        steps = max(int(seen.any(axis=1).sum()), 1)
+        often = seen.sum(axis=0) >= _SEEN * steps
+        last = len(seen) - 1 - np.argmax(seen[::-1], axis=0)  # rows at which each was seen last
+        silent = often & (last < len(seen) - max(_STILL * steps, 3.0))
+        kept = often & ~silent
         rows = seen[:, kept].all(axis=1)
         if kept.sum() < 2 or rows.sum() < LEAST_ROWS:
             raise StateError(
@@ -231,9 +280,10 @@ class LeverageHistory:
             )
         names = [node for node, each in zip(self.labels, kept, strict=True) if each]
         gone = {
-            node: "too few steps in common with the others"
-            for node, each in zip(self.labels, kept, strict=True)
-            if not each
+            self.labels[k]: f"not seen since {day(int(self.ts[last[k]]))}"
+            if silent[k]
+            else "too few steps in common with the others"
+            for k in np.flatnonzero(~kept).tolist()
         }
         return Together(growth[np.ix_(rows, kept)], self.ts[rows], tuple(names), gone)
 
@@ -272,6 +322,14 @@ class LeverageHistory:
             window_us=int(self.ts[-1] - self.level.ts[-1 - steps]),
             coverage=self.coverage,
         )  # fmt: skip
+
+
+def _without_zeros(level: Panel) -> Panel:
+    """A level of 0 has no growth to it and none from it: it counts as not seen."""
+    if not (level.values == 0.0).any():
+        return level
+    values = np.where(level.values == 0.0, np.nan, level.values)
+    return Panel.from_arrays(level.name, level.unit, level.ts, level.labels, values)
 
 
 def _log_returns(prices: Panel, ts: KeyColumn) -> FloatMatrix:

@@ -17,6 +17,7 @@ from undertow.econometrics.checks import FloatMatrix
 from undertow.econometrics.leadlag import CrossCorrelation, cross_correlation
 from undertow.errors import EstimationError
 from undertow.measures.study import Study
+from undertow.measures.tandem.door import require_history, require_seed
 from undertow.measures.tandem.history import Layer, LeverageHistory
 from undertow.measures.tandem.tail_layer import kept, seen
 from undertow.measures.words import chance, corrected, many, told
@@ -57,6 +58,8 @@ def leadlag(
     ----------
     Haugh (1976), J. Am. Stat. Assoc. 71; Bartlett (1955).
     """
+    require_history(history)
+    require_seed(seed)
     if int(most) != most or most < 1:
         raise EstimationError(f"most was {most}; it must be a whole number of steps from 1 up")
     usable = kept(history)
@@ -80,7 +83,8 @@ def leadlag(
         "outside low and high it is more than unrelated series show at one lag. The score adds up "
         "squared correlations at which the leader comes first, less those at which it comes "
         "second; p_value is the share of shifts of one series against the other with a score as "
-        "far from 0, and p_corrected counts that all pairs were looked at.",
+        "far from 0, and p_corrected counts that all pairs were looked at. "
+        f"{usable.pace}",
         "Two nodes that answer to a third, one of them later, lead and follow, and cause nothing. "
         "A node that is observed earlier within a step leads by the clock alone. Lags of leverage "
         "behind prices are in raw growth; beyond prices those that were fitted are out.",

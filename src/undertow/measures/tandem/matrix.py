@@ -13,7 +13,8 @@ from undertow.econometrics.comovement import MeanCorrelation, mean_correlation_t
 from undertow.econometrics.hac import correlation_band
 from undertow.econometrics.pairwise import Method, pairwise_correlation
 from undertow.measures.study import Study
-from undertow.measures.tandem.history import LEAST_ROWS, Layer, LeverageHistory
+from undertow.measures.tandem.door import require_history, require_seed
+from undertow.measures.tandem.history import LEAST_ROWS, UNPRICED, Layer, LeverageHistory
 from undertow.measures.words import banded, chance, corrected, known, listed, many, percent, told
 
 _READ = (
@@ -38,6 +39,8 @@ def matrix(
     shifted round in time, each by its own amount. Bands of pairs allow for fat tails and memory;
     their p-values are corrected over all pairs of a layer (Benjamini and Hochberg 1995).
     """
+    require_history(history)
+    require_seed(seed)
     used = history.usable()
     found = {layer: _layer(used, layer, seed, level, reps) for layer in used.layers}
     readings = []
@@ -65,7 +68,7 @@ def matrix(
             ).with_columns(pl.col("by_prices").fill_nan(None)),
         },
         says=tuple(_says(used, found, level)),
-        how_to_read=_READ,
+        how_to_read=f"{_READ} {used.pace}",
         misleads=_MISLEADS,
         left_out=history.left_out,
     )
@@ -140,14 +143,19 @@ def _says(history: LeverageHistory, layers: Mapping[Layer, _Layer], level: float
     own, raw = layers[Layer.OWN], layers[Layer.RAW]
     band = banded(own.mean.value, own.mean.low, own.mean.high)
     if own.mean.reason:
-        return [f"Whether {history.called} moves together cannot be told: {own.mean.reason}."]
+        why = UNPRICED if len(history.unpriced) > len(history.labels) - 2 else own.mean.reason
+        says = [f"Whether {history.called} moves together beyond prices cannot be told: {why}."]
+        if not raw.mean.reason:
+            says.append(f"As it is, the mean correlation is {told(raw.mean.value)}.")
+        return says
     verdict = (
         f"{history.called.capitalize()} moves together beyond prices: mean correlation {band}, "
         f"{chance(own.mean.p_value)}."
         if own.counts
         else f"Beyond prices no co-movement of {history.called} was found: mean correlation "
         f"{band}, {chance(own.mean.p_value)}. That is no proof of independence: a mean "
-        f"correlation up to {told(own.mean.high)} would agree with these {own.mean.rows:,} steps."
+        f"correlation up to {told(own.mean.high)} would agree with these "
+        f"{history.steps(own.mean.rows)}."
     )
     says = [verdict]
     says.append(

@@ -18,7 +18,8 @@ from undertow.econometrics.bootstrap import Draws, block_lengths, stationary_boo
 from undertow.econometrics.checks import FloatColumn, FloatMatrix, screen, within
 from undertow.errors import StateError
 from undertow.measures.study import Study
-from undertow.measures.tandem.history import LEAST_ROWS, Layer, LeverageHistory
+from undertow.measures.tandem.door import require_history, require_seed
+from undertow.measures.tandem.history import LEAST_ROWS, UNPRICED, Layer, LeverageHistory
 from undertow.measures.words import banded, corrected, listed, many, percent, told
 from undertow.state import Panel, Reading
 
@@ -52,16 +53,22 @@ def procyclicality(
     ----------
     Adrian and Shin (2010), "Liquidity and leverage", J. Financial Intermediation 19.
     """
+    require_history(history)
+    require_seed(seed)
     within("level", level, 0.0, 1.0)
     grown, known = _asset_growth(history, assets)
     left_out = dict(history.left_out)
     verdict = screen(grown, least=LEAST_ROWS, name="assets")
     for j, why in verdict.dropped().items():
         if not why.startswith("a copy"):  # nodes may well hold the same
-            left_out.setdefault(history.labels[j], f"assets: {why}")
+            node = history.labels[j]
+            missing = node in history.unpriced and not known[j]
+            left_out.setdefault(node, UNPRICED if missing else f"assets: {why}")
     names = tuple(node for node in history.labels if node not in left_out)
     if not names:
         why = "; ".join(f"{node}: {reason}" for node, reason in left_out.items())
+        if set(left_out.values()) == {UNPRICED}:
+            why = f"{UNPRICED} of any node"
         raise StateError(
             f"no node has growth of {history.called} and of assets", source=history.level.name,
             hint=why,
@@ -81,7 +88,8 @@ def procyclicality(
         "A slope of 1 means that leverage grows as fast as assets: gains are borrowed against in "
         "full and equity stands still. 0 means a target that is kept. The passive slope is what "
         "prices do to leverage if nobody trades, mostly negative; the active slope is what is left "
-        "when that is taken out, and says what holders did.",
+        "when that is taken out, and says what holders did. "
+        f"{history.pace}",
         "Leverage has assets above and equity, with the same prices, below: a passive holder's "
         "slope is negative by arithmetic, and an error in assets alone pushes it towards 1. Where "
         "the return of what is held stands in for assets, purchases and sales are not in it. Where "
@@ -290,6 +298,12 @@ def _says(
             f"({how}); beyond that it is {told(_median_of(split, 'active'))}, and {len(buying)} of "
             f"{len(split)} nodes add to risk as assets grow (p below 0.05 each)."
         )
+        if len(buying) > len(rising):
+            yield (
+                "Both hold at once: prices that rise lower the leverage of who does nothing, and "
+                "holders who add to risk take back a part of that; only who takes back more than "
+                "all of it is procyclical."
+            )
     else:
         yield (
             f"What prices alone would do to {called} is not known, so a slope cannot be split "

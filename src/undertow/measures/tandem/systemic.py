@@ -1,4 +1,4 @@
-"""Who drags the others along, who falls with the market, and which venues would then lack capital.
+"""With whom the others fall, who falls with the market, and which venues would then lack capital.
 
 Three numbers that are often taken for one another. Delta CoVaR: how much worse the worst steps of
 all others are when a node is at its own worst. Marginal expected shortfall: what a node's holdings
@@ -22,6 +22,7 @@ from undertow.econometrics.shortfall import MarginalShortfall, mes
 from undertow.errors import StateError
 from undertow.measures.study import Study
 from undertow.measures.tandem.capital import Venues, risky_market
+from undertow.measures.tandem.door import require_book, require_history, require_seed
 from undertow.measures.tandem.extremes import rest
 from undertow.measures.tandem.history import Layer, LeverageHistory
 from undertow.measures.tandem.tail_layer import kept, seen
@@ -64,6 +65,9 @@ def systemic(
     Philippon and Richardson (2017), "Measuring systemic risk", Review of Financial Studies 30;
     Brownlees and Engle (2017), "SRISK", Review of Financial Studies 30.
     """
+    require_book(snapshot)
+    require_history(history)
+    require_seed(seed)
     within("q", q, 0.0, 0.5)
     within("fall", fall, 0.0, 1.0)
     known = history if history.ts[-1] <= snapshot.ts else history.until(snapshot.ts)
@@ -81,7 +85,7 @@ def systemic(
     left_out |= {f"venue {venue}": why for venue, why in venues.reasons.items()}
     return Study(
         "tandem.systemic",
-        "Who drags the others along, and who would lack capital?",
+        "With whom do the others fall, and who would lack capital?",
         (*_node_readings(usable, nodes, q, level), *venues.readings(usable)),
         {"nodes": nodes.table, "shortfall": venues.table},
         (*_node_says(usable, nodes, q, level), *venues.says()),
@@ -89,8 +93,9 @@ def systemic(
         "others lie when this node is at its worst than when it is at its median; the further "
         "below 0, the more they fall with it. mes is a mean return: what the node's holdings make "
         "on the market's worst steps. shortfall_usd is k times deposits less (1 - k) times the "
-        "funds that survive the crash; below 0 it is to spare.",
-        "It is dependence and no cause: two nodes that follow a third drag each other along. mes "
+        "funds that survive the crash; below 0 it is to spare. "
+        f"{usable.pace}",
+        "It is dependence and no cause: two nodes that follow a third fall with each other. mes "
         "is exposure, not contribution: what the market does to the node. A few steps decide: "
         "tail_steps says how many. The price of a protocol's token is no equity of it, and is not "
         "used: equity is what stands ready to be paid out. What funds are held in is not known; "
@@ -104,7 +109,7 @@ def systemic(
 class _Nodes:
     """Every node's tail, with others and with the market."""
 
-    table: pl.DataFrame  # the node that drags most first
+    table: pl.DataFrame  # the node with whom the others fall deepest first
     reasons: Mapping[str, str]  # why a node is not in the layer beyond prices
     days: int  # of the market's tail
 
@@ -199,16 +204,16 @@ def _node_says(history: LeverageHistory, nodes: _Nodes, q: float, level: float) 
     tied = nodes.table.filter(pl.col("delta_covar").is_not_null())
     if tied.is_empty():
         yield (
-            "Who drags others along cannot be told: fewer than two nodes have enough steps to take "
+            "With whom others fall cannot be told: fewer than two nodes have enough steps to take "
             f"prices out of {history.called}."
         )
     else:
         top = tied.row(0, named=True)
         sure = tied.filter(pl.col("high") < 0.0)
         yield (
-            f"{len(sure)} of {len(tied)} nodes drag the others along beyond prices (band of delta "
-            f"CoVaR below 0, {percent(level)}, each by itself); {top['node']} most: at its own "
-            f"worst {percent(q)}, the worst {percent(q)} of all others lie "
+            f"With {len(sure)} of {len(tied)} nodes the others fall, beyond prices (band of delta "
+            f"CoVaR below 0, {percent(level)}, each by itself); with {top['node']} most: at its "
+            f"own worst {percent(q)}, the worst {percent(q)} of all others lie "
             f"{_moved(top['delta_covar'])}{_ends(top)}, with {top['tail_steps']} steps in its tail."
         )
     hit = nodes.table.filter(pl.col("mes").is_not_null()).sort("mes", "node")

@@ -32,8 +32,9 @@ from undertow.measures.tandem.extremes import (
     worst,
 )
 from undertow.measures.tandem.history import Layer, LeverageHistory
-from undertow.measures.words import corrected
+from undertow.measures.words import corrected, many
 
+_LEAST_TIMES = 4  # steps in calm times, and in stressed ones, for a test between them
 ALL_PAIRS = 12  # nodes up to which every pair is told
 REST = "all other nodes"
 
@@ -229,6 +230,11 @@ def _contagion_table(of: Tails) -> pl.DataFrame:
     for j, name in enumerate(of.names):
         source, target = others[:, j], of.plain[:, j]
         test = forbes_rigobon(source[of.quiet], target[of.quiet], source[of.loud], target[of.loud])
+        few = [
+            f"{many(count, 'step')} in {times} times; {_LEAST_TIMES} are needed"
+            for count, times in ((test.n_calm, "calm"), (test.n_crisis, "stressed"))
+            if count < _LEAST_TIMES
+        ]
         rows.append(
             {
                 "a": REST,
@@ -242,7 +248,7 @@ def _contagion_table(of: Tails) -> pl.DataFrame:
                 "calm_steps": test.n_calm,
                 "crisis_steps": test.n_crisis,
                 "delta": test.delta,
-                "reason": test.reason,
+                "reason": "; ".join(few) or test.reason,
             }
         )
     table = pl.DataFrame(rows)

@@ -15,6 +15,7 @@ import polars as pl
 
 from undertow.econometrics.checks import within
 from undertow.measures.study import Study
+from undertow.measures.tandem.door import require_history, require_seed
 from undertow.measures.tandem.extremes import stress
 from undertow.measures.tandem.history import Layer, LeverageHistory
 from undertow.measures.tandem.tail_layer import (
@@ -60,6 +61,8 @@ def tails(
     Tu and Zhou (2007), Review of Financial Studies 20; Forbes and Rigobon (2002), J. Finance 57;
     Bae, Karolyi and Stulz (2003), Review of Financial Studies 16.
     """
+    require_history(history)
+    require_seed(seed)
     within("share", share, 0.0, 0.5)
     within("stressed", stressed, 0.0, 0.5)
     within("level", level, 0.0, 1.0)
@@ -92,7 +95,7 @@ def tails(
         "plain correlation, from which it differs even when nothing has changed. Tail dependence "
         "is the chance that one node has one of its worst steps, given that the other has. The "
         "adjusted correlation is that of stressed times brought back to calm shocks; only what it "
-        "has over the calm one is more than volatility.",
+        f"has over the calm one is more than volatility. {usable.pace}",
         "Few steps decide in the tails: look at count. Raw growth has loud and quiet times, which "
         "look like tail dependence; beyond prices most of that is scaled away. The adjustment "
         "takes all turmoil of the source as common: where nodes are loud each on its own, it errs "

@@ -12,6 +12,7 @@ from undertow.errors import StateError
 from undertow.fanout import Executor, Serial
 from undertow.measures.study import Study
 from undertow.measures.tandem.agreement import Agreement
+from undertow.measures.tandem.door import require_book, require_history, require_seed
 from undertow.measures.tandem.falls import CHANNELS, IMPACT, Board, Run, run_all
 from undertow.measures.tandem.history import LeverageHistory
 from undertow.measures.words import chance, listed, many, percent, told
@@ -32,21 +33,22 @@ _SURE = 0.05
 _TOP = 5  # pairs with a reading of their own
 _READ = (
     "A row is an asset that falls alone, a column a node; a cell is the share of the node's "
-    "exposure that is closed by force. Own price: accounts that the shock itself called, in what "
-    "was shocked. Tie: the same in assets that follow it. Shared account: what else those accounts "
-    "held and owed. Winners closed: positions of others, taken to cover what bankrupt accounts "
-    "lacked. Impact: what forced sales closed on top by moving prices; negative where they spared "
-    "somebody."
+    "exposure that is closed by force, 0 where that was worked out and nothing is. An asset that "
+    "every venue takes at an exchange rate has a column and no row. Own price: accounts that the "
+    "shock itself called, in what was shocked. Tie: the same in assets that follow it. Shared "
+    "account: what else those accounts held and owed. Winners closed: positions of others, taken "
+    "to cover what bankrupt accounts lacked. Impact: what forced sales closed on top by moving "
+    "prices; negative where they spared somebody."
 )
 _MISLEADS = (
-    "It is what rules and holdings of one instant would do if nothing else moved: "
-    "no owner responds unless asked to, and real shocks seldom come alone. It is mechanical and "
-    "large where the estimated connectedness is of small daily shocks, so the two may differ and "
-    "both be right. What is not seen of the book unwinds nowhere here."
+    "It is what rules and holdings of one instant would do if nothing else moved: no owner "
+    "responds unless asked to, and real shocks seldom come alone. It is mechanical and large "
+    "where the estimated connectedness is of small daily shocks, so the two may differ and both "
+    "be right. What is not seen of the book unwinds nowhere here."
 )
 
 
-def unwind_matrix(
+def unwind(
     snapshot: Snapshot | Plan,
     *,
     fall: float = 0.25,
@@ -60,9 +62,11 @@ def unwind_matrix(
 ) -> Study:
     """Let each asset fall alone by `fall`, and say what share of every node is closed by force.
 
-    The book is settled first, so that what was due anyway does not count. Money is never shocked,
-    and among assets it is no node: what is repaid in it is the other side of what is closed. An
-    asset that follows another falls against it.
+    The book is settled first, so that what was due anyway does not count. Money and receipts of
+    money are never shocked, and among assets they are no nodes: what is repaid in them is the other
+    side of what is closed. An asset that follows another falls against it; one that every venue
+    takes at an exchange rate is a node and not shocked, since nobody would see it. Means are over
+    what is shocked.
 
     With a `history`, the matrix is held against the connectedness of growth beyond prices: rank
     correlation over ordered pairs, with a p-value from relabelling nodes. By assets, closing in j
@@ -78,6 +82,10 @@ def unwind_matrix(
     ----------
     Diebold and Yilmaz (2014), J. Econometrics 182. Krackhardt (1988), quadratic assignment.
     """
+    require_book(snapshot)
+    if history is not None:
+        require_history(history)
+    require_seed(seed)
     require_within("fall", fall, 0.0, 0.999, open_low=True)
     if by not in GROUPS:
         raise StateError(f"there is no division by {by!r}", hint=f"have {', '.join(GROUPS)}")
@@ -96,7 +104,7 @@ def unwind_matrix(
         readings=tuple(_readings(run, agreed)),
         tables=tables,
         says=tuple(_says(run, agreed)),
-        how_to_read=_READ,
+        how_to_read=_READ if history is None else f"{_READ} {history.pace}",
         misleads=_MISLEADS,
         left_out=left_out,
     )
@@ -114,7 +122,10 @@ def _readings(run: Run, agreed: Agreement | None) -> list[Reading]:
         )  # fmt: skip
 
     pairs = "two different assets" if run.board.by == "asset" else f"an asset and a {run.board.by}"
-    mean = f"mean over all pairs of {pairs}, the first falling alone by {fall}, of {_WORDS}"
+    mean = (
+        f"mean over all pairs of {pairs}, the first falling alone by {fall} where venues would see "
+        f"that, of {_WORDS}"
+    )
     found = [tell("tandem.spill", run.spill(), mean)]
     found += [
         tell("tandem.spill", run.spill(c), f"{mean}; the part through {name}", name)
@@ -157,6 +168,13 @@ def _says(run: Run, agreed: Agreement | None) -> list[str]:
             f"An asset that falls alone by {fall} unwinds {percent(spill)} of {other} on average"
             + (f", through {listed(through)}." if through else ".")
         ]
+    falling = f"{many(len(run.shocked), 'asset')} fell alone: {listed(run.shocked)}."
+    if run.board.unseen:
+        falling += (
+            f" {listed(run.board.unseen)} did not: every venue takes them at an exchange rate, "
+            "which does not see them fall."
+        )
+    says.append(falling)
     top = [f"{b} by {percent(share)} when {a} falls" for a, b, share in run.top()]
     if top:
         says.append(f"The most: {listed(top[:3])}.")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from undertow.econometrics.chance import Null
+from undertow.econometrics.chance import CoincidenceNull
 from undertow.econometrics.coincidence import Coincidences, coincidences
 from undertow.measures.study import Study
+from undertow.measures.tandem.door import require_history, require_seed
 from undertow.measures.tandem.history import Layer, LeverageHistory
 from undertow.measures.words import chance, day, listed, many, percent
 
@@ -16,18 +17,32 @@ _READ = (
     "one of twenty histories without events any date would look like it. Its p-value is corrected "
     "for all dates. Members are the nodes that fell by more than they do one time in ten."
 )
+_KEEPS = {
+    CoincidenceNull.COMMON: (
+        "Falls are over how loud the time was, for the node and for all. Histories without events "
+        "keep each node's own distribution, the correlation of every two nodes, and how often "
+        "large moves are shared, which is read from the steps at which more rose than fell."
+    ),
+    CoincidenceNull.INDEPENDENT: (
+        "Falls are over how loud the time was for the node. Histories without events keep how each "
+        "node moves by itself, and nothing between nodes, so a time that was loud for all of them "
+        "is an event."
+    ),
+}
 _MISLEADS = (
     "Growth beyond prices is judged: an unwinding that prices drove in full is not in it. Nodes "
     "that share an ordinary correlation fall together now and then; with the common null an event "
-    "is more than that, and a crash of two of ten nodes may hide in it. Each node is measured in "
-    "its own deviations of the time, so a long storm hides its later days."
+    "is more than that, and a crash of two of ten nodes may hide in it. With it falls are over "
+    "how loud the time was, so an unwinding of ten steps and more makes a loud time of itself and "
+    "hides. Where nodes fall together as a rule more than they rise together, the worst of those "
+    "falls are events."
 )
 
 
 def unwinding(
     history: LeverageHistory,
     *,
-    null: Null | str = Null.COMMON,
+    null: CoincidenceNull | str = CoincidenceNull.COMMON,
     window: int = 1,
     size: float = 0.05,
     reps: int = 999,
@@ -35,10 +50,14 @@ def unwinding(
 ) -> Study:
     """Synchronised unwinding: events, who took part, and p-values corrected over all dates.
 
-    The null keeps each node's own behaviour and breaks the cross-section; `common` leaves in it
-    the ordinary correlation of the nodes, `independent` nothing. `size` is the chance of a single
-    false date over all dates. `window` adds falls up over so many steps.
+    The `common` null keeps each node's own distribution, the correlation of all pairs, and large
+    moves shared as often as on the way up, of falls over how loud the time was for all;
+    `independent` shifts each node in time by itself, which leaves nothing shared, no loud time
+    either. `size` is the chance of a single false date over all dates. `window` adds falls up over
+    so many steps.
     """
+    require_history(history)
+    require_seed(seed)
     used = history.usable()
     found = coincidences(
         used.layer(Layer.OWN), rng=np.random.default_rng([seed, 7]), level=size, window=window,
@@ -76,7 +95,7 @@ def unwinding(
             ).with_columns(pl.col(pl.Float64).fill_nan(None)),
         },
         says=tuple(_says(used, found, size)),
-        how_to_read=_READ,
+        how_to_read=f"{_READ} {_KEEPS[found.null]} {used.pace}",
         misleads=_MISLEADS,
         left_out={
             **history.left_out,
@@ -129,7 +148,7 @@ def _says(history: LeverageHistory, found: Coincidences, size: float) -> list[st
         words = (
             f"No date at which {history.called} was cut at once by more nodes than chance allows"
         )
-        return [f"{words}, in {many(len(history.ts), 'step')}."]
+        return [f"{words}, in {history.steps(len(history.ts))}."]
     says = [
         (
             f"{many(len(found), 'date')} at which {history.called} was cut at once by more nodes "

@@ -45,7 +45,7 @@
     }
     const colors = layout.meta?.[dark ? "dark" : "light"];
     if (colors && layout.coloraxis) layout.coloraxis.colorscale = colors;
-    if (width) layout.width = width;
+    if (width) Object.assign(layout, { width, height: Math.round(layout.height * 0.8) });
     return layout;
   };
   let printing = false;
@@ -54,8 +54,9 @@
       const figure = drawn.get(place) ?? held(place.dataset.figure);
       if (!drawn.has(place)) place.replaceChildren();
       drawn.set(place, figure);
-      Plotly.react(place, figure.data, inked(figure, width), { ...config, responsive: !width, staticPlot: printing });
-      place.style.minHeight = `${figure.layout.height}px`;
+      const layout = inked(figure, width);
+      Plotly.react(place, figure.data, layout, { ...config, responsive: !width, staticPlot: printing });
+      place.style.minHeight = `${layout.height}px`;
     } catch (error) {
       const words = document.createElement("p");
       words.className = "empty";
@@ -80,7 +81,9 @@
     try { return document.getElementById(decodeURIComponent(hash.slice(1)) || "glance"); } catch { return null; }
   };
   const show = () => {
-    const target = named(location.hash) ?? pages[0];
+    const found = named(location.hash);
+    const target = found ?? pages[0];
+    document.getElementById("lost").hidden = found !== null;
     if (target.id === "main") return;
     const page = target.closest("[data-page]") ?? pages[0];
     for (const each of pages) {
@@ -88,7 +91,7 @@
       else each.setAttribute("hidden", "until-found");  // the browser's own search opens it
     }
     for (const link of links) {
-      const here = link.getAttribute("href") === `#${target.id}`;
+      const here = found !== null && link.getAttribute("href") === `#${target.id}`;
       if (here) link.setAttribute("aria-current", "location");
       else link.removeAttribute("aria-current");
     }
@@ -104,11 +107,12 @@
   }
   show();
 
-  // Print: every page, every fold, every figure, on white and as wide as the paper.
+  // Print: every page, every figure, on white and as wide as the paper; of what is folded that
+  // which stands nowhere else.
   let closed = [];
   addEventListener("beforeprint", () => {
     printing = true;
-    closed = find("details:not([open])");
+    closed = find("details.printed:not([open])");
     for (const fold of closed) fold.open = true;
     for (const page of pages) page.removeAttribute("hidden");
     for (const place of places) draw(place, 660);
