@@ -44,7 +44,7 @@ class Point(NamedTuple):
 class Saturation:
     """How a book answers shocks along one direction, up to the one at which it sells itself.
 
-    `path` has a row a shock: `shock`, `fall` at rest, `rho`, `swing` (the largest eigenvalue that
+    `path` has a row a shock, the last one right before saturation: `shock`, `fall` at rest, `rho`, `swing` (the largest eigenvalue that
     is negative or complex: sales and purchases that answer each other), and `settled`.
     """
 
@@ -97,11 +97,13 @@ def saturation(
         here = walk.point(float(shock), last)
         broken = walk.break_between(last, here)
         if broken is not None:
-            break
+            here = walk.before
         feedback = pressure.feedback(walk.shock(here.shock), here.volume, bandwidth)
         rho, swing = spectrum(feedback)
         rows.append((here.shock, here.fall, rho, swing, here.settled))
         strongest = max(strongest, (rho, feedback), key=lambda found: found[0])
+        if broken is not None:
+            break
         last = here
         if progress is not None:
             progress(float(shock) / furthest)
