@@ -44,8 +44,9 @@ class Point(NamedTuple):
 class Saturation:
     """How a book answers shocks along one direction, up to the one at which it sells itself.
 
-    `path` has a row a shock, the last one right before saturation: `shock`, `fall` at rest, `rho`, `swing` (the largest eigenvalue that
-    is negative or complex: sales and purchases that answer each other), and `settled`.
+    `path` has a row a shock, the last one right before saturation: `shock`, `fall` at rest, `rho`,
+    `swing` (the largest eigenvalue that is negative or complex: sales and purchases that answer
+    each other), and `settled`.
     """
 
     path: pl.DataFrame
