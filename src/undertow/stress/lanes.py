@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from undertow.kernels import accounts, cascade, rounds, screening, sweep
 from undertow.kernels.closing import BANDS
 from undertow.kernels.margin import LINEAR
-from undertow.state import AnyColumn, CodeColumn, FloatColumn
+from undertow.state import AnyColumn, CodeColumn, FloatColumn, FloatMatrix, KeyColumn
 from undertow.stress.plan import Plan, records
 
 _FLOAT = np.float32
@@ -22,6 +22,7 @@ class Bounds:
     lines: screening.Lines
     graded: CodeColumn  # instruments of venues that margin portfolios
     assets: CodeColumn  # their underlyings
+    start: int = 0  # the first account that `lines` are of
 
     @classmethod
     def of(
@@ -73,6 +74,55 @@ class Bounds:
             graded=graded,
             assets=np.unique(plan.insts["asset"][graded]).astype(np.int32),
         )
+
+    def part(self, first: int, last: int) -> Bounds:
+        """The bounds of the accounts from `first` up to `last`."""
+        lines, groups = self.lines, self.lines.groups
+        groups = groups[(groups["account"] >= first) & (groups["account"] < last)]
+        groups["account"] -= first  # a copy: rows of the part
+        lines = lines._replace(
+            first=lines.first[first : last + 1], level=lines.level[first:last], groups=groups
+        )
+        return replace(self, lines=lines, start=first)
+
+    def could_be_called(
+        self, insts: AnyColumn, low: FloatMatrix, high: FloatMatrix
+    ) -> list[KeyColumn]:
+        """By lane, the accounts that could be called in a box of moves (instruments, lanes).
+
+        Everybody, where a box reaches further than the bounds hold.
+        """
+        lanes, accounts = low.shape[1], len(self.lines.level)
+        everybody = np.arange(self.start, self.start + accounts, dtype=np.int64)
+        gaps, apart = self._gaps(insts, low, high)
+        listed = np.empty((lanes, accounts), dtype=np.int32)
+        found, plain = np.zeros(lanes, dtype=np.int64), np.zeros(lanes, dtype=np.int64)
+        screening.screen(
+            self.lines, (low - 1e-6).astype(_FLOAT), (high + 1e-6).astype(_FLOAT), gaps[0], gaps[1],
+            apart, listed, found, plain,
+        )  # fmt: skip
+        covered = np.all((high < screening.MOST) & (low > screening.LEAST), axis=0)
+        near = []
+        for lane in range(lanes):
+            some = listed[lane, : found[lane]].astype(np.int64) + self.start
+            near.append(some if covered[lane] else everybody)
+        return near
+
+    def _gaps(
+        self, insts: AnyColumn, low: FloatMatrix, high: FloatMatrix
+    ) -> tuple[AnyColumn, AnyColumn]:
+        """Gaps of the ladders that boxes fall in, and how much instruments of an asset differ."""
+        assets = int(insts["asset"].max(initial=-1)) + 1
+        gaps = np.zeros((2, assets, low.shape[1]), dtype=np.int16)
+        apart = np.zeros((assets, low.shape[1]), dtype=_FLOAT)
+        for asset in self.assets:
+            k = self.graded[insts["asset"][self.graded] == asset]
+            ends = np.stack([low[k].min(axis=0), high[k].max(axis=0)])
+            node = (ends - screening.LEAST) * (screening.NODES - 1)
+            gap = np.floor(node / (screening.MOST - screening.LEAST))
+            gaps[:, asset] = np.clip(gap, 0, screening.NODES - 2)
+            apart[asset] = np.maximum(np.ptp(low[k], axis=0), np.ptp(high[k], axis=0)) + 1e-6
+        return gaps, apart
 
 
 def _rungs(plan: Plan, hold: accounts.Holdings) -> tuple[AnyColumn, AnyColumn, AnyColumn]:

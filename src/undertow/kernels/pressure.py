@@ -1,0 +1,100 @@
+"""What venues would sell at given prices, each account alone, while no sale moves any price.
+
+The closings are those of a cascade, one account after the other until its venue asks for no more,
+so a threshold is here exactly where a cascade has it; what is missing is the market's answer. Late
+oracles are taken to have published, and nobody waits. Sums are whole counts, so no order of
+accounts and no division of them shows in the result.
+"""
+
+import numpy as np
+
+from undertow.kernels import njit
+from undertow.kernels.accounts import EMPTIED, forget
+from undertow.kernels.cascade import SOLD, health_of
+from undertow.kernels.closers import close
+from undertow.kernels.closing import BANDS
+from undertow.kernels.fixed import to_counts
+from undertow.kernels.lent import lend
+from undertow.kernels.prices import market_prices, oracle_prices, sell
+
+_TIMES = 200  # closings of one account: slices of a fifth leave nothing long before
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def set_prices(volume, shock, case, state):
+    """Bring prices to where a shock and the volumes sold so far, by pool, put them."""
+    case, state = lend(case), lend(state)
+    moving, now = state.moving, state.now
+    for k in range(now.size):
+        inst, here = case.insts[k], now[k]
+        here.seen = inst.start
+        here.published = inst.start
+        here.forward = inst.forward
+        here.vol = case.vol[k]
+    moving.sold[:] = volume
+    moving.dirty[:] = 1
+    market_prices(case.insts, shock, case.places, now, moving)
+    oracle_prices(0, case.insts, shock, case.places, now, moving)
+    state.losses.stamp[1] += 1
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def forced(accounts, scale, case, state):
+    """Close each of `accounts` at the seen prices until its venue asks for no more.
+
+    Adds to `state.flows`; returns how many were closed at all.
+    """
+    case, state = lend(case), lend(state)
+    count = 0
+    for n in range(accounts.size):
+        count += closed_alone(accounts[n], scale, case, state)
+        forget(state.touched)
+    return count
+
+
+@njit(cache=True, error_model="numpy")
+def closed_alone(a, scale, case, state):
+    """Close one account; 1 where there was anything to close."""
+    cover, asked, _ = health_of(a, case, state)
+    if cover >= asked and case.closing[case.hold.accounts[a].venue].mechanism != BANDS:
+        return 0
+    acted, r = 0, 0
+    for _ in range(_TIMES):
+        moved, _ = close(a, r, scale, False, case, state)
+        if not moved:
+            break
+        acted = 1
+        row = state.touched.rows[state.touched.slot[a]]
+        if row.state == EMPTIED:
+            break
+        r = max(row.ready, r + 1)
+    return acted
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def brought_to_pools(counts, case, state, volume):
+    """Write the volume by pool that `counts`, by instrument, bring to market at present prices.
+
+    What leveraged tokens trade to be at their leverage again is added to `counts`.
+    """
+    case, state = lend(case), lend(state)
+    moving = state.moving
+    for n in range(case.keepers.size):
+        keeper = case.keepers[n]
+        inst = case.insts[keeper.inst]
+        fall = 1.0 - state.now[keeper.inst].market / inst.start
+        counts[keeper.inst] += to_counts(keeper.strength * fall, inst.per_qty)
+    moving.sold[:] = 0.0
+    sell(counts, case.insts, case.places, state.now, moving, np.empty(state.now.size))
+    volume[:] = moving.sold
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def all_sold(state, counts):
+    """Write what `state.flows` bring to market by instrument, now and later; empties them."""
+    flows = state.flows
+    counts[:] = flows.counts[SOLD]
+    for d in range(flows.later.shape[0]):
+        counts += flows.later[d]
+    flows.counts[:] = 0
+    flows.later[:] = 0

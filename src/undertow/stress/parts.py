@@ -1,0 +1,181 @@
+"""The accounts of one worker: who is near the edge, and what their venues would sell.
+
+A part lives in a crew and answers with whole counts, so the answers of all parts add up to the same
+bits however the accounts were divided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from undertow.fanout import Executor, Serial
+from undertow.fanout.executor import Crew
+from undertow.kernels import atrisk, cascade, pressure, prices
+from undertow.state import AnyColumn, BoolColumn, FloatColumn, FloatMatrix, KeyColumn
+from undertow.stress.lanes import Bounds
+from undertow.stress.options import Options
+from undertow.stress.plan import Plan
+from undertow.stress.setting import case_of, state_of
+from undertow.stress.stressed import Stressed
+
+_AHEAD = 0.04  # of price: how far beyond the present prices accounts are looked up at once
+_LANES = 16
+
+
+@contextmanager
+def laid_out(
+    plan: Plan, stressed: Stressed, options: Options | None, executor: Executor | None
+) -> Iterator[tuple[cascade.Case, Crew]]:
+    """A book under a scenario, its accounts divided among the workers of `executor`."""
+    plan = plan.unpacked()
+    case = _without_waiting(case_of(plan, stressed, options or Options()))
+    bounds = Bounds.of(plan, 1.0, hold=case.hold, vol=case.vol)
+    executor = executor or Serial()
+    parts = _stretches(len(case.hold.accounts), executor.width())
+    with executor.running(), executor.crew(Part, parts, shared=(case, bounds)) as crew:
+        yield case, crew
+
+
+def _without_waiting(case: cascade.Case) -> cascade.Case:
+    """The same scenario in the long run: late oracles have published, liquidators have time."""
+    insts, venues = case.insts.copy(), case.venues.copy()
+    insts["oracle"][insts["oracle"] == prices.LAGGED] = prices.MARKET
+    insts["lag"] = 0
+    venues["capacity"], venues["opens"] = np.inf, 0
+    switches = case.switches._replace(
+        profitable=False, check=False, top_up=False, delever=False, unwind=False
+    )
+    return case._replace(insts=insts, venues=venues, switches=switches)
+
+
+def _stretches(accounts: int, workers: int) -> list[tuple[int, int]]:
+    """Accounts in as many stretches as there are workers; none of them empty unless all are."""
+    cuts = np.linspace(0, accounts, max(min(workers, accounts), 1) + 1).astype(np.int64)
+    return [(int(a), int(b)) for a, b in pairwise(cuts)]
+
+
+class Part:
+    """The accounts of one worker, and those among them that prices nearby could call."""
+
+    def __init__(self, shared: tuple[cascade.Case, Bounds], part: tuple[int, int]) -> None:
+        self.case, bounds = shared
+        self.bounds = bounds.part(*part)
+        self.all = np.arange(*part, dtype=np.int64)
+        self.state = state_of(self.case)
+        self.scale = np.ones(len(self.case.venues))
+        self.low = self.high = np.zeros(0)
+        self.near = self.all
+
+    def counts(self, shock: FloatMatrix, volume: FloatColumn) -> KeyColumn:
+        """What is forced here by instrument, in quanta."""
+        pressure.set_prices(volume, shock, self.case, self.state)
+        self._look(self._moves())
+        return self._sold(self.near)
+
+    def differences(
+        self,
+        shock: FloatMatrix,
+        volume: FloatColumn,
+        pull: FloatMatrix,
+        deep: BoolColumn,
+        bandwidth: float,
+    ) -> Any:
+        """(pools, instruments): what is forced beyond that when each pool alone falls further."""
+        whole = bandwidth * np.abs(pull).sum(axis=1)
+        pressure.set_prices(volume, shock, self.case, self.state)
+        here = self._moves()
+        pressure.set_prices(volume, shock - whole, self.case, self.state)
+        self._look(here, self._moves())
+        found = np.zeros((pull.shape[1], len(self.case.insts)), dtype=np.int64)
+        for m, accounts in self._by_pool(pull[0] != 0.0, deep):
+            pressure.set_prices(volume, shock - bandwidth * pull[:, m], self.case, self.state)
+            found[m] = self._sold(accounts)
+            pressure.set_prices(volume, shock, self.case, self.state)
+            found[m] -= self._sold(accounts)
+        return found
+
+    def first_called(self, shocks: FloatMatrix) -> KeyColumn:
+        """By account, the first of `shocks` (points, 2, instruments) at which it is called.
+
+        Their number where it never is. The moves of a line grow from point to point.
+        """
+        grouped = self.case.hold.accounts["grid"][self.all] >= 0
+        plain, groups = self.all[~grouped], self.all[grouped]
+        nothing = np.zeros(len(self.state.moving.sold))
+        points = np.empty((len(shocks), len(self.case.insts)), dtype=self.state.now.dtype)
+        found = np.full(len(self.all), len(shocks), dtype=np.int64)
+        called = np.empty(len(groups), dtype=np.int8)
+        waiting = found[grouped]
+        for g, shock in enumerate(shocks):
+            pressure.set_prices(nothing, shock, self.case, self.state)
+            points[g] = self.state.now
+            if len(groups):
+                atrisk.called_at(groups, self.case, self.state, called)
+                waiting[(called == 1) & (waiting == len(shocks))] = g
+        first = np.empty(len(plain), dtype=np.int64)
+        atrisk.first_called(plain, points.view(np.recarray), self.case, self.state, first)
+        found[~grouped], found[grouped] = first, waiting
+        return found
+
+    def called(self, shocks: FloatMatrix, group: KeyColumn, weight: AnyColumn) -> Any:
+        """What whole weights (accounts, kinds) of those called at each point add up to by group.
+
+        `shocks` are (points, 2, instruments); (points, groups, kinds), and how many were called.
+        """
+        nothing = np.zeros(len(self.state.moving.sold))
+        groups = int(group.max(initial=-1)) + 1
+        total = np.zeros((len(shocks), groups, weight.shape[1]), dtype=np.int64)
+        count = np.zeros(len(shocks), dtype=np.int64)
+        for start in range(0, len(shocks), _LANES):
+            some = shocks[start : start + _LANES]
+            moves = np.empty((len(self.case.insts), len(some)))
+            for lane, shock in enumerate(some):
+                pressure.set_prices(nothing, shock, self.case, self.state)
+                moves[:, lane] = self._moves()
+            near = self.bounds.could_be_called(self.case.insts, moves, moves)
+            for lane, shock in enumerate(some):
+                pressure.set_prices(nothing, shock, self.case, self.state)
+                count[start + lane] = atrisk.add_called(
+                    near[lane], group, weight, self.case, self.state, total[start + lane]
+                )
+        return total, count
+
+    def _sold(self, accounts: KeyColumn) -> KeyColumn:
+        out = np.empty(len(self.case.insts), dtype=np.int64)
+        pressure.forced(accounts, self.scale, self.case, self.state)
+        pressure.all_sold(self.state, out)
+        return out
+
+    def _moves(self) -> FloatColumn:
+        """Relative moves of what is seen; of options, of their forwards."""
+        now, insts = self.state.now, self.case.insts
+        option = insts["kind"] != 0
+        moved = np.where(option, now["forward"] / insts["forward"], now["seen"] / insts["start"])
+        return np.asarray(moved - 1.0)
+
+    def _look(self, *moves: FloatColumn) -> None:
+        """See to it that everybody whom these prices could call is looked at."""
+        low, high = np.min(moves, axis=0), np.max(moves, axis=0)
+        if len(self.low) and (low >= self.low).all() and (high <= self.high).all():
+            return
+        self.low, self.high = np.maximum(low - _AHEAD * (1.0 + low), -1.0), high + 0.25 * _AHEAD
+        (self.near,) = self.bounds.could_be_called(
+            self.case.insts, self.low[:, None], self.high[:, None]
+        )
+
+    def _by_pool(self, carried: Any, deep: BoolColumn) -> Iterator[tuple[int, KeyColumn]]:
+        """Of those near, who holds something that a pool carries, pool by pool."""
+        held = self.case.hold.accounts[self.near]
+        counts = held["last"] - held["first"]
+        account = np.repeat(self.near, counts)
+        leg = np.repeat(held["first"] - np.append(0, np.cumsum(counts)[:-1]), counts)
+        inst = self.case.hold.legs["inst"][leg + np.arange(len(leg))]
+        for m in np.flatnonzero(deep):
+            mine = carried[m][inst]
+            if mine.any():
+                yield int(m), np.unique(account[mine])

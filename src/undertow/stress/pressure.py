@@ -1,0 +1,161 @@
+"""What a book is forced to sell at given prices, and where prices and forced sales agree.
+
+A shock and the volumes sold so far, by pool, make prices; at those prices venues close accounts,
+each alone; what that brings to the pools is what prices must answer for. `Pressure` is this map,
+from volumes to volumes. Its least fixed point is where forced selling can come to rest, and its
+derivative there, `feedback`, is what a further fall brings about. Nothing here runs a cascade:
+there are no rounds, no timers, no liquidators to wait for, and no owner who answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from undertow.fanout import Executor
+from undertow.fanout.executor import Crew
+from undertow.kernels import cascade, impact, pressure
+from undertow.state import BoolColumn, FloatColumn, FloatMatrix, KeyColumn
+from undertow.stress.options import Options
+from undertow.stress.parts import laid_out
+from undertow.stress.plan import Plan
+from undertow.stress.setting import shocks_of, state_of
+from undertow.stress.stressed import Stressed
+
+BANDWIDTH = 0.02  # of log price: thresholds are counted over as much of a further fall
+MOST_TIMES = 2_000  # volumes to volumes, before a point counts as one that does not settle
+
+
+class Rest(NamedTuple):
+    """Where volumes came to rest."""
+
+    volume: FloatColumn  # by pool
+    times: int  # volumes to volumes
+    settled: bool  # False where they kept swinging
+
+
+class Feedback(NamedTuple):
+    """What a further fall brings about, at one point."""
+
+    matrix: FloatMatrix  # (n, m): fall of pool n, in logs, per fall of pool m
+    sold: FloatMatrix  # (m, instruments): quanta forced per fall of pool m
+    steep: FloatColumn  # by pool: fall per unit sold, at the margin
+
+
+@dataclass(frozen=True, eq=False)
+class Pressure:
+    """The map from volumes sold to volumes forced, of one book under one scenario."""
+
+    plan: Plan
+    stressed: Stressed
+    case: cascade.Case
+    crew: Crew  # who holds which accounts
+
+    @classmethod
+    @contextmanager
+    def of(
+        cls,
+        plan: Plan,
+        stressed: Stressed | None = None,
+        options: Options | None = None,
+        *,
+        executor: Executor | None = None,
+    ) -> Iterator[Pressure]:
+        """Lay a book out over the workers of `executor`; they are let go at the end."""
+        stressed = stressed or Stressed.calm(plan.snapshot)
+        with laid_out(plan, stressed, options, executor) as (case, crew):
+            yield cls(plan, stressed, case, crew)
+
+    def shock(self, factor: FloatColumn) -> FloatMatrix:
+        """Log moves of instruments, as markets and as rate oracles see them, after factor moves."""
+        moved = self.stressed.put("factor", slice(None), self.stressed.factor + factor)
+        return np.stack(shocks_of(self.plan, moved))
+
+    def prices(self, shock: FloatMatrix, volume: FloatColumn) -> FloatColumn:
+        """Market prices of instruments after a shock and the volumes sold since."""
+        pressure.set_prices(volume, shock, self.case, self._state)
+        return np.array(self._state.now["market"])
+
+    def counts(self, shock: FloatMatrix, volume: FloatColumn) -> KeyColumn:
+        """What is forced by instrument, in quanta; positive where sold."""
+        parts = self.crew.call("counts", shock, volume)
+        return np.asarray(sum(parts[1:], parts[0]))
+
+    def volume(self, counts: KeyColumn, shock: FloatMatrix, volume: FloatColumn) -> FloatColumn:
+        """What `counts` bring to each pool, at the prices after `volume`."""
+        pressure.set_prices(volume, shock, self.case, self._state)
+        out = np.empty(self.plan.carriers.pools)
+        pressure.brought_to_pools(counts.copy(), self.case, self._state, out)
+        return out
+
+    def forced(self, shock: FloatMatrix, volume: FloatColumn) -> FloatColumn:
+        """Volumes by pool that are forced at the prices after `volume`."""
+        return self.volume(self.counts(shock, volume), shock, volume)
+
+    def rest(self, shock: FloatMatrix, start: FloatColumn | None = None) -> Rest:
+        """Follow volumes from `start` until they stay: the least fixed point from below.
+
+        It is the least one where prices only fall and whoever is closed is closed at any lower
+        price too; `start` is then at most the answer. Sums are whole, so rest is exact.
+        """
+        volume = np.zeros(self.plan.carriers.pools) if start is None else start
+        for times in range(MOST_TIMES):
+            new = self.forced(shock, volume)
+            if np.allclose(new, volume, rtol=1e-12, atol=0.0):
+                return Rest(new, times, settled=True)
+            volume = new
+        return Rest(volume, MOST_TIMES, settled=False)
+
+    def feedback(
+        self, shock: FloatMatrix, volume: FloatColumn, bandwidth: float = BANDWIDTH
+    ) -> Feedback:
+        """What a further fall of each pool forces, and what that does to every pool.
+
+        Thresholds are counted over the next `bandwidth` of a fall, so it is a secant. The impact of
+        a pool is marginal, at the volume that it has taken.
+        """
+        base = self.counts(shock, volume)
+        here = self.volume(base, shock, volume)
+        moved = self.crew.call("differences", shock, volume, self.pull, self.deep, bandwidth)
+        more = np.asarray(sum(moved[1:], moved[0]))
+        steep = -self.slopes(volume)
+        matrix = np.zeros((len(volume), len(volume)))
+        for m in np.flatnonzero(self.deep):
+            fallen = shock - bandwidth * self.pull[:, m]
+            then = self.volume(base + more[m], fallen, volume)
+            matrix[:, m] = steep * (then - here) / bandwidth
+        return Feedback(matrix, more / bandwidth, steep)
+
+    def slopes(self, volume: FloatColumn) -> FloatColumn:
+        """Marginal impact of every pool: log price per unit sold, never above 0."""
+        pools = self.case.places.pools
+        return np.array([impact.slope(k, sold, pools) for k, sold in enumerate(volume)])
+
+    @cached_property
+    def deep(self) -> BoolColumn:
+        """Pools whose price answers sales at all."""
+        pools = self.case.places.pools
+        return np.array([impact.working_model(k, pools) != impact.NONE
+                         for k in range(len(pools.depth))])  # fmt: skip
+
+    @cached_property
+    def pull(self) -> FloatMatrix:
+        """(2, pools, instruments): log move of a price, and of its rate, per log move of a pool."""
+        carriers, insts = self.plan.carriers, self.case.insts
+        pull = np.zeros((2, carriers.pools, len(insts)))
+        owner = np.repeat(np.arange(len(insts)), np.diff(carriers.start))
+        np.add.at(pull[0], (carriers.pool, owner), carriers.pull)
+        first = np.arange(len(owner)) == carriers.start[owner]
+        rest = ~(first & (insts["tied"][owner] != 0))
+        np.add.at(pull[1], (carriers.pool[rest], owner[rest]), carriers.pull[rest])
+        return pull
+
+    @cached_property
+    def _state(self) -> cascade.State:
+        """Room to set prices in; it closes nobody."""
+        return state_of(self.case)

@@ -1,0 +1,64 @@
+"""Who is called where: by hand, and against the margins of the same book moved."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from crowds import crowd
+from undertow.errors import StateError
+from undertow.fanout import Threads
+from undertow.rules.margins import margins
+from undertow.stress import Plan
+from undertow.stress.atrisk import AtRisk, line_of
+from undertow.worlds import demo_world
+
+
+def test_each_account_is_called_at_its_own_fall() -> None:
+    fall = np.array([0.05, 0.1, 0.249, 0.6])
+    snapshot = crowd(fall, np.full(4, 1_000.0), share=0.5)
+    falls = np.linspace(0.0, 0.5, 51)
+    with AtRisk.of(Plan.of(snapshot)) as book:
+        first = book.first_called(line_of(np.array([1.0, 0.0, 0.0]), falls))
+    assert list(first) == [6, 11, 25, 51]  # the first point past each, or none
+
+
+@pytest.mark.parametrize("executor", [None, Threads(3)])
+def test_a_surface_is_what_the_margins_of_a_moved_book_say(executor: Threads | None) -> None:
+    snapshot = demo_world().snapshot()
+    plan = Plan.of(snapshot)
+    universe = snapshot.universe
+    rng = np.random.default_rng(3)
+    factors = rng.normal(0.0, 0.12, (20, len(universe.assets)))
+    factors[:, universe.stable | (universe.reference >= 0)] = 0.0  # rate oracles see no peg
+    judged = margins(snapshot)
+    weight = np.stack([judged.debt, judged.notional], axis=1)
+    group = snapshot.book.venue.astype(np.int64)
+    with AtRisk.of(plan, executor=executor) as book:
+        found = book.called(factors, group, weight)
+    for point in (0, 7, 19):
+        price = plan.pricing.prices(plan.pricing.moves(factors[point]))
+        moved = replace(snapshot, market=_moved(snapshot, plan, factors[point], price))
+        breached = margins(moved).breached
+        straight = ~np.isin(snapshot.book.mode, [2])  # portfolios reprice volatility too
+        assert found.accounts[point] == pytest.approx(breached.sum(), abs=int((~straight).sum()))
+        for venue in np.unique(group):
+            here = breached & (group == venue)
+            if straight[group == venue].all():
+                np.testing.assert_allclose(
+                    found.total[point, venue], weight[here].sum(axis=0), rtol=1e-9, atol=1e-6
+                )
+
+
+def _moved(snapshot: object, plan: Plan, factor: np.ndarray, price: np.ndarray) -> object:
+    market = plan.snapshot.market
+    move = np.exp(plan.pricing.moves(factor))
+    return replace(market, mark=price, index=market.index * move)
+
+
+def test_weights_must_be_sums() -> None:
+    snapshot = crowd([0.1], [1_000.0], share=0.5)
+    with AtRisk.of(Plan.of(snapshot)) as book, pytest.raises(StateError, match="weight"):
+        book.called(np.zeros((1, 3)), np.zeros(1, dtype=np.int64), np.array([[-1.0]]))
