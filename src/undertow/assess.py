@@ -34,7 +34,13 @@ _LONE_STEP = 86_400_000_000  # of data that stand at one instant, and have no st
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ALWAYS = datetime(9999, 12, 31, tzinfo=UTC)
 _HEADLINES = (
-    *("tandem.correlation", "tandem.index", "tandem.common_factor", "tandem.connectedness"),
+    *(
+        "tandem.leverage",
+        "tandem.correlation",
+        "tandem.index",
+        "tandem.common_factor",
+        "tandem.connectedness",
+    ),
     *("tandem.unwindings", "tandem.unwinding_share"),
 )
 

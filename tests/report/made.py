@@ -95,7 +95,12 @@ def tables(nodes: Sequence[str] = NODES, seed: int = 3) -> dict[str, dict[str, p
         for k, node in enumerate(nodes)
         for day, kind in ((5 + k % 4, "trough"), (20 + k % 7, "peak"), (45 + k % 9, "trough"))
     ]
+    high = np.linspace(1.5, 6.0, count)
     return {
+        "tandem.leverage": {
+            "nodes": pl.DataFrame({"node": nodes, "value": high, "low": high - 0.3,
+                                   "high": high + 0.4, "q90": 2.0 * high}),
+        },
         "tandem.matrix": {
             "pairs": matrix,
             "layers": pl.DataFrame(

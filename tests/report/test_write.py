@@ -95,7 +95,7 @@ def test_studies_of_one_name_keep_apart() -> None:
     twins = Page(html(Made(studies=(*studies()[:1], *studies()[:1]))))
     names = [e.attributes["id"] for e in twins.elements if "id" in e.attributes]
     assert len(names) == len(set(names))
-    assert {"tandem.matrix", "tandem.matrix-2"} <= set(names)
+    assert {"tandem.leverage", "tandem.leverage-2"} <= set(names)
 
 
 def test_headings_step_down_one_at_a_time(page: Page) -> None:

@@ -131,7 +131,7 @@ def coincidences(
         from a t copula whose degrees say how much large moves are shared beyond that, read from the
         steps at which more rose than fell. Falls are weighed by the factor nearest to the
         correlation (of a group S, -1_S' R^-1 z over the root of 1_S' R^-1 1_S). Serial dependence
-        is not in them; it costs power, and makes no false date.
+        is not in them.
     correction : Correction
         `DISCOVERY` finds more dates, of which a share of `level` may be false.
     reps : int

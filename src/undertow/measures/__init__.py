@@ -56,6 +56,12 @@ class Measure:
 
 MEASURES = (
     Measure(
+        "tandem.leverage",
+        "how leveraged everybody is, by every definition",
+        tandem.leverage,
+        ("book",),
+    ),
+    Measure(
         "tandem.matrix",
         "which leverage moves with which, and how much of it prices explain",
         tandem.matrix,

@@ -214,3 +214,24 @@ def leads(tables: Tables) -> go.Figure:
                         categoryarray=[given[node] for node in kept])  # fmt: skip
     figure.update_xaxes(zeroline=True)
     return figure
+
+
+def heights(tables: Tables) -> go.Figure:
+    """How leveraged every node is, with its band, and where its most leveraged tenth begins."""
+    every = tables["nodes"].drop_nulls("value")
+    rows = every.head(_ROWS)
+    names = [labels(rows["node"].to_list())[n] for n in rows["node"]]
+    band, points = dots(rows, "value", "low", "high", names, [True] * rows.height)
+    points.update(name="all of it together", showlegend=True)
+    tenth = go.Scatter(
+        x=plain(rows["q90"]), y=names, mode="markers", name="a tenth of what is owed: at least",
+        marker={"symbol": "line-ns", "size": 16, "line": {"width": 3, "color": RED}},
+        hovertemplate="%{y}<br>a tenth of what is owed stands at %{x:.3g} or more",
+    )  # fmt: skip
+    figure = go.Figure([band, tenth, points])
+    note = f"Drawn: the {rows.height} largest, of {every.height}."
+    framed(figure, 120 + 24 * max(rows.height, 3), legend=True,
+           note=note if rows.height < every.height else "")  # fmt: skip
+    figure.update_yaxes(autorange="reversed", type="category")
+    figure.update_xaxes(title={"text": "leverage"}, type="log")
+    return figure

@@ -35,6 +35,14 @@ class Picture:
 
 PICTURES: tuple[Picture, ...] = (
     Picture(
+        "tandem.leverage",
+        "Who is how leveraged",
+        "A point is the leverage of all accounts of a node together, the grey line its band; the "
+        "red mark is where its most leveraged tenth (of what is owed) begins. The largest first.",
+        extremes.heights,
+        {"nodes": ("node", "value", "low", "high", "q90")},
+    ),
+    Picture(
         "tandem.matrix",
         "Who moves with whom",
         "Every pair lies below the diagonal. Above it only those pairs are drawn that stay "

@@ -215,6 +215,34 @@ class Exposures:
         return loops
 
 
+def leverage_parts(
+    snapshot: Snapshot | Exposures,
+    by: str = "venue",
+    named: str = "leverage",
+    *,
+    coverage: Coverage | None = None,
+) -> pl.DataFrame:
+    """What every account puts into every node, by one definition: a row for each pair of them.
+
+    Columns: node, account (row of the book), above and below (their sums over the solvent make the
+    value), owes, solvent, and share (of its venue's known total that was seen, NaN where unknown).
+
+    Raises
+    ------
+    StateError
+        When the division or the definition is unknown, or is none of positions.
+    """
+    what = definition(named)
+    if by not in GROUPS:
+        raise StateError(f"there is no division by {by!r}", hint=f"have {', '.join(GROUPS)}")
+    if not what.of_positions:
+        raise StateError(
+            f"{named} is made of market series, not of positions", hint="see market_leverage"
+        )
+    seen = snapshot if isinstance(snapshot, Exposures) else Exposures.of(snapshot)
+    return _parts(seen, what, by, Coverage.of(seen.snapshot) if coverage is None else coverage)
+
+
 def leverage_table(
     snapshot: Snapshot | Exposures,
     by: str = "venue",
@@ -235,15 +263,7 @@ def leverage_table(
     StateError
         When the division or the definition is unknown, or is none of positions.
     """
-    what = definition(named)
-    if by not in GROUPS:
-        raise StateError(f"there is no division by {by!r}", hint=f"have {', '.join(GROUPS)}")
-    if not what.of_positions:
-        raise StateError(
-            f"{named} is made of market series, not of positions", hint="see market_leverage"
-        )
-    seen = snapshot if isinstance(snapshot, Exposures) else Exposures.of(snapshot)
-    parts = _parts(seen, what, by, Coverage.of(seen.snapshot) if coverage is None else coverage)
+    parts = leverage_parts(snapshot, by, named, coverage=coverage)
     solvent = pl.col("solvent")
     weighed = parts.filter(solvent & (pl.col("below") > 0.0)).with_columns(
         ratio=pl.col("above") / pl.col("below")

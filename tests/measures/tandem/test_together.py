@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -22,6 +23,7 @@ from undertow.measures.tandem import (
     procyclicality,
     unwinding,
 )
+from undertow.measures.tandem.index import _banded
 from undertow.state import Panel
 from undertow.worlds import Cycle, LeverageTruth, Response, Tandem, Unwinding
 
@@ -260,3 +262,39 @@ def test_without_a_price_every_measure_says_that_prices_are_missing() -> None:
     for measure in (index, commonality, connectedness, procyclicality):
         with pytest.raises(StateError, match="no price history is known"):
             measure(blind)
+
+
+def test_the_index_stands_in_every_layer(planted: tuple[LeverageHistory, LeverageTruth]) -> None:
+    found = index(planted[0], window=200)
+    assert set(found.tables["layers"]["layer"]) == {layer.value for layer in planted[0].layers}
+    raw = found.reading("tandem.index", "raw")
+    assert raw.low < raw.value < raw.high
+    assert raw.value > found.headline.value
+
+
+@pytest.mark.parametrize(("size", "memory"), [(1.0, 0.0), (1.0 / 3.0, 0.0), (1.0, 0.5)])
+def test_the_band_of_a_window_holds_the_truth_as_often_as_it_says(
+    size: float, memory: float
+) -> None:
+    rng, truth, inside = np.random.default_rng(5), 0.64 / 1.64, []
+    for _ in range(150):
+        shock = rng.normal(size=(230, 6)) + 0.8 * rng.normal(size=(230, 1))
+        for t in range(1, len(shock)):
+            shock[t] += memory * shock[t - 1]
+        rows = size * shock[30:]
+        r = np.corrcoef(rows.T)[np.triu_indices(6, 1)].mean()
+        _, low, high = _banded(rows, np.array([r]), 200, 0.9)
+        inside.append(low[0] <= truth <= high[0])
+    assert 0.8 <= np.mean(inside) <= 0.96
+
+
+def test_a_node_that_fell_silent_is_left_out_by_name() -> None:
+    history, _ = past_of(Tandem(correlation=0.4), seed=4)
+    values = history.level.values.copy()
+    values[-60:, 0] = np.nan
+    level = Panel.from_arrays("leverage", "1", history.level.ts, history.labels, values)
+    silent = replace(history, level=level)
+    seen = silent.together(Layer.OWN)
+    assert history.labels[0] in seen.left_out
+    assert "not seen since" in seen.left_out[history.labels[0]]
+    assert seen.ts[-1] == history.ts[-1]

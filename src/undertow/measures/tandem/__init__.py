@@ -12,6 +12,7 @@ from undertow.measures.tandem.cycle import cycle
 from undertow.measures.tandem.history import Layer, LeverageHistory
 from undertow.measures.tandem.index import index
 from undertow.measures.tandem.leadlag import leadlag
+from undertow.measures.tandem.leverage import leverage
 from undertow.measures.tandem.links import Links, links_of
 from undertow.measures.tandem.matrix import matrix
 from undertow.measures.tandem.procyclicality import procyclicality
@@ -31,6 +32,7 @@ __all__ = [
     "cycle",
     "index",
     "leadlag",
+    "leverage",
     "links_of",
     "matrix",
     "procyclicality",

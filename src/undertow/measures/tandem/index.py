@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +69,7 @@ def index(
             "dcc": means[:-1],
         }
     ).with_columns(pl.col(pl.Float64).fill_nan(None))
+    layers = _layers(used, width)
     rank = float(np.mean(value <= value[-1]))
     moves = fitted.gain > 6.0 and not fitted.status
     expected = _Expected(float(means[-1]), moves)
@@ -84,6 +86,19 @@ def index(
                 level=level,
                 rows=width,
             ),
+            *(
+                used.tell(
+                    "tandem.index",
+                    now,
+                    f"mean correlation over all pairs in the last {width} steps of the "
+                    f"{layer.words}",
+                    subject=layer.value,
+                    band=band,
+                    level=level,
+                    rows=width,
+                )
+                for layer, now, band in _newest(layers, used, width, level)
+            ),
             used.tell(
                 "tandem.index_rank",
                 rank,
@@ -96,12 +111,36 @@ def index(
                 evidence="modelled",
             ),
         ),
-        tables={"index": lines},
-        says=tuple(_says(used, seen, lines, rank, width, expected)),
+        tables={"index": lines, "layers": layers},
+        says=tuple(_says(used, seen, lines, layers, rank, width, expected)),
         how_to_read=f"{_READ} {used.pace}",
         misleads=_MISLEADS,
         left_out={**history.left_out, **seen.left_out},
     )
+
+
+def _layers(history: LeverageHistory, width: int) -> pl.DataFrame:
+    """The rolling line of every layer that can be told."""
+    frames = []
+    for layer in history.layers:
+        seen = history.together(layer)
+        if len(seen.ts) >= width:
+            rolled = rolling_mean_correlation(seen.values, width)
+            ts = pl.Series(seen.ts[width - 1 :]).cast(pl.Datetime("us", "UTC"))
+            frames.append(pl.DataFrame({"ts": ts, "layer": layer.value, "rolling": rolled.values}))
+    return pl.concat(frames).with_columns(pl.col("rolling").fill_nan(None))
+
+
+def _newest(
+    layers: pl.DataFrame, history: LeverageHistory, width: int, level: float
+) -> Iterator[tuple[Layer, float, tuple[float, float]]]:
+    """Where the layers but the last stand now, with their bands."""
+    for layer in history.layers:
+        line = layers.filter(pl.col("layer") == layer.value)["rolling"].to_numpy()
+        if layer is not Layer.OWN and len(line):
+            rows = history.together(layer).values[-width:]
+            value, low, high = _banded(rows, line[-1:], width, level)
+            yield layer, float(value[0]), (float(low[0]), float(high[0]))
 
 
 def _banded(
@@ -146,8 +185,8 @@ class _Expected:
 
 
 def _says(
-    history: LeverageHistory, seen: Together, lines: pl.DataFrame, rank: float, width: int,
-    expected: _Expected,
+    history: LeverageHistory, seen: Together, lines: pl.DataFrame, layers: pl.DataFrame,
+    rank: float, width: int, expected: _Expected,
 ) -> list[str]:  # fmt: skip
     state = "high" if rank > 0.9 else "low" if rank < 0.1 else "neither high nor low"
     value, low, high = (
@@ -177,6 +216,9 @@ def _says(
             f"cDCC expects {told(expected.next)} of the next step, {side} the band of the rolling "
             f"line: {why}."
         )
+    raw = layers.filter(pl.col("layer") == Layer.RAW.value)["rolling"].drop_nulls()
+    if len(raw):
+        says.append(f"With prices and all it stands at {told(float(raw[-1]))}.")
     rolling = lines["rolling"].drop_nulls().to_numpy()
     least, most = told(float(rolling.min())), told(float(rolling.max()))
     says.append(f"Over all {len(seen.ts):,} steps the rolling line lay between {least} and {most}.")
