@@ -38,9 +38,16 @@ class Given:
 
 
 def book(
-    rng: np.random.Generator, kind: str, count: int, shares: tuple[float, float]
+    rng: np.random.Generator,
+    kind: str,
+    count: int,
+    shares: tuple[float, float],
+    largest: float,
 ) -> tuple[Snapshot, np.ndarray, float]:
-    """A random book, the direction of its shock, and how far its largest account moves a price."""
+    """A random book, the direction of its shock, and how far its largest account moves a price.
+
+    Accounts that would move it by more than `largest` are cut down to that.
+    """
     usd = 1e3 * (rng.pareto(rng.uniform(1.1, 1.6), count) + 1.0)
     shape = rng.integers(3)
     if shape == 0:
@@ -53,6 +60,8 @@ def book(
         fall = np.where(bunched, bunch, rng.uniform(0.05, 0.9, count))
     fall, share = np.clip(fall, 0.006, 0.95), rng.uniform(*shares)
     assets = int(rng.integers(2, 5)) if "many" in kind else 1
+    for _ in range(20):  # what is cut from one is a larger share of the rest
+        usd = np.minimum(usd, largest / share * usd.sum() / (2.0 * assets))
     held = np.eye(assets)[rng.integers(0, assets, count)]
     if assets > 1:
         mixed, other = rng.random(count) < 0.5, np.eye(assets)[rng.integers(0, assets, count)]
@@ -89,9 +98,7 @@ def compared(
     for world in range(worlds):
         rng = np.random.default_rng(world)
         kind = KINDS[world % len(KINDS)]
-        snapshot, direction, size = book(rng, kind, int(rng.choice(counts)), shares)
-        while size > largest:
-            snapshot, direction, size = book(rng, kind, int(rng.choice(counts)), shares)
+        snapshot, direction, size = book(rng, kind, int(rng.choice(counts)), shares, largest)
         plan = Plan.of(snapshot)
         with Pressure.of(plan) as pressure:
             seen = saturation(pressure, direction, furthest=FURTHEST)
