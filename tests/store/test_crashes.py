@@ -125,7 +125,7 @@ def test_killed_at_any_moment_the_lake_shows_whole_runs_and_a_second_try_complet
     timed.stop()
 
     chance = random.Random(20260101)
-    moments = [span * (k + chance.random()) / 50 for k in range(51)]
+    moments = [span * (k + chance.random()) / 30 for k in range(31)]
     seen: list[int] = []
     for number, moment in enumerate([*moments, None]):
         folder = fresh(f"lake{number}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import signal
 import socket
@@ -195,7 +196,18 @@ def _ray() -> Any:
             import ray
     except ImportError as exc:
         raise WorkerError("Ray is not installed", hint="pip install 'undertow[ray]'") from exc
+    _without_notices()
     return ray
+
+
+def _without_notices() -> None:
+    """Keep notices of death off our data, also where the program had imported Ray before us."""
+    from ray._private import ray_logging
+
+    for name in ("stdout_deduplicator", "stderr_deduplicator"):
+        dedup = getattr(ray_logging, name, None)
+        if dedup is not None and getattr(dedup, "skip_re", ...) is None:
+            dedup.skip_re = re.compile(DEATH_NOTICE)
 
 
 def _cluster_cpus(ray: Any) -> int:
