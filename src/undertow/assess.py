@@ -299,7 +299,7 @@ def _weakest(evidence: Iterable[str]) -> str:
 def _least(coverage: pl.Series) -> float | None:
     """The least share that was seen of any node; None where one of them does not say."""
     known = coverage.cast(pl.Float64).fill_nan(None)
-    return None if known.null_count() or known.is_empty() else float(known.min())  # type: ignore[arg-type]
+    return None if known.null_count() else min(known.to_list(), default=None)
 
 
 def _snapshots(lake: Lake, snapshot: Snapshot, by: str, as_of: int | None) -> list[Snapshot]:

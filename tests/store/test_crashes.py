@@ -102,9 +102,11 @@ def stored(lake: Lake, table: str) -> int:
     return 0 if handle is None else handle.count()
 
 
+@pytest.mark.parametrize("kills", [31, pytest.param(51, marks=pytest.mark.slow)])
 def test_killed_at_any_moment_the_lake_shows_whole_runs_and_a_second_try_completes_them(
     tmp_path: Path,
     hire: Callable[..., Worker],
+    kills: int,
 ) -> None:
     start = tmp_path / "start"
     reference_lake(start)
@@ -125,7 +127,7 @@ def test_killed_at_any_moment_the_lake_shows_whole_runs_and_a_second_try_complet
     timed.stop()
 
     chance = random.Random(20260101)
-    moments = [span * (k + chance.random()) / 30 for k in range(31)]
+    moments = [span * (k + chance.random()) / (kills - 1) for k in range(kills)]
     seen: list[int] = []
     for number, moment in enumerate([*moments, None]):
         folder = fresh(f"lake{number}")

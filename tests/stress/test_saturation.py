@@ -14,8 +14,10 @@ from undertow.fanout import Threads
 from undertow.rules.snapshot import Snapshot
 from undertow.stress import Plan
 from undertow.stress.options import Impact, Options
+from undertow.stress.parts import Part
 from undertow.stress.pressure import Pressure
 from undertow.stress.saturation import Saturation, saturation
+from undertow.worlds import demo_world
 
 STILL = Options(impact=Impact.NONE)
 SMOOTH = Options(floor=0.0)  # exponential without a floor: log price is linear in what was sold
@@ -145,3 +147,19 @@ def test_one_account_and_an_empty_stretch_have_an_answer() -> None:
     assert lone.at is None
     assert lone.path["rho"].max() == 0.0
     assert lone.assets.is_empty()
+
+
+def test_who_was_passed_over_could_not_have_been_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Plan.of(demo_world().snapshot())
+    universe = plan.snapshot.universe
+    down = np.where(universe.stable[universe.root], 0.0, np.log(0.9))
+    answers = []
+    for look in (Part._look, lambda part, *moves: None):  # near stays everybody
+        monkeypatch.setattr(Part, "_look", look)
+        with Pressure.of(plan) as pressure:
+            shock = pressure.shock(down)
+            rest = pressure.rest(shock)
+            answers.append((rest.volume, pressure.feedback(shock, rest.volume).matrix))
+    assert answers[0][1].any()
+    for near, everybody in zip(*answers, strict=True):
+        assert near.tobytes() == everybody.tobytes()

@@ -176,18 +176,16 @@ def contagion_index(overlaps: ArrayLike) -> tuple[float, FloatColumn]:
 
 def cosine(held: ArrayLike) -> FloatMatrix:
     """Cosine similarity of portfolios, 0 to 1 where nothing is short; 0 of who holds nothing."""
-    h = _holdings(held, signed=True)
+    h = _holdings(held)
     size = np.sqrt((h * h).sum(axis=1))
     unit = np.divide(h, size[:, None], out=np.zeros_like(h), where=size[:, None] > 0.0)
     return frozen(np.clip(unit @ unit.T, -1.0, 1.0))
 
 
-def _holdings(held: ArrayLike, *, signed: bool = True) -> FloatMatrix:
+def _holdings(held: ArrayLike) -> FloatMatrix:
     h = np.asarray(held, dtype=np.float64)
     if h.ndim != 2 or h.size == 0 or not np.isfinite(h).all():
         raise EstimationError("held must be a finite matrix of holders by assets")
-    if not signed and (h < 0.0).any():
-        raise EstimationError("a holding is negative")
     return h
 
 

@@ -86,11 +86,13 @@ class Part:
         bandwidth: float,
     ) -> Any:
         """(pools, instruments): what is forced beyond that when each pool alone falls further."""
-        whole = bandwidth * np.abs(pull).sum(axis=1)
-        pressure.set_prices(volume, shock, self.case, self.state)
-        here = self._moves()
-        pressure.set_prices(volume, shock - whole, self.case, self.state)
-        self._look(here, self._moves())
+        # What is pulled the other way, as a short token is, rises when its pool falls.
+        falls, rises = np.maximum(pull, 0.0).sum(axis=1), np.minimum(pull, 0.0).sum(axis=1)
+        moves = []
+        for end in (shock, shock - bandwidth * falls, shock - bandwidth * rises):
+            pressure.set_prices(volume, end, self.case, self.state)
+            moves.append(self._moves())
+        self._look(*moves)
         found = np.zeros((pull.shape[1], len(self.case.insts)), dtype=np.int64)
         for m, accounts in self._by_pool(pull[0] != 0.0, deep):
             pressure.set_prices(volume, shock - bandwidth * pull[:, m], self.case, self.state)

@@ -60,7 +60,7 @@ class Saturation:
     @property
     def strongest(self) -> float:
         """The largest rho before saturation."""
-        return float(self.path["rho"].max() or 0.0)  # type: ignore[arg-type]
+        return max(self.path["rho"].to_list(), default=0.0)
 
 
 def saturation(

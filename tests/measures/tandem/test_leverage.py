@@ -47,7 +47,7 @@ def test_every_definition_is_there_and_says_what_the_table_says() -> None:
 
 
 def test_the_band_holds_the_truth_as_often_as_it_says() -> None:
-    rng, inside, trials = np.random.default_rng(0), 0, 30
+    rng, inside, trials = np.random.default_rng(0), 0, 60
     usd = (rng.pareto(2.5, 200_000) + 1.0).clip(max=50.0)
     fall = rng.uniform(0.05, 0.6, 200_000)
     truth = usd.sum() / (usd - 0.8 * usd * (1.0 - fall)).sum()
@@ -58,7 +58,7 @@ def test_the_band_holds_the_truth_as_often_as_it_says() -> None:
         assert reading.low is not None
         assert reading.high is not None
         inside += reading.low <= truth <= reading.high
-    assert inside / trials >= 0.73
+    assert 0.78 <= inside / trials <= 0.98
 
 
 def test_what_cannot_be_is_refused_and_nobody_leveraged_is_said() -> None:
