@@ -344,7 +344,6 @@ def test_misuse_is_refused_by_name() -> None:
         (lambda: window_null(x, 30, rng=rng, draws=5), "draws was 5"),
         (lambda: window_null(x, 61, rng=rng), "window was 61; x has 60 rows"),
         (lambda: connectedness_bands(x, rng=rng, level=1.0), "level was 1"),
-        (lambda: connectedness_null(x, rng=rng, block=0.5), "block was 0.5"),
     ):
         with pytest.raises(EstimationError, match=words):
             given()
@@ -429,11 +428,29 @@ def test_independent_series_have_no_excess_and_a_hub_has() -> None:
     assert (np.diff(hub.totals) >= 0.0).all()
 
 
+@pytest.mark.parametrize("loud", ["a spell", "clusters"])
+def test_shared_loud_times_are_no_connectedness(loud: str) -> None:
+    """Four times as loud for a while, or volatility that wanders for all alike."""
+    p = []
+    for s in range(20):
+        rng = np.random.default_rng(300 + s)
+        size = np.ones(600)
+        if loud == "a spell":
+            size[200:240] = 4.0
+        else:
+            wander = np.zeros(600)
+            for t in range(1, 600):
+                wander[t] = 0.98 * wander[t - 1] + 0.1 * rng.normal()
+            size = np.exp(wander)
+        x = size[:, None] * rng.normal(size=(600, 6))
+        p.append(connectedness_null(x, rng=rng, draws=40).p_value)
+    assert np.mean(np.array(p) <= 0.05) <= 0.2
+    assert 0.3 < np.mean(p) < 0.7
+
+
 def test_sixty_independent_series_claim_a_fifth_of_each_other_in_two_hundred_rows() -> None:
     x = np.random.default_rng(3).standard_normal((200, 60))
-    null = connectedness_null(
-        x, rng=np.random.default_rng(4), draws=30, block=1.0, estimator=ElasticNet(0.4)
-    )
+    null = connectedness_null(x, rng=np.random.default_rng(4), draws=30, estimator=ElasticNet(0.4))
     assert null.expected == pytest.approx(0.23, abs=0.02)
     assert abs(null.excess) < 0.02
 

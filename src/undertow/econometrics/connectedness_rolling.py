@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from undertow.econometrics.autoregression import FloatStack, explosive
-from undertow.econometrics.bootstrap import block_shifts
+from undertow.econometrics.chance import flipped
 from undertow.econometrics.checks import (
     BoolColumn,
     FloatColumn,
@@ -42,6 +42,7 @@ from undertow.econometrics.equations import (
     side_by_side,
     solve_sums,
 )
+from undertow.econometrics.whitening import whitened
 from undertow.errors import EstimationError
 
 _AFRESH = 64  # moves of the window after which its sums are taken again from the rows
@@ -150,12 +151,13 @@ def window_null(
     estimator: Estimator = LEAST_SQUARES,
     scheme: Scheme = Scheme.GENERALISED,
 ) -> WindowNull:
-    """The total of a window as long as those that roll, of series shifted apart in time.
+    """The total of a window as long as those that roll, of series that share loud times alone.
 
-    Each draw turns every series round by an amount of its own and looks at one window of what
-    comes: own values and own dynamics stay, also those of loud times; ties at the same time are
-    broken. The short window is what counts: the total of unrelated series falls as rows are added,
-    so a null of the whole history lies below nearly every window. One null serves all windows.
+    Each draw rebuilds every series by its own autoregression from its own shocks with signs drawn
+    anew, and looks at one window of what comes: how large shocks were, and when, stays; which way
+    each series went is broken. The short window is what counts: the total of unrelated series
+    falls as rows are added, so a null of the whole history lies below nearly every window. One null
+    serves all windows.
 
     Raises
     ------
@@ -170,8 +172,13 @@ def window_null(
     if draws < 20:
         raise EstimationError(f"draws was {draws}; quantiles need at least 20")
     totals = np.full(draws, np.nan)
+    own = [whitened(column) for column in given.T]
+    shocks = np.column_stack([np.nan_to_num(each.shocks) for each in own])
     for k in range(draws):
-        rows = block_shifts(given, rng)[:window]
+        start = int(rng.integers(len(given) - window + 1))
+        drawn = flipped(shocks, rng)[: start + window]
+        made = [each.rebuilt(column)[start:] for each, column in zip(own, drawn.T, strict=True)]
+        rows = np.column_stack(made)
         totals[k] = connectedness(rows, lags, horizon, estimator=estimator, scheme=scheme).total
     known = np.sort(totals[~np.isnan(totals)])
     lost = draws - len(known)
