@@ -43,8 +43,8 @@ class Layer(Enum):
             "less revaluation": "growth (of the log) less what prices alone did to quantities "
             "held at the step before",
             "beyond prices": "growth (of the log) less what own and market returns, now and "
-            "late, straight, kinked and squared, and volatility explain, fitted on other blocks "
-            "of time; a lower bound where it moves prices itself",
+            "late, straight, kinked and squared, volatility and the level before the step "
+            "explain, fitted on other blocks of time; a lower bound where it moves prices itself",
         }[self.value]
 
 
@@ -164,8 +164,14 @@ class LeverageHistory:
 
     @cached_property
     def purged(self) -> Purged:
-        """Growth beyond prices, with what of it prices explained."""
-        found = purge(self.growth, self.returns, extra=self.revaluation)
+        """Growth beyond prices, with what of it prices and its own level before explained.
+
+        Leverage that goes back to its usual answers to returns of long ago, which all nodes share;
+        where it stood before the step says so at once.
+        """
+        before = np.log(self.level.values[:-1])
+        extra = [before] if self.revaluation is None else [before, self.revaluation]
+        found = purge(self.growth, self.returns, extra=np.stack(extra, axis=2))
         reasons = [
             UNPRICED if why and node in self.unpriced else why
             for node, why in zip(self.labels, found.reasons, strict=True)
