@@ -12,8 +12,9 @@ import polars as pl
 from undertow.econometrics.dyads import Dyads, attribute
 from undertow.econometrics.pairwise import CorrelationMatrix, pairwise_correlation
 from undertow.errors import StateError
+from undertow.measures.door import require_seed
 from undertow.measures.study import Study
-from undertow.measures.tandem.door import require_history, require_links, require_seed
+from undertow.measures.tandem.door import require_history, require_links
 from undertow.measures.tandem.history import LEAST_ROWS, Layer, LeverageHistory
 from undertow.measures.tandem.links import Links
 from undertow.measures.words import banded, chance, corrected, listed, many, percent, told

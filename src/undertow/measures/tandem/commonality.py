@@ -9,8 +9,9 @@ from undertow.econometrics.absorption import Input, absorption_path, standardise
 from undertow.econometrics.bootstrap import Draws, correlation_block, stationary_bootstrap
 from undertow.econometrics.common_factor import FactorNull, FactorTest, common_factor
 from undertow.econometrics.spectrum import marchenko_pastur, spectrum
+from undertow.measures.door import require_seed
 from undertow.measures.study import Study
-from undertow.measures.tandem.door import require_history, require_seed
+from undertow.measures.tandem.door import require_history
 from undertow.measures.tandem.history import LEAST_ROWS, Layer, LeverageHistory, Together
 from undertow.measures.words import chance, known, percent, told
 from undertow.state import FloatMatrix, Reading

@@ -9,8 +9,9 @@ from undertow.econometrics import connectedness_bands as bands
 from undertow.econometrics.connectedness_rolling import rolling_connectedness, window_null
 from undertow.econometrics.equations import LEAST_SQUARES, Estimator
 from undertow.econometrics.penalties import choose_penalty
+from undertow.measures.door import require_seed
 from undertow.measures.study import Study
-from undertow.measures.tandem.door import require_history, require_seed
+from undertow.measures.tandem.door import require_history
 from undertow.measures.tandem.history import Layer, LeverageHistory, Together
 from undertow.measures.words import banded, chance, known, listed, percent, told
 

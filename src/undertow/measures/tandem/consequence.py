@@ -21,8 +21,9 @@ from undertow.econometrics.checks import screen
 from undertow.econometrics.hac import mean_band
 from undertow.econometrics.scoring import Comparison, diebold_mariano, joint_score
 from undertow.errors import StateError
+from undertow.measures.door import require_seed
 from undertow.measures.study import Study
-from undertow.measures.tandem.door import require_history, require_seed
+from undertow.measures.tandem.door import require_history
 from undertow.measures.tandem.foresight import (
     LEAST_WINDOW,
     PLACEBO,

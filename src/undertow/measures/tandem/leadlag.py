@@ -16,8 +16,9 @@ import polars as pl
 from undertow.econometrics.checks import FloatMatrix
 from undertow.econometrics.leadlag import CrossCorrelation, cross_correlation
 from undertow.errors import EstimationError
+from undertow.measures.door import require_seed
 from undertow.measures.study import Study
-from undertow.measures.tandem.door import require_history, require_seed
+from undertow.measures.tandem.door import require_history
 from undertow.measures.tandem.history import Layer, LeverageHistory
 from undertow.measures.tandem.tail_layer import kept, seen
 from undertow.measures.words import chance, corrected, many, told

@@ -7,8 +7,8 @@ import polars as pl
 
 from undertow import schema
 from undertow.econometrics.checks import within
+from undertow.measures.door import require_book, require_seed
 from undertow.measures.study import Study
-from undertow.measures.tandem.door import require_book, require_seed
 from undertow.measures.words import listed, many, percent, told
 from undertow.rules.leverage import DEFINITIONS, Exposures, leverage_parts, leverage_table
 from undertow.rules.snapshot import Snapshot

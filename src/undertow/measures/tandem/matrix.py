@@ -12,8 +12,9 @@ from scipy.special import ndtr, ndtri
 from undertow.econometrics.comovement import MeanCorrelation, mean_correlation_test
 from undertow.econometrics.hac import correlation_band
 from undertow.econometrics.pairwise import Method, pairwise_correlation
+from undertow.measures.door import require_seed
 from undertow.measures.study import Study
-from undertow.measures.tandem.door import require_history, require_seed
+from undertow.measures.tandem.door import require_history
 from undertow.measures.tandem.history import LEAST_ROWS, UNPRICED, Layer, LeverageHistory
 from undertow.measures.words import banded, chance, corrected, known, listed, many, percent, told
 

@@ -17,8 +17,9 @@ from undertow.econometrics import hac
 from undertow.econometrics.bootstrap import Draws, block_lengths, stationary_bootstrap
 from undertow.econometrics.checks import FloatColumn, FloatMatrix, screen, within
 from undertow.errors import StateError
+from undertow.measures.door import require_seed
 from undertow.measures.study import Study
-from undertow.measures.tandem.door import require_history, require_seed
+from undertow.measures.tandem.door import require_history
 from undertow.measures.tandem.history import LEAST_ROWS, UNPRICED, Layer, LeverageHistory
 from undertow.measures.words import banded, corrected, listed, many, percent, told
 from undertow.state import Panel, Reading

@@ -20,9 +20,10 @@ from undertow.econometrics.checks import FloatMatrix, within
 from undertow.econometrics.quantiles import CoVaR, covar
 from undertow.econometrics.shortfall import MarginalShortfall, mes
 from undertow.errors import StateError
+from undertow.measures.door import require_book, require_seed
 from undertow.measures.study import Study
 from undertow.measures.tandem.capital import Venues, risky_market
-from undertow.measures.tandem.door import require_book, require_history, require_seed
+from undertow.measures.tandem.door import require_history
 from undertow.measures.tandem.extremes import rest
 from undertow.measures.tandem.history import Layer, LeverageHistory
 from undertow.measures.tandem.tail_layer import kept, seen

@@ -14,8 +14,9 @@ import numpy as np
 import polars as pl
 
 from undertow.econometrics.checks import within
+from undertow.measures.door import require_seed
 from undertow.measures.study import Study
-from undertow.measures.tandem.door import require_history, require_seed
+from undertow.measures.tandem.door import require_history
 from undertow.measures.tandem.extremes import stress
 from undertow.measures.tandem.history import Layer, LeverageHistory
 from undertow.measures.tandem.tail_layer import (

@@ -10,9 +10,10 @@ from math import isnan
 
 from undertow.errors import StateError
 from undertow.fanout import Executor, Serial
+from undertow.measures.door import require_book, require_seed
 from undertow.measures.study import Study
 from undertow.measures.tandem.agreement import Agreement
-from undertow.measures.tandem.door import require_book, require_history, require_seed
+from undertow.measures.tandem.door import require_history
 from undertow.measures.tandem.falls import CHANNELS, IMPACT, Board, Run, run_all
 from undertow.measures.tandem.history import LeverageHistory
 from undertow.measures.words import chance, listed, many, percent, told

@@ -7,8 +7,9 @@ import polars as pl
 
 from undertow.econometrics.chance import CoincidenceNull
 from undertow.econometrics.coincidence import Coincidences, coincidences
+from undertow.measures.door import require_seed
 from undertow.measures.study import Study
-from undertow.measures.tandem.door import require_history, require_seed
+from undertow.measures.tandem.door import require_history
 from undertow.measures.tandem.history import Layer, LeverageHistory
 from undertow.measures.words import chance, day, listed, many, percent
 
