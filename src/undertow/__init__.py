@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from undertow.measures import Study, tandem
+    from undertow.measures import Study, crowding, tandem
     from undertow.rules.margins import Margins, margins
     from undertow.rules.profile import load_profile
     from undertow.rules.snapshot import Snapshot
@@ -39,6 +39,7 @@ _HOME = {
     "World": "undertow.worlds",
     "build_world": "undertow.worlds",
     "demo_world": "undertow.worlds",
+    "crowding": "undertow.measures",
     "ingest_tables": "undertow.store",
     "load_profile": "undertow.rules.profile",
     "load_scenario": "undertow.stress",
@@ -65,6 +66,7 @@ __all__ = [
     "Universe",
     "World",
     "build_world",
+    "crowding",
     "demo_world",
     "ingest_tables",
     "load_profile",

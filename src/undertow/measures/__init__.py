@@ -10,12 +10,17 @@ from dataclasses import dataclass, replace
 from inspect import signature
 
 from undertow.errors import StateError
-from undertow.measures import tandem
+from undertow.measures import crowding, tandem
 from undertow.measures.ground import Ground
 from undertow.measures.study import Study
 from undertow.stress.scenario import suggested
 
-_STANDS_ON = {"past": "history", "book": "book", "links": "book"}  # what each part is made of
+_STANDS_ON = {
+    "past": "history",
+    "book": "book",
+    "crowd": "book",
+    "links": "book",
+}  # what each part is made of
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,4 +159,4 @@ def chosen(names: Sequence[str]) -> tuple[Measure, ...]:
     return tuple(found)
 
 
-__all__ = ["MEASURES", "Ground", "Measure", "Study", "chosen", "tandem"]
+__all__ = ["MEASURES", "Ground", "Measure", "Study", "chosen", "crowding", "tandem"]

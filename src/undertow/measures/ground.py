@@ -9,6 +9,7 @@ import numpy as np
 
 from undertow import schema
 from undertow.errors import StateError
+from undertow.measures.crowding.crowd import Crowd
 from undertow.measures.tandem.history import LeverageHistory
 from undertow.measures.tandem.links import Links, exposure, links_of
 from undertow.rules.leverage import Exposures, nodes
@@ -37,6 +38,11 @@ class Ground:
         if self.snapshot is None:
             raise StateError("there is no book", hint="give a snapshot")
         return self.snapshot
+
+    @cached_property
+    def crowd(self) -> Crowd:
+        """The book as crowding looks at it."""
+        return Crowd.of(self.book)
 
     @property
     def past(self) -> LeverageHistory:
