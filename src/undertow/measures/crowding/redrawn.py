@@ -1,0 +1,81 @@
+"""A book drawn anew: how often each owner comes, so that any sum over a book has its band.
+
+Rows of `weight` are draws, columns are units: the largest owners one by one, each drawn as often as
+a Poisson variable of mean 1 says; all others dealt out by chance into blocks, of which as many are
+drawn as there are. A sum over blocks that are drawn with replacement varies as one over owners that
+are drawn one by one does, at the cost of the blocks alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from undertow.econometrics.checks import within
+from undertow.errors import EstimationError
+from undertow.measures.crowding.crowd import Crowd
+from undertow.state import BoolColumn, CodeColumn, FloatColumn, FloatMatrix
+from undertow.state.arrays import AnyColumn, frozen
+
+FEW = 5  # owners, for a band
+_ALONE, _BLOCKS = 512, 1_024
+
+
+@dataclass(frozen=True, eq=False)
+class Redrawn:
+    """How often the owners of a book come in each draw."""
+
+    unit: CodeColumn  # (accounts,)
+    weight: FloatMatrix  # (draws, units)
+    level: float
+
+    @classmethod
+    def of(
+        cls, crowd: Crowd, size: FloatColumn, *, reps: int, seed: int, level: float
+    ) -> Redrawn:
+        """Draw the owners of a book; `size` by account says which are the largest.
+
+        Raises
+        ------
+        EstimationError
+            When the level is no share, or the draws are too few.
+        """
+        within("level", level, 0.0, 1.0)
+        if isinstance(reps, bool) or not isinstance(reps, int | np.integer) or reps < 19:
+            raise EstimationError(f"reps was {reps!r}; a band needs at least 19 draws")
+        rng = np.random.default_rng(seed)
+        owners = len(crowd.snapshot.book.owners)
+        if owners <= _ALONE + _BLOCKS:
+            weight = rng.poisson(1.0, (reps, owners)).astype(np.float64)
+            return cls(frozen(crowd.holder.astype(np.int32)), frozen(weight), level)
+        held = np.bincount(crowd.holder, size, owners)
+        block = rng.integers(_ALONE, _ALONE + _BLOCKS, owners, dtype=np.int32)
+        block[np.argpartition(-held, _ALONE)[:_ALONE]] = np.arange(_ALONE, dtype=np.int32)
+        weight = np.empty((reps, _ALONE + _BLOCKS))
+        weight[:, :_ALONE] = rng.poisson(1.0, (reps, _ALONE))
+        weight[:, _ALONE:] = rng.multinomial(_BLOCKS, np.full(_BLOCKS, 1.0 / _BLOCKS), size=reps)
+        return cls(frozen(block[crowd.holder]), frozen(weight), level)
+
+    @property
+    def units(self) -> int:
+        """What is drawn on its own: owners, and blocks of them."""
+        return self.weight.shape[1]
+
+    def sums(
+        self, account: AnyColumn, cell: AnyColumn, value: FloatColumn, cells: int
+    ) -> FloatMatrix:
+        """(draws, cells) Sum of `value` by cell in each draw, each row with its account."""
+        key = self.unit[account].astype(np.int64) * cells + cell
+        by_unit = np.bincount(key, value, self.units * cells).reshape(self.units, cells)
+        return np.asarray(self.weight @ by_unit)
+
+    def band(self, drawn: FloatMatrix) -> tuple[FloatColumn, FloatColumn]:
+        """Ends of the band of each column; NaN where most draws do not have the number."""
+        tails = (0.5 * (1.0 - self.level), 0.5 * (1.0 + self.level))
+        found = np.full((2, drawn.shape[1]), np.nan)
+        some: BoolColumn = np.isfinite(drawn).sum(axis=0) > len(drawn) // 2
+        if some.any():
+            known = np.where(np.isfinite(drawn[:, some]), drawn[:, some], np.nan)
+            found[:, some] = np.nanquantile(known, tails, axis=0)
+        return found[0], found[1]
