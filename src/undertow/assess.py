@@ -15,13 +15,15 @@ import polars as pl
 from undertow import __version__, schema
 from undertow.errors import EstimationError, StateError
 from undertow.measures import Ground, Measure, Study, chosen
+from undertow.measures.crowding.markets import HOUR_US, MarketPast
+from undertow.measures.crowding.markets import TABLES as SERIES
 from undertow.measures.tandem import LeverageHistory
 from undertow.measures.words import listed, many
 from undertow.rules.leverage import Exposures, baskets, leverage_panel
 from undertow.rules.snapshot import TABLES, Snapshot
 from undertow.state import Panel, Reading
 from undertow.store import Lake
-from undertow.store.load import load_prices, load_snapshot, position_instants
+from undertow.store.load import load_prices, load_series, load_snapshot, position_instants
 from undertow.store.quality import table_quality
 from undertow.store.reading import instants
 from undertow.store.runs import Standing, all_runs
@@ -270,6 +272,25 @@ def leverage_history(
         level, prices, baskets=known, evidence=evidence, revaluation=revaluation,
         coverage=coverage,
     )  # fmt: skip
+
+
+def market_past(
+    lake: Lake,
+    snapshot: Snapshot,
+    *,
+    as_of: int | None = None,
+    days: float = 365.0,
+    step_us: int = HOUR_US,
+) -> MarketPast:
+    """What markets showed in the `days` up to a snapshot, as the lake knows it; maybe nothing.
+
+    Raises
+    ------
+    StoreError
+        When the lake has nothing by then.
+    """
+    tables = load_series(lake, SERIES, snapshot.ts, days=days, as_of=as_of)
+    return MarketPast.from_frames(snapshot.universe, snapshot.ts, tables, step_us=step_us)
 
 
 def _published(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -74,6 +75,28 @@ def load_prices(
     first = last - int(days * 86_400_000_000)
     span = (_EPOCH + timedelta(microseconds=t) for t in (first, last))
     return rows_between(lake.root, "prices", lake.standing(as_of=as_of), *span).drop(RUN)
+
+
+def load_series(
+    lake: Lake | str | Path,
+    tables: Sequence[str],
+    last: int,
+    *,
+    days: float = 365.0,
+    as_of: int | datetime | None = None,
+) -> dict[str, pl.DataFrame]:
+    """Every row of some tables in the `days` up to `last` that the lake knew at `as_of`.
+
+    Raises
+    ------
+    NoRun
+        When nothing was complete by then.
+    """
+    lake = lake if isinstance(lake, Lake) else Lake.open(lake)
+    first = last - int(days * 86_400_000_000)
+    span = [_EPOCH + timedelta(microseconds=t) for t in (first, last)]
+    stands = lake.standing(as_of=as_of)
+    return {name: rows_between(lake.root, name, stands, *span).drop(RUN) for name in tables}
 
 
 def position_instants(
