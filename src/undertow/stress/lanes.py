@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from undertow.kernels import accounts, cascade, rounds, screening, sweep
+from undertow.kernels import accounts, atrisk, cascade, rounds, screening, sweep
 from undertow.kernels.closing import BANDS
 from undertow.kernels.margin import LINEAR
-from undertow.state import AnyColumn, CodeColumn, FloatColumn, FloatMatrix, KeyColumn
+from undertow.state import AnyColumn, BoolColumn, CodeColumn, FloatColumn, FloatMatrix, KeyColumn
 from undertow.stress.plan import Plan, records
 
 _FLOAT = np.float32
@@ -23,6 +23,7 @@ class Bounds:
     graded: CodeColumn  # instruments of venues that margin portfolios
     assets: CodeColumn  # their underlyings
     start: int = 0  # the first account that `lines` are of
+    only_groups: bool = False
 
     @classmethod
     def of(
@@ -85,6 +86,17 @@ class Bounds:
         )
         return replace(self, lines=lines, start=first)
 
+    def groups(self) -> Bounds:
+        """The bounds of portfolio groups alone."""
+        nobody = np.full_like(self.lines.level, np.inf)
+        return replace(self, lines=self.lines._replace(level=nobody), only_groups=True)
+
+    def box(self, moves: FloatMatrix) -> atrisk.Box:
+        """Many points, to be held against the lines of plain accounts."""
+        low, high = (moves - 1e-6).astype(_FLOAT), (moves + 1e-6).astype(_FLOAT)
+        lowest, highest = low.min(axis=1, initial=np.inf), high.max(axis=1, initial=-np.inf)
+        return atrisk.Box(moves, low, high, lowest, highest, _covered(low, high))
+
     def could_be_called(
         self, insts: AnyColumn, low: FloatMatrix, high: FloatMatrix
     ) -> list[KeyColumn]:
@@ -94,6 +106,8 @@ class Bounds:
         """
         lanes, accounts = low.shape[1], len(self.lines.level)
         everybody = np.arange(self.start, self.start + accounts, dtype=np.int64)
+        if self.only_groups:
+            everybody = self.lines.groups["account"].astype(np.int64) + self.start
         gaps, apart = self._gaps(insts, low, high)
         listed = np.empty((lanes, accounts), dtype=np.int32)
         found, plain = np.zeros(lanes, dtype=np.int64), np.zeros(lanes, dtype=np.int64)
@@ -101,7 +115,7 @@ class Bounds:
             self.lines, (low - 1e-6).astype(_FLOAT), (high + 1e-6).astype(_FLOAT), gaps[0], gaps[1],
             apart, listed, found, plain,
         )  # fmt: skip
-        covered = np.all((high < screening.MOST) & (low > screening.LEAST), axis=0)
+        covered = _covered(low, high)
         near = []
         for lane in range(lanes):
             some = listed[lane, : found[lane]].astype(np.int64) + self.start
@@ -123,6 +137,12 @@ class Bounds:
             gaps[:, asset] = np.clip(gap, 0, screening.NODES - 2)
             apart[asset] = np.maximum(np.ptp(low[k], axis=0), np.ptp(high[k], axis=0)) + 1e-6
         return gaps, apart
+
+
+def _covered(low: FloatMatrix, high: FloatMatrix) -> BoolColumn:
+    """By lane, whether the lines below health hold as far out as its box reaches."""
+    inside: BoolColumn = np.all((high < screening.MOST) & (low > screening.LEAST), axis=0)
+    return inside
 
 
 def _rungs(plan: Plan, hold: accounts.Holdings) -> tuple[AnyColumn, AnyColumn, AnyColumn]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -24,7 +25,6 @@ from undertow.stress.setting import case_of, state_of
 from undertow.stress.stressed import Stressed
 
 _AHEAD = 0.04  # of price: how far beyond the present prices accounts are looked up at once
-_LANES = 16
 
 
 @contextmanager
@@ -130,22 +130,36 @@ class Part:
         `shocks` are (points, 2, instruments); (points, groups, kinds), and how many were called.
         """
         nothing = np.zeros(len(self.state.moving.sold))
-        groups = int(group.max(initial=-1)) + 1
-        total = np.zeros((len(shocks), groups, weight.shape[1]), dtype=np.int64)
-        count = np.zeros(len(shocks), dtype=np.int64)
-        for start in range(0, len(shocks), _LANES):
-            some = shocks[start : start + _LANES]
-            moves = np.empty((len(self.case.insts), len(some)))
-            for lane, shock in enumerate(some):
+        many, groups = len(shocks), int(group.max(initial=-1)) + 1
+        total = np.zeros((many, groups, weight.shape[1]), dtype=np.int64)
+        count = np.zeros(many, dtype=np.int64)
+        points = np.empty((many, len(self.case.insts)), dtype=self.state.now.dtype)
+        moves = np.empty((len(self.case.insts), many))
+        for g, shock in enumerate(shocks):
+            pressure.set_prices(nothing, shock, self.case, self.state)
+            points[g], moves[:, g] = self.state.now, self._moves()
+        box = self.bounds.box(moves)
+        atrisk.add_called(
+            self.bounds.lines, self.bounds.start, *self._tops, points.view(np.recarray), box,
+            group, weight, self.case, self.state, total, count,
+        )  # fmt: skip
+        if len(self.bounds.lines.groups):
+            near = self.bounds.groups().could_be_called(self.case.insts, moves, moves)
+            for g, shock in enumerate(shocks):
                 pressure.set_prices(nothing, shock, self.case, self.state)
-                moves[:, lane] = self._moves()
-            near = self.bounds.could_be_called(self.case.insts, moves, moves)
-            for lane, shock in enumerate(some):
-                pressure.set_prices(nothing, shock, self.case, self.state)
-                count[start + lane] = atrisk.add_called(
-                    near[lane], group, weight, self.case, self.state, total[start + lane]
+                count[g] += atrisk.add_groups_called(
+                    near[g], group, weight, self.case, self.state, total[g]
                 )
         return total, count
+
+    @cached_property
+    def _tops(self) -> tuple[FloatColumn, FloatColumn]:
+        """Level by account and slope by leg of the lines above health, of this worker's accounts."""
+        hold = self.case.hold
+        level, slope = np.empty(len(hold.accounts)), np.empty(len(hold.legs))
+        first, last = self.all[0], self.all[-1] + 1
+        atrisk.draw_tops(first, last, hold, self.case.insts, self.case.brackets, level, slope)
+        return level, slope
 
     def _sold(self, accounts: KeyColumn) -> KeyColumn:
         out = np.empty(len(self.case.insts), dtype=np.int64)
