@@ -118,7 +118,7 @@ def tables(nodes: Sequence[str] = NODES, seed: int = 3) -> dict[str, dict[str, p
             "absorption": pl.DataFrame({"ts": when, "ratio": level, "shift": level - 0.5}),
             "spectrum": pl.DataFrame({"rank": range(1, count + 1),
                                       "eigenvalue": np.linspace(3.0, 0.1, count),
-                                      "null_high": [1.5] * count}),
+                                      "chance_high": [1.5] * count}),
         },
         "tandem.connectedness": {
             "nodes": pl.DataFrame({"node": nodes, "to": share.sum(0), "from": share.sum(1),

@@ -83,7 +83,7 @@ PICTURES: tuple[Picture, ...] = (
         "Common directions against chance",
         "A filled point above the dashed line is a common direction that chance does not make.",
         together.scree,
-        {"spectrum": ("rank", "eigenvalue", "null_high")},
+        {"spectrum": ("rank", "eigenvalue", "chance_high")},
     ),
     Picture(
         "tandem.connectedness",

@@ -279,12 +279,12 @@ def scree(tables: Tables) -> go.Figure:
     rows = tables["spectrum"].sort("rank")
     rank = plain(rows["rank"])
     above = [v is not None and n is not None and v > n
-             for v, n in rows.select("eigenvalue", "null_high").iter_rows()]  # fmt: skip
+             for v, n in rows.select("eigenvalue", "chance_high").iter_rows()]  # fmt: skip
     figure = go.Figure(
         [
             go.Scatter(
                 x=rank,
-                y=plain(rows["null_high"]),
+                y=plain(rows["chance_high"]),
                 name="chance, upper bound",
                 mode="lines",
                 line={"color": GREY, "dash": "dash"},

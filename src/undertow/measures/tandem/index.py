@@ -9,11 +9,13 @@ import numpy as np
 import polars as pl
 from scipy.special import ndtri
 
-from undertow.econometrics.dcc import dcc
+from undertow.econometrics.dcc import DccFit, dcc
 from undertow.econometrics.fading import ewma_correlation
 from undertow.econometrics.hac import bartlett_sum
+from undertow.econometrics.influence import mean_correlation_moves, weighted_error
 from undertow.econometrics.moments import rolling_mean_correlation
 from undertow.measures.study import Study
+from undertow.measures.tandem.caveats import ONE_BASKET
 from undertow.measures.tandem.door import require_history
 from undertow.measures.tandem.history import LEAST_ROWS, Layer, LeverageHistory, Together
 from undertow.measures.words import banded, known, percent, told
@@ -29,7 +31,8 @@ _READ = (
 _MISLEADS = (
     "Neighbouring windows share nearly all of their steps, so runs look like trends. Beyond "
     "prices the index is a lower bound while forced sales move prices: it can fall when prices "
-    "take over."
+    "take over. What cDCC expects misses, band and all, what comes and goes within a window. "
+    f"{ONE_BASKET}"
 )
 
 
@@ -46,7 +49,8 @@ def index(
     of a window is r +- q sd(m) / sqrt(window), where m is what each step moves the mean correlation
     by (the delta method) and sd its long-run deviation. The line dcc is the mean of the
     correlations that corrected dynamic conditional correlation (Aielli 2013) expected at the step
-    before.
+    before; the band of the newest is that of the weights that it gives to steps of the past, and of
+    how far windows strayed from the line beyond their own noise.
     """
     require_history(history)
     used = history.usable()
@@ -72,7 +76,8 @@ def index(
     layers = _layers(used, width)
     rank = float(np.mean(value <= value[-1]))
     moves = fitted.gain > 6.0 and not fitted.status
-    expected = _Expected(float(means[-1]), moves)
+    strayed = _strayed(value, high - low, means[:-1], level)
+    expected = _Expected.of(fitted, float(means[-1]), strayed, level, moves=moves)
     return Study(
         name="tandem.index",
         title=f"How tightly {used.called} moves together, over time",
@@ -102,12 +107,19 @@ def index(
             used.tell(
                 "tandem.index_rank",
                 rank,
-                "share of all windows so far in which the index was no higher than now",
+                "share of all windows so far in which the index was no higher than now; a count of "
+                "windows, whose band is what it would be at either end of the band of the index",
+                band=(float(np.mean(value <= low[-1])), float(np.mean(value <= high[-1]))),
+                level=level,
             ),
             used.tell(
                 "tandem.index_expected",
                 expected.next,
-                "mean correlation over all pairs that cDCC expects of the next step, beyond prices",
+                "mean correlation over all pairs that cDCC expects of the next step, beyond "
+                "prices; its band takes how fast correlations move as fitted, and adds how far "
+                "windows strayed from what was expected of them",
+                band=(expected.low, expected.high),
+                level=level,
                 evidence="modelled",
             ),
         ),
@@ -148,28 +160,31 @@ def _banded(
 ) -> tuple[FloatColumn, FloatColumn, FloatColumn]:
     """The mean correlation of each window with its band, by the delta method.
 
-    In units of the window's own deviations a step moves the correlation r of a pair by
-    z1 z2 - r (z1^2 + z2^2) / 2; the mean over pairs is a series, whose long-run variance is that of
-    the window (Bartlett weights, so a step may have something of the one before it).
+    What each step moves the mean correlation by is a series, whose long-run variance is that of the
+    window (Bartlett weights, so a step may have something of the one before it).
     """
     spread = np.empty(len(value))
     lags = int(1.5 * width ** (1.0 / 3.0))
     for k in range(len(value)):
-        spread[k] = bartlett_sum(_moved(x[k : k + width])[:, None], lags)[0, 0] / width
+        spread[k] = (
+            bartlett_sum(mean_correlation_moves(x[k : k + width])[:, None], lags)[0, 0] / width
+        )
     reach = ndtri(0.5 + level / 2.0) * np.sqrt(np.maximum(spread, 0.0) / width)
     return value, np.maximum(value - reach, -1.0), np.minimum(value + reach, 1.0)
 
 
-def _moved(rows: FloatMatrix) -> FloatColumn:
-    """By how much each row of a window moves the mean correlation over all pairs, about 0."""
-    n = rows.shape[1]
-    z = rows - rows.mean(axis=0)
-    z /= np.sqrt(np.mean(z * z, axis=0))
-    with_others = (z.T @ z / len(z)).sum(axis=0) - 1.0
-    square = z * z
-    return np.asarray(
-        (z.sum(axis=1) ** 2 - square.sum(axis=1) - square @ with_others) / (n * n - n)
-    )
+def _strayed(
+    rolled: FloatColumn, across: FloatColumn, expected: FloatColumn, level: float
+) -> float:
+    """Deviation of the means of windows from what was expected in them, beyond their own noise.
+
+    `across` is how wide the band of each window is.
+    """
+    width = len(expected) - len(rolled) + 1
+    line = np.convolve(expected, np.full(width, 1.0 / width), mode="valid")
+    noise = (0.5 * across / float(ndtri(0.5 + level / 2.0))) ** 2
+    beyond = float(np.nanmean((rolled - line) ** 2 - noise))
+    return max(beyond, 0.0) ** 0.5
 
 
 def _padded(values: FloatColumn, steps: int) -> FloatColumn:
@@ -181,7 +196,26 @@ class _Expected:
     """What cDCC says of correlations."""
 
     next: float  # their mean at the step after the last
+    low: float
+    high: float
     moves: bool  # whether it explains more than constant ones
+
+    @classmethod
+    def of(
+        cls, fit: DccFit, mean: float, strayed: float, level: float, *, moves: bool
+    ) -> _Expected:
+        """The mean with the band of what it weighs: news of k steps ago by a b^k, the rest evenly.
+
+        `strayed` is how far, beyond noise, correlations were from what was expected before.
+        """
+        if not np.isfinite(mean):
+            return cls(mean, np.nan, np.nan, moves)
+        rows, a, b = len(fit.z), float(np.nan_to_num(fit.a)), float(np.nan_to_num(fit.b))
+        weights = a * b ** np.arange(rows)[::-1]
+        weights += (1.0 - weights.sum()) / rows
+        error = weighted_error(mean_correlation_moves(fit.z[:, fit.kept()]), weights)
+        reach = float(ndtri(0.5 + level / 2.0)) * float(np.hypot(error, strayed))
+        return cls(mean, max(mean - reach, -1.0), min(mean + reach, 1.0), moves)
 
 
 def _says(
@@ -213,8 +247,8 @@ def _says(
             "differ by chance"
         )
         says.append(
-            f"cDCC expects {told(expected.next)} of the next step, {side} the band of the rolling "
-            f"line: {why}."
+            f"cDCC expects {banded(expected.next, expected.low, expected.high)} of the next step, "
+            f"{side} the band of the rolling line: {why}."
         )
     raw = layers.filter(pl.col("layer") == Layer.RAW.value)["rolling"].drop_nulls()
     if len(raw):

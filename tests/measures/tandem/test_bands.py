@@ -1,0 +1,127 @@
+"""Bands hold what was planted about as often as they say; which readings have none, and why."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from undertow.econometrics.absorption import Input, absorption_path
+from undertow.econometrics.dcc import dcc
+from undertow.econometrics.moments import rolling_mean_correlation
+from undertow.measures.tandem.commonality import _shifted, _Sure
+from undertow.measures.tandem.history import Together
+from undertow.measures.tandem.index import _banded, _Expected, _strayed
+
+RHO = 0.4
+
+
+def told(name: str, found: list[tuple[float, float, float, float]]) -> float:
+    """Print what a simulation found, and return how often the band held the truth.
+
+    Rows of `found` are truth, value, low and high; bands are to hold nine in ten.
+    """
+    truth, value, low, high = np.array(found).T
+    inside = float(np.mean((low <= truth) & (truth <= high)))
+    sys.stdout.write(
+        f"\n{name}: truth {truth.mean():.3f}, mean {value.mean():.3f}, band {low.mean():.3f} to "
+        f"{high.mean():.3f}, held {inside:.2f} of {len(found)}"
+    )
+    return inside
+
+
+def tied(rng: np.random.Generator, rho: np.ndarray, nodes: int, *, heavy: bool) -> np.ndarray:
+    """(steps, nodes) Series whose pairs all correlate at `rho`, by step."""
+    shared, own = rng.standard_normal((len(rho), 1)), rng.standard_normal((len(rho), nodes))
+    x = np.sqrt(rho)[:, None] * shared + np.sqrt(1.0 - rho)[:, None] * own
+    return x / np.sqrt(rng.chisquare(6, (len(rho), 1)) / 6) if heavy else x
+
+
+def seen(x: np.ndarray) -> Together:
+    return Together(x, np.arange(len(x)), tuple(f"n{j}" for j in range(x.shape[1])), {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rho", [0.0, 0.2, 0.5])
+@pytest.mark.parametrize("heavy", [False, True])
+def test_bands_of_what_is_read_off_eigenvalues(rho: float, heavy: bool) -> None:
+    rng, nodes, steps, width = np.random.default_rng(3), 8, 500, 125
+    shares = np.array([(1.0 - rho) / nodes] * (nodes - 1) + [(1.0 + (nodes - 1) * rho) / nodes])
+    kinds: dict[str, list[tuple[float, float, float, float]]] = {}
+    for seed in range(120):
+        x = seen(tied(rng, np.full(steps, rho), nodes, heavy=heavy))
+        sure = _Sure.of(x, 0.2, width, seed, 199, 0.9)
+        for name, truth, found in (
+            ("largest", shares[-1], sure.largest),
+            ("absorbed", shares[-sure.top :].sum(), sure.absorbed),
+            ("independent", 1.0 / (shares @ shares), sure.independent),
+        ):
+            kinds.setdefault(name, []).append((truth, *found))
+    words = f"correlation {rho}, {'fat' if heavy else 'thin'} tails"
+    held = {name: told(f"{name}, {words}", found) for name, found in kinds.items()}
+    if rho:
+        assert held["largest"] >= 0.8
+        assert held["independent"] >= 0.8
+        assert held["absorbed"] >= 0.6  # all directions but one are alike, and the next is noise
+    else:  # there is no strongest direction: what is left of the bias is more than the band
+        assert 0.0 < np.mean([value - truth for truth, value, _, _ in kinds["largest"]]) < 0.03
+        assert held["independent"] >= 0.8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [0.0, 0.3])
+@pytest.mark.parametrize("heavy", [False, True])
+def test_the_band_of_the_shift_of_absorption(change: float, heavy: bool) -> None:
+    rng, nodes, steps, width, runs = np.random.default_rng(4), 8, 400, 100, 150
+    rho = np.where(np.arange(steps) < steps - 50, RHO, RHO + change)
+    gaps, bands = [], []
+    for _ in range(runs):
+        x = tied(rng, rho, nodes, heavy=heavy)
+        path = absorption_path(x, width, fraction=0.2, of=Input.CORRELATION)
+        spread = float(np.std(path.ratio[-252:], ddof=1))
+        _, (value, low, high) = _shifted(x, path.ratio, width, 0.2, 0.9)
+        gaps.append(value * spread)
+        bands.append((value * spread, low * spread, high * spread))
+    truth = float(np.mean(gaps))
+    found = [(truth, *each) for each in bands]
+    if not change:
+        assert truth == pytest.approx(0.0, abs=0.01)
+    held = told(f"shift of absorption, change {change}, {'fat' if heavy else 'thin'} tails", found)
+    assert held >= 0.75
+
+
+PATHS: dict[str, Callable[[int], np.ndarray]] = {
+    "constant": lambda steps: np.full(steps, RHO),
+    "slow wave": lambda steps: RHO + 0.2 * np.sin(2 * np.pi * np.arange(steps) / 300.0),
+    "fast wave": lambda steps: RHO + 0.2 * np.sin(2 * np.pi * np.arange(steps) / 80.0),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PATHS)
+def test_bands_of_the_correlation_to_come_and_of_the_rank_of_the_index(name: str) -> None:
+    rng, steps, width = np.random.default_rng(5), 700, 60
+    ahead, ranks = [], []
+    for _ in range(60):
+        start = int(rng.integers(300))
+        rho = PATHS[name](start + steps + 1)[start:]
+        x = tied(rng, rho[:-1], 6, heavy=False)
+        fit = dcc(x)
+        line = fit.mean_off_diagonal()
+        value = rolling_mean_correlation(x, width).values
+        value, low, high = _banded(x, value, width, 0.9)
+        strayed = _strayed(value, high - low, line[:-1], 0.9)
+        found = _Expected.of(fit, float(line[-1]), strayed, 0.9, moves=True)
+        ahead.append((float(rho[-1]), float(line[-1]), found.low, found.high))
+        true = np.convolve(rho[:-1], np.full(width, 1.0 / width), mode="valid")
+        rank = [float(np.mean(value <= end)) for end in (value[-1], low[-1], high[-1])]
+        ranks.append((float(np.mean(true <= true[-1])), *rank))
+    held = told(f"correlation of the next step, {name}", ahead)
+    if name == "fast wave":  # shorter than two windows: cDCC sees nothing of it
+        assert held < 0.5
+    else:
+        assert held >= 0.8
+    if name != "constant":  # where all windows are alike none has a rank
+        assert told(f"rank of the index, {name}", ranks) >= 0.65
