@@ -79,8 +79,8 @@ class ConcentrationBands:
     top: FloatMatrix  # (tops, 2)
 
 
-_ALONE = 1_024  # of the largest holders, each drawn on its own
-_LIKE = 1_024  # groups of holders next to each other in size, drawn together
+_ALONE = 512  # of the largest holders, each drawn on its own
+_LIKE = 512  # groups of holders next to each other in size, drawn together
 
 
 def concentration_bands(
@@ -119,10 +119,10 @@ def concentration_bands(
             level, nothing, nothing, nothing, frozen(np.zeros((len(tops), 2)))
         )
     count, mean, square = _neighbours(held)
-    drawn = np.random.default_rng(seed).poisson(count, (reps, len(count)))
+    drawn = np.random.default_rng(seed).poisson(count, (reps, len(count))).astype(np.float64)
     drawn = drawn[drawn.any(axis=1)]
     if not len(drawn):
-        drawn = np.ones((1, len(count)), dtype=np.int64)
+        drawn = np.ones((1, len(count)))
     total = drawn @ mean
     hhi = (drawn @ square) / total**2
     gini = _grouped_gini(drawn, mean, total) - _grouped_gini(count[None], mean, held.sum())

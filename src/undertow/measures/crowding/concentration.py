@@ -266,23 +266,22 @@ def _brackets(crowd: Crowd, ratio: FloatColumn) -> pl.DataFrame:
 
 def _quantiles(crowd: Crowd, ratio: FloatColumn, drawn: Redrawn) -> pl.DataFrame:
     """Leverage at or below which such a share of a whole stands, of those with equity."""
+    some = np.flatnonzero((crowd.leveraged > 0.0) & np.isfinite(ratio))
+    order = some[np.argsort(ratio[some])]
     rows: list[dict[str, Any]] = []
     for name in WHOLES:
-        size = getattr(crowd, name)
-        some = np.flatnonzero((size > 0.0) & np.isfinite(ratio))
-        order = some[np.argsort(ratio[some], kind="stable")]
-        cover = np.cumsum(size[order])
-        if not len(order):
+        size = getattr(crowd, name)[order]
+        if not size.any():
             rows += [{"whole": name, "quantile": q} for q in QUANTILES]
             continue
-        at = [_reached(cover, q) for q in QUANTILES]
+        cover = np.cumsum(size)
         lows, highs = _quantile_bands(order, ratio, size, drawn, crowd)
         rows += [
             {
-                "whole": name, "quantile": q, "leverage": float(ratio[order[a]]),
+                "whole": name, "quantile": q, "leverage": float(ratio[order[_reached(cover, q)]]),
                 "low": known(low), "high": known(high),
             }
-            for q, a, low, high in zip(QUANTILES, at, lows, highs, strict=True)
+            for q, low, high in zip(QUANTILES, lows.tolist(), highs.tolist(), strict=True)
         ]  # fmt: skip
     types = {"whole": pl.String} | dict.fromkeys(("quantile", "leverage", "low", "high"), pl.Float64)
     return pl.DataFrame(rows, schema=types)
@@ -296,17 +295,21 @@ def _reached(cover: FloatColumn, q: float) -> int:
 def _quantile_bands(
     order: AnyColumn, ratio: FloatColumn, size: FloatColumn, drawn: Redrawn, crowd: Crowd
 ) -> tuple[FloatColumn, FloatColumn]:
-    """Bands of the quantiles: leverage is told in steps of neighbours."""
-    if len(np.unique(crowd.holder[order[: 10 * FEW]])) < FEW:
-        return (np.full(len(QUANTILES), np.nan),) * 2
+    """Bands of the quantiles: leverage, which rises in `order`, is told in steps of neighbours."""
+    who = crowd.holder[order[np.flatnonzero(size > 0.0)[: 64 * FEW]]]
+    if len(np.unique(who)) < FEW:
+        nothing = np.full(len(QUANTILES), np.nan)
+        return nothing, nothing
     steps = min(_STEPS, len(order))
-    step = np.arange(len(order), dtype=np.int64) * steps // len(order)
-    lead = ratio[order[np.searchsorted(step, np.arange(steps), side="right") - 1]]
-    cover = np.cumsum(drawn.sums(order, step, size[order], steps), axis=1)
+    ends = (np.arange(1, steps + 1) * len(order)) // steps
+    step = np.repeat(np.arange(steps), np.diff(ends, prepend=0))
+    lead = ratio[order[ends - 1]]
+    cover = np.cumsum(drawn.sums(order, step, size, steps), axis=1)
+    whole = cover[:, -1:]
     found = np.full((len(cover), len(QUANTILES)), np.nan)
-    for row, sums in enumerate(cover):
-        if sums[-1] > 0.0:
-            found[row] = lead[[_reached(sums, q) for q in QUANTILES]]
+    for k, q in enumerate(QUANTILES):
+        at = np.minimum((cover < q * whole).sum(axis=1), steps - 1)
+        found[:, k] = np.where(whole[:, 0] > 0.0, lead[at], np.nan)
     return drawn.band(found)
 
 
@@ -314,7 +317,7 @@ def _by_node(crowd: Crowd, by: str) -> pl.DataFrame:
     """Concentration within every node: what each owner has leveraged there."""
     owner, node, usd, names = _held_in(crowd, by)
     rows: list[dict[str, Any]] = []
-    order = np.argsort(node, kind="stable")
+    order = np.argsort(node.astype(np.int16), kind="stable")  # of short whole numbers: by radix
     ends = np.searchsorted(node[order], np.arange(len(names) + 1))
     total = np.bincount(node, usd, len(names))
     largest = np.argsort(-total, kind="stable")

@@ -15,7 +15,7 @@ import numpy as np
 from undertow.econometrics.checks import within
 from undertow.errors import EstimationError
 from undertow.measures.crowding.crowd import Crowd
-from undertow.state import BoolColumn, CodeColumn, FloatColumn, FloatMatrix
+from undertow.state import CodeColumn, FloatColumn, FloatMatrix
 from undertow.state.arrays import AnyColumn, frozen
 
 FEW = 5  # owners, for a band
@@ -74,8 +74,11 @@ class Redrawn:
         """Ends of the band of each column; NaN where most draws do not have the number."""
         tails = (0.5 * (1.0 - self.level), 0.5 * (1.0 + self.level))
         found = np.full((2, drawn.shape[1]), np.nan)
-        some: BoolColumn = np.isfinite(drawn).sum(axis=0) > len(drawn) // 2
-        if some.any():
-            known = np.where(np.isfinite(drawn[:, some]), drawn[:, some], np.nan)
-            found[:, some] = np.nanquantile(known, tails, axis=0)
+        seen = np.isfinite(drawn).sum(axis=0)
+        whole = seen == len(drawn)
+        if whole.any():
+            found[:, whole] = np.quantile(drawn[:, whole], tails, axis=0)
+        for k in np.flatnonzero((seen > len(drawn) // 2) & ~whole):
+            column = drawn[:, k]
+            found[:, k] = np.quantile(column[np.isfinite(column)], tails)
         return found[0], found[1]
