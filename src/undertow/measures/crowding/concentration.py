@@ -33,7 +33,16 @@ from undertow.state import AnyColumn, BoolColumn, FloatColumn, Reading
 
 WHOLES = ("debt", "notional", "leveraged")
 TOPS = (1, 5, 10)
-BRACKETS = (1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0)  # leverage at which one ends, the next begins
+BRACKETS = (
+    1.0,
+    1.5,
+    2.0,
+    3.0,
+    5.0,
+    10.0,
+    20.0,
+    50.0,
+)  # leverage at which one ends, the next begins
 QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 WITHOUT = "without equity"
 _MOST = 12  # nodes of a division whose concentration is told
@@ -135,16 +144,16 @@ class _Whole:
 
     @classmethod
     def of(cls, crowd: Crowd, name: str, reps: int, level: float, seed: int) -> _Whole:
-        held = np.bincount(
-            crowd.holder, getattr(crowd, name), len(crowd.snapshot.book.owners)
-        )
+        held = np.bincount(crowd.holder, getattr(crowd, name), len(crowd.snapshot.book.owners))
         held = held[held > 0.0]
         found = concentration_of(held)
         bands = concentration_bands(held, TOPS, reps=reps, level=level, seed=seed)
         ends: dict[str, tuple[float, float]] = {
             "hhi": bands.hhi, "effective": bands.effective, "gini": bands.gini,
         }  # fmt: skip
-        ends |= {f"top_{k}": (float(a), float(b)) for k, (a, b) in zip(TOPS, bands.top, strict=True)}
+        ends |= {
+            f"top_{k}": (float(a), float(b)) for k, (a, b) in zip(TOPS, bands.top, strict=True)
+        }
         few = found.holders < FEW
         return cls(name, found, {key: None if few else band for key, band in ends.items()})
 
@@ -283,7 +292,9 @@ def _quantiles(crowd: Crowd, ratio: FloatColumn, drawn: Redrawn) -> pl.DataFrame
             }
             for q, low, high in zip(QUANTILES, lows.tolist(), highs.tolist(), strict=True)
         ]  # fmt: skip
-    types = {"whole": pl.String} | dict.fromkeys(("quantile", "leverage", "low", "high"), pl.Float64)
+    types = {"whole": pl.String} | dict.fromkeys(
+        ("quantile", "leverage", "low", "high"), pl.Float64
+    )
     return pl.DataFrame(rows, schema=types)
 
 

@@ -31,9 +31,7 @@ class Redrawn:
     level: float
 
     @classmethod
-    def of(
-        cls, crowd: Crowd, size: FloatColumn, *, reps: int, seed: int, level: float
-    ) -> Redrawn:
+    def of(cls, crowd: Crowd, size: FloatColumn, *, reps: int, seed: int, level: float) -> Redrawn:
         """Draw the owners of a book; `size` by account says which are the largest.
 
         Raises
@@ -82,3 +80,15 @@ class Redrawn:
             column = drawn[:, k]
             found[:, k] = np.quantile(column[np.isfinite(column)], tails)
         return found[0], found[1]
+
+
+def owners_in(crowd: Crowd, account: AnyColumn, cell: AnyColumn, cells: int) -> AnyColumn:
+    """(cells,) How many owners have rows in each cell; accounts rise along the rows.
+
+    Owners rise along accounts, so within a cell one is new where the row before is of another.
+    """
+    order = np.argsort(cell.astype(np.int16 if cells < 2**15 else np.int64), kind="stable")
+    where, owner = cell[order], crowd.holder[account][order]
+    new = np.ones(len(order), dtype=np.bool_)
+    new[1:] = (where[1:] != where[:-1]) | (owner[1:] != owner[:-1])
+    return np.bincount(where[new], minlength=cells)

@@ -16,7 +16,7 @@ from undertow import schema
 from undertow.errors import StateError
 from undertow.measures.crowding.concentration import leverage_of
 from undertow.measures.crowding.crowd import Crowd
-from undertow.measures.crowding.redrawn import FEW, Redrawn
+from undertow.measures.crowding.redrawn import FEW, Redrawn, owners_in
 from undertow.measures.door import require_seed
 from undertow.measures.study import Study
 from undertow.measures.words import known, listed, many, percent, told
@@ -237,7 +237,7 @@ def _grouped(
             )
         },
     }  # fmt: skip
-    owners = _owners(legs, place, len(groups)) if count else np.zeros(0, dtype=np.int64)
+    owners = owners_in(legs.crowd, legs.account, place[legs.cell], len(groups))
     for name in _NUMBERS:
         low, high = drawn.band(draws[name])
         few = owners < FEW
@@ -252,20 +252,6 @@ def _grouped(
     types |= {key: pl.Float64 for key in columns if key not in types}
     frame = pl.DataFrame(columns, schema=types).with_columns(pl.col(pl.Float64).fill_nan(None))
     return frame.sort(["gross_usd", "name"], descending=[True, False])
-
-
-def _owners(legs: _Legs, place: AnyColumn, groups: int) -> AnyColumn:
-    """How many owners lean in each group, told up to the few that a band needs."""
-    group = place[legs.cell]
-    owner = legs.crowd.holder[legs.account].astype(np.int64)
-    # Owners do not fall along the legs: an owner is new to a group where its last one there was
-    # another, which sorting by group alone shows.
-    order = np.argsort(group.astype(np.int16 if groups < 2**15 else np.int64), kind="stable")
-    sorted_group, sorted_owner = group[order], owner[order]
-    new = np.ones(len(order), dtype=np.bool_)
-    same = sorted_group[1:] == sorted_group[:-1]
-    new[1:] = ~(same & (sorted_owner[1:] == sorted_owner[:-1]))
-    return np.bincount(sorted_group[new], minlength=groups)
 
 
 def _modes(crowd: Crowd, drawn: Redrawn) -> pl.DataFrame:
@@ -302,7 +288,9 @@ def _readings(
     weighed = f", each dollar weighted by the leverage of its account (no more than {most:g})"
     sizes = "; over all assets, the sizes of their nets added up (0 to 1)"
 
-    def tell(name: str, row: dict[str, Any] | None, column: str, words: str, subject: str) -> Reading:
+    def tell(
+        name: str, row: dict[str, Any] | None, column: str, words: str, subject: str
+    ) -> Reading:
         row = row or {}
         low, high = row.get(f"{column}_low"), row.get(f"{column}_high")
         return crowd.reading(
