@@ -15,6 +15,7 @@ from undertow.econometrics.chance import (
     loudness,
     one_factor,
     ordinary_correlation,
+    redirected,
     shared_degrees,
 )
 from undertow.errors import EstimationError
@@ -31,6 +32,26 @@ def sectors(rho: float, series: int = 8) -> np.ndarray:
 def students(rng: np.random.Generator, rows: int, tie: np.ndarray, degrees: float) -> np.ndarray:
     z = rng.standard_normal((rows, len(tie))) @ np.linalg.cholesky(tie).T
     return z / np.sqrt(rng.chisquare(degrees, (rows, 1)) / degrees) if degrees < math.inf else z
+
+
+def test_redirected_series_keep_memory_gaps_and_loud_times_and_lose_their_ties() -> None:
+    rng = np.random.default_rng(7)
+    x = rng.standard_normal((900, 1)) + rng.standard_normal((900, 4))
+    x[300:360] *= 4.0
+    for t in range(1, 900):
+        x[t, 2:] += 0.6 * x[t - 1, 2:]
+    x[500:520, 0] = np.nan
+    worlds = redirected(x, rng)
+    tie, memory, loud = [], [], []
+    for _ in range(60):
+        made = next(worlds)
+        assert (np.isnan(made) == np.isnan(x)).all()
+        tie.append(np.corrcoef(made[:, 1:].T)[np.triu_indices(3, 1)])
+        memory.append([np.corrcoef(made[1:, j], made[:-1, j])[0, 1] for j in (1, 2, 3)])
+        loud.append(made[300:360, 1:].std() / made[600:, 1:].std())
+    assert np.abs(np.mean(tie, axis=0)).max() < 0.05  # 0.5 in x
+    np.testing.assert_allclose(np.mean(memory, axis=0), [0.0, 0.6, 0.6], atol=0.07)
+    assert np.mean(loud) == pytest.approx(4.0, abs=0.6)
 
 
 def test_flips_keep_sizes_and_places_and_draw_signs() -> None:

@@ -208,6 +208,18 @@ def test_the_mean_correlation_is_the_mean_of_the_correlations() -> None:
     assert shifted.p_value == found.p_value
 
 
+def test_a_loud_spell_that_all_share_is_no_tie() -> None:
+    """Four times as loud for sixty steps: shifts in time called every fourth of these one."""
+    p = []
+    for seed in range(40):
+        rng = np.random.default_rng([seed, 15])
+        x = rng.standard_normal((900, 8))
+        x[300:360] *= 4.0
+        p.append(mean_correlation_test(x, rng=rng, reps=59).p_value)
+    assert (np.array(p) <= 0.05).sum() <= 6  # more has a chance of 0.3 %
+    assert 0.35 < np.mean(p) < 0.65
+
+
 def test_a_series_that_starts_late_counts_for_the_steps_that_it_was_seen() -> None:
     rng = np.random.default_rng(12)
     x = rng.standard_normal((900, 1)) + rng.standard_normal((900, 5))

@@ -227,6 +227,20 @@ def test_coexceedances_count_and_independence_passes() -> None:
     assert rejected <= 6
 
 
+def test_series_that_are_loud_together_fall_together_by_chance_and_tied_ones_do_not() -> None:
+    """Four times as loud for sixty rows of all: shifts in time called each of these a tie."""
+    p = {0.0: [], 0.3: []}
+    for seed in range(20):
+        rng = np.random.default_rng([seed, 24])
+        own, common = rng.standard_normal((600, 8)), rng.standard_normal((600, 1))
+        for rho, found in p.items():
+            x = np.sqrt(rho) * common + np.sqrt(1.0 - rho) * own
+            x[200:260] *= 4.0
+            found.append(tails.coexceedances(x, 0.05, rng=rng, reps=39).p[5])
+    assert (np.array(p[0.0]) <= 0.05).sum() <= 4  # more has a chance of 0.3 %
+    assert (np.array(p[0.3]) <= 0.05).sum() >= 14
+
+
 def test_a_common_shock_is_more_than_chance_and_raises_the_alarm() -> None:
     rng = np.random.default_rng(22)
     x = _clustered(rng, 400, 8, 0.0)
@@ -234,7 +248,7 @@ def test_a_common_shock_is_more_than_chance_and_raises_the_alarm() -> None:
     found = tails.coexceedances(x, 0.05, rng=rng, reps=199)
     assert found.counts[200] == 8
     assert found.alarm <= 8
-    assert found.p[8] <= 0.01
+    assert found.p[8] <= 0.02  # one time in 256 all eight go the same way by luck
     rises = tails.coexceedances(-x, 0.05, rng=rng, reps=49, side="upper")
     assert (rises.counts == found.counts).all()
 

@@ -4,7 +4,8 @@ Rows are dates, columns are series of falls (negative) and rises in standard dev
 not seen. A date's score is how far its worst group fell (see `undertow.kernels.groups`). What may
 be shared all the same is read from the series: how loud a time is for all of them (`loudness`),
 which correlation they have (`ordinary_correlation`), and how much more than that they share of
-large moves (`shared_degrees`). `flipped` is a null for others: sizes stay, directions are drawn.
+large moves (`shared_degrees`). `flipped` and `redirected` are nulls for others: sizes stay,
+directions are drawn.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from scipy.special import ndtri, stdtrit
 from undertow.econometrics.checks import BoolColumn, FloatColumn, FloatMatrix
 from undertow.econometrics.pairwise import repaired_correlation
 from undertow.econometrics.shrinkage import Target, shrunk_correlation
+from undertow.econometrics.whitening import whitened
 from undertow.errors import EstimationError
 from undertow.kernels import groups as kernel
 
@@ -112,6 +114,22 @@ def flipped(values: FloatMatrix, rng: np.random.Generator, *, block: int = 1) ->
     runs = rng.integers(0, 2, (-(-(rows + first) // block), series)) * 2.0 - 1.0
     signs: FloatMatrix = np.repeat(runs, block, axis=0)[first : first + rows]
     return values * signs
+
+
+def redirected(x: FloatMatrix, rng: np.random.Generator) -> Iterator[FloatMatrix]:
+    """Panels like `x`, without end, that share how loud a time is and not which way it goes.
+
+    Each series is what its own past (an autoregression) and its shocks make of it; the sign of
+    every shock is drawn, see `flipped`. What was not seen stays NaN. Means are near 0.
+    """
+    own, unseen = [whitened(column) for column in x.T], np.isnan(x)
+    shocks = np.column_stack([np.concatenate([a.start, a.shocks[a.order :]]) for a in own])
+    shocks = np.nan_to_num(shocks)
+    while True:
+        drawn = flipped(shocks, rng)
+        made = np.column_stack([a.rebuilt(e) for a, e in zip(own, drawn.T, strict=True)])
+        made[unseen] = np.nan
+        yield made
 
 
 def loudness(z: FloatMatrix, reach: int) -> FloatColumn:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,9 @@ from scipy.stats import gamma
 
 from undertow.econometrics.absorption import counted
 from undertow.econometrics.bootstrap import block_shifts
-from undertow.econometrics.chance import flipped
+from undertow.econometrics.chance import redirected
 from undertow.econometrics.checks import FloatColumn, FloatMatrix, chosen, frozen, matrix, within
 from undertow.econometrics.spectrum import EffectiveNumber, effective_number
-from undertow.econometrics.whitening import whitened
 from undertow.errors import EstimationError
 
 _MEAN, _VARIANCE, _SKEW = -1.2065335745820, 1.607781034581, 0.29346452408  # of Tracy-Widom, order 1
@@ -133,21 +133,12 @@ def _worlds(
     x: FloatMatrix, null: FactorNull, draws: int, rng: np.random.Generator
 ) -> Iterator[FloatMatrix]:
     """Panels like x in which no series has to do with another."""
-    rows, n = x.shape
-    alone = [whitened(column) for column in x.T] if null is FactorNull.FLIPPED else []
-    shocks = np.empty((rows, len(alone)))
-    for j, each in enumerate(alone):
-        shocks[:, j] = np.concatenate([each.start, each.shocks[each.order :]])
-
-    def redirected() -> FloatMatrix:
-        drawn = flipped(shocks, rng)
-        return np.column_stack([a.rebuilt(e) for a, e in zip(alone, drawn.T, strict=True)])
-
+    if null is FactorNull.FLIPPED:
+        return islice(redirected(x, rng), draws)
     makers: dict[FactorNull, Callable[[], FloatMatrix]] = {
-        FactorNull.GAUSSIAN: lambda: rng.standard_normal((rows, n)),
+        FactorNull.GAUSSIAN: lambda: rng.standard_normal(x.shape),
         FactorNull.PERMUTED: lambda: rng.permuted(x, axis=0),
         FactorNull.SHIFTED: lambda: block_shifts(x, rng),
-        FactorNull.FLIPPED: redirected,
     }
     make = makers[null]
     return (make() for _ in range(draws))

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from math import atanh, ceil, nan, tanh
 
 import numpy as np
 from scipy.special import ndtri
 
 from undertow.econometrics.bootstrap import stationary_indices
+from undertow.econometrics.chance import redirected
 from undertow.econometrics.checks import BoolColumn, FloatColumn, FloatMatrix, matrix, within
 from undertow.econometrics.purging import Purged
 from undertow.errors import EstimationError
@@ -51,19 +53,19 @@ def mean_correlation_test(
 
     The value is the mean correlation over pairs of series, each pair weighted by the steps that
     both were seen. The band is from a stationary bootstrap of whole rows. The p-value compares the
-    value with those of the same series, each shifted round in time by an amount of its own: that
-    keeps each series' serial dependence and breaks nothing but the ties between them.
+    value with those of the same series, rebuilt by their own autoregressions from their own shocks
+    with the sign of each drawn: that keeps each series' memory, and how loud all were when. It asks
+    that shocks are as likely up as down by the same amount.
 
     Parameters
     ----------
     residual : Purged or (time, series)
         What a purge left, of which `scaled` is taken and value and band divided by `kept`; or any
-        matrix, taken as it is. Residuals that are loud at the same times have more extreme mean
-        correlations than shifted ones, and pass the test too often.
+        matrix, taken as it is.
     rng : numpy.random.Generator
-        Draws resamples and shifts.
+        Draws resamples and signs.
     reps : int
-        Resamples, and shifts.
+        Resamples, and panels of drawn signs.
     level : float
         Of the band.
     block : float, optional
@@ -71,7 +73,8 @@ def mean_correlation_test(
 
     References
     ----------
-    Politis and Romano (1994), the stationary bootstrap.
+    Politis and Romano (1994), the stationary bootstrap. Liu (1988), "Bootstrap procedures under
+    some non-i.i.d. models", on signs at random.
     """
     given, kept, spent = residual, 1.0, 0
     if isinstance(residual, Purged):
@@ -93,14 +96,16 @@ def mean_correlation_test(
             nan, nan, nan, level, nan, x.shape[1], len(used), length, f"too little: {reason}"
         )
     rows = slice(used[0], used[-1] + 1)
-    x, seen = np.nan_to_num(x[rows]), seen[rows]
+    gappy, seen = x[rows], seen[rows]
+    x = np.nan_to_num(gappy)
     whole = np.ones((1, len(x)))
     value = float(_pooled(whole, x, seen)[0]) / kept
     resampled = [_pooled(weights, x, seen) for weights in _drawn(rng, reps, len(x), length)]
     low, high = _band(
         value * kept, np.concatenate(resampled), len(used), spent + 2.0 * length, level
     )
-    chance, own = _shifted(rng, reps, x, seen)
+    own = _mean_of_pairs(gappy)
+    chance = np.array([_mean_of_pairs(made) for made in islice(redirected(gappy, rng), reps)])
     beyond = int((chance >= own - 1e-12).sum())
     return MeanCorrelation(
         value, low / kept, high / kept, level, (1 + beyond) / (1 + reps), x.shape[1],
@@ -149,35 +154,16 @@ def _pooled(weights: FloatMatrix, x: FloatMatrix, seen: BoolColumn) -> FloatColu
     return value
 
 
-def _shifted(
-    rng: np.random.Generator, reps: int, x: FloatMatrix, seen: BoolColumn
-) -> tuple[FloatColumn, float]:
-    """The value of `reps` histories of independent shifts round in time, and that of no shift.
-
-    Series are standardised over all that was seen of them, which no shift changes.
-    """
-    rows, whole = len(x), bool(seen.all())
-    mask = seen.astype(np.float64)
-    centred = (x - x.sum(axis=0) / mask.sum(axis=0)) * mask
-    z = centred / np.sqrt((centred**2).sum(axis=0) / mask.sum(axis=0))
-    starts = rng.integers(0, rows, (reps, x.shape[1]))
-    twice, masks = np.tile(z, (2, 1)).T.copy(), np.tile(mask, (2, 1)).T.copy()
-    value, every = np.empty(reps + 1), np.full(rows, float(x.shape[1]))
-    for k in range(reps + 1):
-        begun = starts[k - 1].tolist() if k else [0] * x.shape[1]
-        total = _rotated(twice, begun, rows)
-        both = every if whole else _rotated(masks, begun, rows)
-        pairs = float(both @ (both - 1.0))
-        value[k] = (float(total @ total) - mask.sum()) / max(pairs, 1.0)
-    return value[1:], float(value[0])
-
-
-def _rotated(twice: FloatMatrix, begun: list[int], rows: int) -> FloatColumn:
-    """Sum of series, each begun at a step of its own; a slice a series is faster than any index."""
-    total = np.zeros(rows)
-    for j, start in enumerate(begun):
-        total += twice[j, start : start + rows]
-    return total
+def _mean_of_pairs(x: FloatMatrix) -> float:
+    """Mean correlation over pairs, each series standardised over all that was seen of it."""
+    seen = ~np.isnan(x)
+    z = np.where(seen, x, 0.0)
+    count = seen.sum(axis=0)
+    z -= np.where(seen, z.sum(axis=0) / count, 0.0)
+    z /= np.sqrt(np.maximum((z * z).sum(axis=0), 1e-300) / count)
+    total, both = z.sum(axis=1), seen.sum(axis=1)
+    pairs = float(both @ (both - 1))
+    return (float(total @ total) - float(count.sum())) / max(pairs, 1.0)
 
 
 def _drawn(rng: np.random.Generator, reps: int, rows: int, block: float) -> Iterator[FloatMatrix]:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special, stats
 
 from undertow.econometrics import bootstrap
+from undertow.econometrics.chance import redirected
 from undertow.econometrics.checks import (
     BoolColumn,
     FloatColumn,
@@ -172,9 +174,10 @@ def coexceedances(
 ) -> Coexceedances:
     """Count the series that are below their own `q`-quantile (type 7) at each row.
 
-    The null rotates each series by a random number of rows: every series keeps its values, gaps
-    and clusters, and only what happens at the same time is broken. So it is a null of no
-    co-movement at all, common volatility included; give residuals to ask for more than that.
+    The null rebuilds each series from its own past and shocks with the sign of every shock drawn:
+    gaps, memory and how loud all were when stay, and only which way each went at the same time is
+    broken. As many rows of each are in its tail as were. It asks that shocks are as likely up as
+    down by the same amount.
     `alarm` holds for all rows together, `p` for each k by itself. Missing values are allowed;
     series that cannot be used are left out, and `verdict` says why.
 
@@ -197,9 +200,9 @@ def coexceedances(
         reason = f"{most} of {values.shape[1]} series can be used; 2 are needed"
         return Coexceedances(frozen(counts), frozen(seen), frozen(at_least), none, none, none,
                              none, most + 1, verdict, reason)  # fmt: skip
-    draws = np.empty((reps, most + 1))
-    for r in range(reps):
-        draws[r] = _at_least(_counted(bootstrap.block_shifts(marks, rng)), most)
+    tails = np.nansum(marks, axis=0).astype(np.int64).tolist()
+    worlds = islice(redirected(signed[:, verdict.keep], rng), reps)
+    draws = np.array([_at_least(_lowest(made, tails, rng), most) for made in worlds], dtype=float)
     low, high = bootstrap.band(draws, level)
     p = (1.0 + (draws >= at_least).sum(axis=0)) / (1.0 + reps)
     reached = (draws > 0).mean(axis=0) > 1.0 - level
@@ -224,6 +227,15 @@ def _marks(x: FloatMatrix, q: float, least: int) -> tuple[FloatMatrix, Verdict]:
     keep = np.array([not reason for reason in reasons], dtype=np.bool_)
     marks = np.column_stack(columns) if columns else np.empty((len(x), 0))
     return marks, Verdict(frozen(keep), tuple(reasons))
+
+
+def _lowest(x: FloatMatrix, tails: list[int], rng: np.random.Generator) -> CountColumn:
+    """Series in their tail at each row, so many rows of each; what ties falls as luck has it."""
+    counts = np.zeros(len(x), dtype=np.int64)
+    loose = x + 1e-9 * np.nanstd(x, axis=0) * rng.random(x.shape)
+    for j, size in enumerate(tails):
+        counts[np.argpartition(loose[:, j], size)[:size]] += 1
+    return counts
 
 
 def _counted(marks: FloatMatrix) -> CountColumn:
