@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from math import nan
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri, stdtrit
 
 from undertow.econometrics import hac
 from undertow.econometrics.checks import (
-    BoolColumn,
     FloatColumn,
     FloatMatrix,
     frozen,
@@ -29,6 +29,8 @@ from undertow.errors import EstimationError
 
 _LEAST = 20  # rows per lag that is looked at, at least over all
 _FEWEST = 8  # products at a lag
+_ENOUGH = 20  # draws as far as what was seen: a p-value is then known to a fifth or so
+_CHUNK = 1_000_000  # values held at once
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +39,8 @@ class CrossCorrelation:
 
     `low` and `high` are where the correlation of unrelated series falls, lag by lag. `score` is
     the sum of squared correlations at which x leads less that at which y does; `p_value` is the
-    share of shifts round in time with a score as far from 0. NaN where `reason` says why.
+    chance of a score as far from 0 if every value of x had its sign drawn: how loud both are when
+    stays, and y as it is. NaN where `reason` says why.
     """
 
     lag: FloatColumn  # (2 * most + 1,)
@@ -84,9 +87,11 @@ def cross_correlation(
     x: ArrayLike,
     y: ArrayLike,
     *,
+    rng: np.random.Generator,
     most: int = 10,
     level: float = 0.9,
     whiten: bool = True,
+    draws: int = 9_999,
 ) -> CrossCorrelation:
     """Correlation of x and y at up to `most` steps either way, and which of them leads.
 
@@ -94,12 +99,17 @@ def cross_correlation(
     sum_j rho_x(j) rho_y(j) / (T - k), over as many j. Steps keep their places where values are
     missing: products are of steps so many apart at which both were seen, T - k their number.
 
+    The p-value is from up to `draws` drawings of signs, fewer where 20 of them went as far: what is
+    far from small need not be known well. It takes x for white: without `whiten`, give a series
+    that remembers nothing.
+
     It misleads where both answer to a third, one of them later: then it leads, and causes nothing.
     Series observed at different moments of a step lead by the clock alone.
 
     References
     ----------
     Haugh (1976), J. Am. Stat. Assoc. 71 (whitening each). Bartlett (1955). Box and Jenkins (1976).
+    Besag and Clifford (1991), "Sequential Monte Carlo p-values".
     """
     a, b = series("x", x, missing=True), series("y", y, missing=True)
     if len(a) != len(b):
@@ -107,6 +117,8 @@ def cross_correlation(
     if int(most) != most or most < 1:
         raise EstimationError(f"most was {most}; it must be a whole number from 1 up")
     within("level", level, 0.0, 1.0)
+    if draws < 19:
+        raise EstimationError(f"draws was {draws}; at least 19 are needed", hint="9999 is usual")
     lag = np.arange(-most, most + 1, dtype=np.float64)
     place = np.flatnonzero(~(np.isnan(a) | np.isnan(b)))
     shared = slice(place[0], place[-1] + 1) if len(place) else slice(0)
@@ -122,10 +134,11 @@ def cross_correlation(
         return CrossCorrelation(
             frozen(lag), none, none, none, 0, nan, nan, level, (0, 0), len(place), reason
         )
-    sums = np.array([_at(u.value, v.value, k) for k in range(-most, most + 1)])
-    value = sums / count * (1.0 - np.abs(lag) / len(u.value))
+    products = _products(u, v, most) * ((1.0 - np.abs(lag) / len(u.value)) / count)
+    value = products.sum(axis=0)
     width = float(ndtri(0.5 + 0.5 * level)) * np.sqrt(_memory(u, v, most) / count)
-    score, chance = _scores(u, v, most)
+    score = float(_score(value))
+    chance = _chance(products, score, draws, rng)
     return CrossCorrelation(
         frozen(lag),
         frozen(value),
@@ -140,7 +153,14 @@ def cross_correlation(
     )
 
 
-def lead_lag(x: ArrayLike, *, most: int = 10, whiten: bool = True) -> LeadLag:
+def lead_lag(
+    x: ArrayLike,
+    *,
+    rng: np.random.Generator,
+    most: int = 10,
+    whiten: bool = True,
+    draws: int = 9_999,
+) -> LeadLag:
     """Who leads whom among series, pair by pair; see `cross_correlation`.
 
     p-values are of one pair each. Over N series there are N (N - 1) / 2 of them, of which one in
@@ -154,7 +174,9 @@ def lead_lag(x: ArrayLike, *, most: int = 10, whiten: bool = True) -> LeadLag:
         for j in range(i + 1, count):
             if reasons[i] or reasons[j]:
                 continue
-            found = cross_correlation(values[:, i], values[:, j], most=most, whiten=whiten)
+            found = cross_correlation(
+                values[:, i], values[:, j], rng=rng, most=most, whiten=whiten, draws=draws
+            )
             if found.reason:
                 continue
             score[i, j], score[j, i] = found.score, -found.score
@@ -256,25 +278,36 @@ def _memory(u: _Seen, v: _Seen, most: int) -> float:
     return max(1.0 + 2.0 * both, 0.1)
 
 
-def _scores(u: _Seen, v: _Seen, most: int) -> tuple[float, float]:
-    """Squared correlations with u first less those with v first, and the chance of as much.
+def _products(u: _Seen, v: _Seen, most: int) -> FloatMatrix:
+    """(time, lags) Products of u at each step with v so many steps later, 0 beyond the ends."""
+    ends = np.zeros(most)
+    later = np.concatenate([ends, v.value, ends])
+    return np.asarray(u.value[:, None] * sliding_window_view(later, 2 * most + 1))
 
-    Correlations round in time hold those of every shift, so the score of each shift is a window
-    of them. A square counts by the products it was made of: missing values leave fewer at some
-    shifts. Shifts so small that what leads still shows are left out.
+
+def _score(correlation: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Squared correlations with u first less those with v first, over the last axis."""
+    most = correlation.shape[-1] // 2
+    square = correlation * correlation
+    score: NDArray[np.float64] = square[..., most + 1 :].sum(-1) - square[..., :most].sum(-1)
+    return score
+
+
+def _chance(products: FloatMatrix, score: float, draws: int, rng: np.random.Generator) -> float:
+    """Chance of a score as far from 0 when the sign of each value of u is drawn.
+
+    Drawing stops at the draw at which `_ENOUGH` went as far (Besag and Clifford 1991): most pairs
+    are far from sure, and need no more. Shifts round in time will not do: those near 0 still show
+    what leads, and with them left out a chance peak near 0 has nothing to be held against.
     """
-    rows = len(u.value)
-    count = np.maximum(np.round(_round(u.seen, v.seen)), 1.0)
-    square = _round(u.value, v.value) ** 2 / count / count[0]
-    total = np.concatenate([[0.0], np.cumsum(np.tile(square, 3))])
-    place = np.arange(rows, 2 * rows)
-    score = (total[place + most + 1] - total[place + 1]) - (total[place] - total[place - most])
-    far: BoolColumn = np.minimum(np.arange(rows), rows - np.arange(rows)) > 2 * most
-    beyond = int((np.abs(score[far]) >= abs(score[0]) * (1.0 - 1e-9)).sum())
-    return float(score[0]), (1 + beyond) / (1 + int(far.sum()))
-
-
-def _round(u: FloatColumn, v: FloatColumn) -> FloatColumn:
-    """Sums of products of u with v so many steps later, round in time."""
-    sums: FloatColumn = np.fft.irfft(np.conj(np.fft.rfft(u)) * np.fft.rfft(v), len(u))
-    return sums
+    rows, beyond, done, whole = len(products), 0, 0, products.sum(axis=0)
+    while done < draws:
+        count = min(max(done, 2 * _ENOUGH), max(_CHUNK // rows, 1), draws - done)
+        bits = np.frombuffer(rng.bytes(count * (-(-rows // 8))), dtype=np.uint8)
+        kept = np.unpackbits(bits.reshape(count, -1), axis=1, count=rows).astype(np.float64)
+        drawn = _score(2.0 * (kept @ products) - whole)
+        far = np.flatnonzero(np.abs(drawn) >= abs(score) * (1.0 - 1e-9))
+        if beyond + len(far) >= _ENOUGH:
+            return _ENOUGH / (done + int(far[_ENOUGH - beyond - 1]) + 1)
+        beyond, done = beyond + len(far), done + count
+    return (1 + beyond) / (1 + draws)

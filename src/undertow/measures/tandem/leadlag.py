@@ -46,7 +46,8 @@ def leadlag(
     """Who leads whom, pair by pair, and how much of a leader each node is on the whole.
 
     Of a pair the leader is the one whose growth goes with that of the other `most` steps or fewer
-    later, more than the other way round. Nothing is drawn at random: `seed` is not used.
+    later, more than the other way round. Its p-value is from drawn signs, which keep how loud both
+    were when.
 
     Raises
     ------
@@ -57,7 +58,7 @@ def leadlag(
 
     References
     ----------
-    Haugh (1976), J. Am. Stat. Assoc. 71; Bartlett (1955).
+    Haugh (1976), J. Am. Stat. Assoc. 71; Bartlett (1955); Besag and Clifford (1991), Biometrika 78.
     """
     require_history(history)
     require_seed(seed)
@@ -66,11 +67,12 @@ def leadlag(
     usable = kept(history)
     left_out = dict(history.left_out)
     found = []
-    for layer in (Layer.OWN, Layer.RAW):
+    for at, layer in enumerate((Layer.OWN, Layer.RAW)):
         names, x, reasons = seen(usable, layer)
         left_out |= {node: f"{layer.value}: {why}" for node, why in reasons.items()}
         if len(names) > 1:
-            found.append(_Leads.of(layer, names, x, most, level))
+            rng = np.random.default_rng([seed, 300 + at])
+            found.append(_Leads.of(layer, names, x, most, level, rng))
     return Study(
         "tandem.leadlag",
         f"Whose {history.called} moves first?",
@@ -83,8 +85,8 @@ def leadlag(
         "The correlation is that of the leader's growth with the follower's as many steps later; "
         "outside low and high it is more than unrelated series show at one lag. The score adds up "
         "squared correlations at which the leader comes first, less those at which it comes "
-        "second; p_value is the share of shifts of one series against the other with a score as "
-        "far from 0, and p_corrected counts that all pairs were looked at. "
+        "second; p_value is the chance of a score as far from 0 if each shock of one of them had "
+        "its sign drawn, and p_corrected counts that all pairs were looked at. "
         f"{usable.pace}",
         "Two nodes that answer to a third, one of them later, lead and follow, and cause nothing. "
         "A node that is observed earlier within a step leads by the clock alone. Lags of leverage "
@@ -104,11 +106,17 @@ class _Leads:
 
     @classmethod
     def of(
-        cls, layer: Layer, names: tuple[str, ...], x: FloatMatrix, most: int, level: float
+        cls,
+        layer: Layer,
+        names: tuple[str, ...],
+        x: FloatMatrix,
+        most: int,
+        level: float,
+        rng: np.random.Generator,
     ) -> _Leads:
         rows = []
         for i, j in combinations(range(len(names)), 2):
-            found = cross_correlation(x[:, i], x[:, j], most=most, level=level)
+            found = cross_correlation(x[:, i], x[:, j], rng=rng, most=most, level=level)
             rows.append(_row(names[i], names[j], layer, found, most))
         pairs = pl.DataFrame(rows, schema=_COLUMNS, orient="row")
         p = corrected(pairs["p_value"].fill_null(np.nan).to_numpy())
