@@ -1,8 +1,8 @@
 """Spillovers of forced sales between balance sheets, in one round and to the end.
 
-Rows of `held` are holders, columns assets, in currency. `linear_spillover` is that of Greenwood,
-Landier and Thesmar: everybody returns to its leverage by selling what it holds pro rata, prices
-answer in a straight line. `overlap` is that of Cont and Schaanning: how much of one holder's
+Rows of `held` are holders, columns assets, in currency; what is short or owed is negative.
+`linear_spillover` is that of Greenwood, Landier and Thesmar: everybody returns to its leverage by
+closing what it holds pro rata, prices answer in a straight line. `overlap` is that of Cont and Schaanning: how much of one holder's
 portfolio a sale of another's would move.
 """
 
@@ -26,6 +26,8 @@ class Spillover:
     sales: FloatColumn  # by asset, in currency; negative where sold
     indirect: FloatColumn  # by holder: loss from all sales over its equity
     systemic: FloatColumn  # by holder: what its sales cost everybody, over all equity
+    closed: FloatColumn  # by holder: share of what it has, long and short, that it closes
+    asked: FloatColumn  # by holder: the same before any cap
 
     @property
     def vulnerability(self) -> float:
@@ -46,12 +48,16 @@ def linear_spillover(
     *,
     target: ArrayLike | None = None,
     capped: bool = False,
+    losers: bool = False,
 ) -> Spillover:
     """One round of sales by holders who return to their leverage, with straight price impact.
 
     `shock` is each asset's return, `impact` the relative fall of its price per currency sold.
-    `target` is debt over equity that holders return to; as it is now unless given. A first loss is
-    no more than the equity. With `capped`, nobody sells more than it holds.
+    `target` is gross exposure over equity less one (of who is long only: debt over equity) that
+    holders return to; as it is now unless given. A first loss is no more than the equity. With
+    `capped`, nobody closes more than it has, nor opens more, and no price falls or rises by more
+    than all of it. With `losers`, only who lost in the first round acts, and only what it loses by
+    all sales is counted: the gains of who stands on the other side are no comfort to it.
 
     Raises
     ------
@@ -69,21 +75,31 @@ def linear_spillover(
             "a holder has no equity or an impact is negative",
             hint="leave out who has none: it has nothing to defend",
         )
-    assets = h.sum(axis=1)
-    share = np.divide(h, assets[:, None], out=np.zeros_like(h), where=assets[:, None] > 0.0)
-    debt = (assets - e) / e if target is None else _column("target", target, len(e))
-    floor = np.divide(-e, assets, out=np.zeros_like(e), where=assets > 0.0)
-    first = np.maximum(share @ f, floor)
-    sold = assets * debt * first
+    size = np.abs(h)
+    gross = size.sum(axis=1)
+    share = np.divide(h, gross[:, None], out=np.zeros_like(h), where=gross[:, None] > 0.0)
+    debt = (gross - e) / e if target is None else _column("target", target, len(e))
+    lost = h @ f
+    first = np.maximum(lost, -e)
+    # What it holds has grown or shrunk by itself: to be as leveraged as before takes the rest.
+    moved = (size @ f) * np.divide(first, lost, out=np.ones_like(e), where=lost != 0.0)
+    sold = (1.0 + debt) * first - moved
+    if losers:
+        sold = np.where(first < 0.0, np.minimum(sold, 0.0), 0.0)
+    asked = np.divide(-sold, gross, out=np.zeros_like(e), where=gross > 0.0)
     if capped:
-        sold = np.maximum(sold, -assets)
+        sold = np.clip(sold, -gross, gross)
     sales = share.T @ sold
-    second = share @ (l * sales)
+    if capped:
+        l = np.minimum(l, np.divide(1.0, np.abs(sales), out=np.full_like(l, np.inf),
+                                    where=sales != 0.0))  # fmt: skip
+    second = h @ (l * sales)
+    hit = h[first < 0.0].sum(axis=0) if losers else h.sum(axis=0)
     # what each holder's own sales cost all others and itself
-    costs = (h.sum(axis=0) * l) @ share.T * sold / e.sum()
-    return Spillover(
-        *map(frozen, (e, assets * first / e, sales, assets * second / e, np.asarray(costs)))
-    )
+    costs = (hit * l) @ share.T * sold / e.sum()
+    closed = np.divide(-sold, gross, out=np.zeros_like(e), where=gross > 0.0)
+    columns = (e, first / e, sales, second / e, np.asarray(costs), closed, asked)
+    return Spillover(*map(frozen, columns))
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,13 +123,18 @@ def decomposed(
     shock: ArrayLike,
     impact: ArrayLike,
     speed: float = 1.0,
+    *,
+    capped: bool = False,
+    losers: bool = False,
 ) -> Decomposition:
     """Vulnerability as size x leverage x concentration x illiquidity x speed.
 
-    Size is all assets over all equity, leverage the debt over equity of the whole weighted with
-    first losses, illiquidity the impact of selling the whole portfolio pro rata, concentration what
-    is left: how much more the leveraged hold what is illiquid and shocked than the whole does.
-    `speed` is the share of the gap to the target that is closed in the round.
+    Size is all first losses over all equity (assets over equity, times what a unit of them loses),
+    leverage what a unit of first losses makes the whole close, illiquidity the impact of selling
+    the whole portfolio pro rata, concentration what is left: how much more those who close more
+    hold what is illiquid and shocked than the whole does. Speed is the share of what returning to
+    the target asks that is closed in the round: `speed`, less what `capped` cuts off. With
+    `losers`, the whole is those who lose in the first round, long and short added up.
 
     Raises
     ------
@@ -126,18 +147,26 @@ def decomposed(
     """
     h, e = _holdings(held), _column("equity", equity, np.shape(held)[0])
     f, l = _column("shock", shock, h.shape[1]), _column("impact", impact, h.shape[1])
-    found = linear_spillover(h, e, f, l)
-    whole = h.sum()
-    portfolio = h.sum(axis=0) / whole
-    first = -float((h @ f).sum()) / whole
-    leverage = float(whole - e.sum()) / float(e.sum())
-    illiquid = float((portfolio**2 * l).sum()) * whole
-    if first <= 0.0 or leverage <= 0.0 or illiquid <= 0.0 or found.vulnerability >= 0.0:
+    found = linear_spillover(h, e, f, l, capped=capped, losers=losers)
+    worse = h @ f < 0.0 if losers else np.ones(len(e), dtype=np.bool_)
+    size, own = np.abs(h[worse]), e[worse]
+    whole = float(size.sum())
+    if whole <= 0.0:
         raise EstimationError("nothing is lost in the first round, so nothing can be divided")
-    size = whole / float(e.sum()) * first
-    rest = -found.vulnerability / (size * leverage * illiquid)
-    factors = np.array([size, leverage, rest, illiquid, speed])
-    return Decomposition(FACTORS, frozen(factors))
+    portfolio = size.sum(axis=0) / whole
+    first = -float((h[worse] @ f).sum()) / whole
+    # Of who is long, (A - E) / E a unit of loss; of who is short, (A + E) / E.
+    answer = whole / float(own.sum()) + float((size @ f).sum()) / (whole * first) if first > 0.0 else 0.0
+    illiquid = float((portfolio**2 * l).sum()) * whole
+    asked = float(found.asked @ np.abs(h).sum(axis=1))
+    done = float(found.closed @ np.abs(h).sum(axis=1))
+    lost = -found.vulnerability
+    if min(first, answer, illiquid, lost, asked, speed) <= 0.0:
+        raise EstimationError("nothing is lost in the first round, so nothing can be divided")
+    pace = speed * done / asked
+    scale = whole / float(e.sum()) * first
+    rest = speed * lost / (scale * answer * illiquid * pace)
+    return Decomposition(FACTORS, frozen(np.array([scale, answer, rest, illiquid, pace])))
 
 
 def overlap(held: ArrayLike, depth: ArrayLike) -> FloatMatrix:
@@ -172,6 +201,29 @@ def contagion_index(overlaps: ArrayLike) -> tuple[float, FloatColumn]:
     values, vectors = np.linalg.eigh(matrix)
     lead = np.abs(vectors[:, -1])
     return float(values[-1]), frozen(lead / lead.sum())
+
+
+def endogenous_index(overlaps: ArrayLike, closed: ArrayLike) -> tuple[float, FloatColumn]:
+    """The overlap that a scenario sets in motion: its largest eigenvalue, and holders' parts.
+
+    What n loses when m closes the share c_m of what it has is overlap_nm c_m. That matrix has the
+    eigenvalues of sqrt(c_n) overlap_nm sqrt(c_m), which is symmetric; those who close nothing have
+    no part. An endogenous risk index after Cont and Schaanning (2019): spillovers across
+    portfolios that arise from deleveraging in a stress scenario.
+
+    Raises
+    ------
+    EstimationError
+        When a share that is closed is negative, or they are not one for each holder.
+    """
+    matrix = np.asarray(overlaps, dtype=np.float64)
+    share = _column("closed", closed, len(matrix))
+    if (share < 0.0).any():
+        raise EstimationError("closed holds a negative share", hint="give 0 of who closes nothing")
+    root = np.sqrt(share)
+    if not root.any() or not matrix.any():
+        return 0.0, frozen(np.zeros(len(matrix)))
+    return contagion_index(root[:, None] * matrix * root)
 
 
 def cosine(held: ArrayLike) -> FloatMatrix:
