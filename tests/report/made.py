@@ -134,6 +134,7 @@ def tables(nodes: Sequence[str] = NODES, seed: int = 3) -> dict[str, dict[str, p
             "concordance": pl.DataFrame(
                 {"a": [a for a, _ in both], "b": [b for _, b in both],
                  "in_phase": [0.5 + r / 2 for r in rho], "adjusted": [r / 2 for r in rho],
+                 "low": [r / 2 - 0.1 for r in rho], "high": [r / 2 + 0.1 for r in rho],
                  "p_value": [0.01 if r > 0.4 else 0.4 for r in rho],
                  "p_corrected": [0.02 if r > 0.4 else 0.6 for r in rho]}
             ),

@@ -7,13 +7,14 @@ columns are series (see `cycles`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
+from math import inf, nan, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import stdtrit
 
 from undertow.econometrics import hac
-from undertow.econometrics.checks import FloatColumn, FloatMatrix, frozen, matrix
+from undertow.econometrics.checks import FloatColumn, FloatMatrix, frozen, matrix, within
 from undertow.errors import EstimationError
 
 
@@ -73,6 +74,58 @@ def concordance(phases: ArrayLike, *, lags: int | None = None) -> Concordance:
     return Concordance(
         frozen(index), frozen(adjusted), frozen(tie), frozen(t), frozen(p), frozen(shifted), reasons
     )
+
+
+Band = tuple[float, float]
+_MOST = 0.5  # of a mean-adjusted concordance: always in the same phase, half of the time each
+
+
+def concordance_bands(
+    phases: ArrayLike, cycle: float, *, level: float = 0.9
+) -> tuple[FloatMatrix, FloatMatrix, Band]:
+    """Bands of `mean_adjusted`: low and high of every pair, and of the mean over pairs.
+
+    Each step adds 2 (S_i - m_i)(S_j - m_j). What such a sum would be another time is told by its
+    slowest cosines: one for every two cycles, of `cycle` steps, that were seen, three at least, and
+    as many degrees of freedom. Phases are taken as they were dated.
+
+    References
+    ----------
+    Lazarus, Lewis, Stock and Watson (2018), "HAR inference: recommendations for practice", J.
+    Business and Economic Statistics 36 (equal-weighted cosines).
+    """
+    s = matrix("phases", phases, missing=True)
+    within("level", level, 0.0, 1.0)
+    within("cycle", cycle, 0.0, inf)
+    count = s.shape[1]
+    low, high = np.full((2, count, count), np.nan)
+    usable = [j for j in range(count) if not _one_phase(s[:, j])]
+    added, often = np.zeros(len(s)), np.zeros(len(s))
+    for place, i in enumerate(usable):
+        for j in usable[place + 1 :]:
+            both = ~np.isnan(s[:, i]) & ~np.isnan(s[:, j])
+            if both.sum() < 4:
+                continue
+            a, b = s[both, i], s[both, j]
+            moves = 2.0 * (a - a.mean()) * (b - b.mean())
+            low[i, j], high[i, j] = low[j, i], high[j, i] = _around(moves, cycle, level)
+            added[both] += moves
+            often[both] += 1.0
+    seen = often > 0.0
+    mean = _around(added[seen] / often[seen], cycle, level) if seen.any() else (nan, nan)
+    return frozen(low), frozen(high), mean
+
+
+def _around(moves: FloatColumn, cycle: float, level: float) -> Band:
+    """Mean of the steps, give or take what slow cosines of them say."""
+    rows = len(moves)
+    degrees = min(max(int(0.5 * rows / cycle), 3), rows - 1)
+    places = np.pi * (np.arange(rows) + 0.5) / rows
+    waves = np.cos(np.arange(1, degrees + 1)[:, None] * places)
+    size = sqrt(2.0 / rows) * (waves @ moves)
+    reach = float(stdtrit(degrees, 0.5 + 0.5 * level)) * sqrt(float(size @ size) / degrees / rows)
+    mean = float(moves.mean())
+    return max(mean - reach, -_MOST), min(mean + reach, _MOST)
 
 
 def _one_phase(s: FloatColumn) -> str:

@@ -8,6 +8,7 @@ an error too, which no bootstrap of whole histories could say.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ def weighted_error(moves: Any, weights: Any) -> float:
         return 0.0
     rows = float(np.abs(weight).sum()) ** 2 / square
     variance = float(bartlett_sum((weight * given)[:, None], int(1.5 * rows ** (1.0 / 3.0)))[0, 0])
-    return max(variance, 0.0) ** 0.5
+    return math.sqrt(max(variance, 0.0))
 
 
 def _standardised(x: Any) -> FloatMatrix:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from math import inf, log
+from math import exp, inf, log, nan
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,22 +35,46 @@ class Limits:
     usual: float | None = None  # length that is leant to, a little
 
 
-def segments(x: FloatColumn, limits: Limits) -> tuple[StepColumn, BoolColumn]:
-    """The turns of the best alternating rises and falls, straight or curved, whichever fits."""
+class Turns(NamedTuple):
+    """The turns of the best rises and falls, and how sure it is which way the last of them goes."""
+
+    step: StepColumn
+    peak: BoolColumn
+    falling: float  # chance that the last phase is a fall; NaN where nothing turned
+
+
+class _Best(NamedTuple):
+    """The best cuts for a price of a turn."""
+
+    net: float  # gain
+    step: StepColumn
+    peak: BoolColumn
+    explained: FloatColumn  # growth
+    lean: float  # gain of the best that end in a fall less that of the best that end in a rise
+
+
+def segments(x: FloatColumn, limits: Limits) -> Turns:
+    """The turns of the best alternating rises and falls, straight or curved, whichever fits.
+
+    The gain of cuts over twice the noise is a log-likelihood, so the best cuts that end in a fall
+    and the best that end in a rise stand to each other as exp(lean / (2 noise)) to 1.
+    """
     growth = np.diff(x)
     noise = 0.5 * float(np.mean(np.diff(growth) ** 2))  # drift changes slowly and drops out
     gains = [_Gains.of(growth, limits, curved=curved) for curved in (False, True)]
-    step, peak = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.bool_)
+    step = np.empty(0, dtype=np.int64)
     for _ in range(_PASSES):
-        _, new, peak, shape = max((each.best(noise) for each in gains), key=lambda found: found[0])
-        left = growth - shape
+        found = max((each.best(noise) for each in gains), key=lambda found: found.net)
+        new, peak = found.step, found.peak
+        left = growth - found.explained
         memory = float(left[1:] @ left[:-1]) / max(float(left @ left), 1e-300)
         memory = min(max(memory, 0.0), 0.8)
         noise = float(left @ left) / len(left) * (1.0 + memory) / (1.0 - memory)
         if np.array_equal(new, step):
             break
         step = new
-    return step, peak
+    odds = 0.5 * found.lean / max(noise, 1e-300)
+    return Turns(step, peak, 1.0 / (1.0 + exp(min(-odds, 700.0))) if len(step) else nan)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +109,7 @@ class _Gains:
         tail = _open_gains(growth[::-1], limits, curved)[::-1]
         return cls(growth, limits, curved, inner, head, tail)
 
-    def best(self, noise: float) -> tuple[float, StepColumn, BoolColumn, FloatColumn]:
+    def best(self, noise: float) -> _Best:
         """Net gain, turns and the growth that they explain, where noise has that variance.
 
         A turn has its price, and a phase of unusual length costs (log(length / usual) / 0.7)^2
@@ -115,7 +140,9 @@ class _Gains:
         alone = abs(float(self.tail[0]))
         up, end = (int(k) for k in np.unravel_index(int(np.argmax(final)), final.shape))
         if final[up, end] <= alone:
-            return alone, np.empty(0, np.int64), np.empty(0, np.bool_), self._explained([])
+            none = np.empty(0, np.int64), np.empty(0, np.bool_)
+            return _Best(alone, *none, self._explained([]), nan)
+        lean = float(final[1].max() - final[0].max())
         turns: list[tuple[int, bool]] = []
         net = float(final[up, end])
         while end >= 0:
@@ -123,7 +150,7 @@ class _Gains:
             up, end = 1 - up, int(origin[up, end])
         turns.reverse()
         step, peak = zip(*turns, strict=True)
-        return net, np.array(step), np.array(peak), self._explained(list(step))
+        return _Best(net, np.array(step), np.array(peak), self._explained(list(step)), lean)
 
     def _explained(self, turns: list[int]) -> FloatColumn:
         """Growth as the phases between the turns explain it."""

@@ -125,7 +125,7 @@ PICTURES: tuple[Picture, ...] = (
         "Every pair below the diagonal, above it only those beyond chance (p corrected over all "
         "pairs below 0.05).",
         together.concordance,
-        {"concordance": ("a", "b", "adjusted", "p_corrected")},
+        {"concordance": ("a", "b", "adjusted", "p_corrected", "low", "high")},
     ),
     Picture(
         "tandem.unwinding",

@@ -312,7 +312,7 @@ def concordance(tables: Tables) -> go.Figure:
     pairs = tables["concordance"]
     names = pl.concat([pairs["a"], pairs["b"]]).unique().sort().to_list()
     names = [names[i] for i in alike(2.0 * square(pairs, names, "adjusted"))]
-    heat = _heat(pairs, names, "adjusted", "p_corrected")
+    heat = _heat(pairs, names, "adjusted", "p_corrected", ("low", "high"))
     heat.update(coloraxis="coloraxis")
     figure = go.Figure(heat)
     coloured(figure, SIGNED, "in step", -0.5, 0.5)

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from undertow.econometrics.absorption import Input, absorption_path
+from undertow.econometrics.concordance import concordance, concordance_bands
+from undertow.econometrics.cycles import Windows, clarity, turning_points
 from undertow.econometrics.dcc import dcc
 from undertow.econometrics.moments import rolling_mean_correlation
 from undertow.measures.tandem.commonality import _shifted, _Sure
+from undertow.measures.tandem.cycle import _unwinding
 from undertow.measures.tandem.history import Together
 from undertow.measures.tandem.index import _banded, _Expected, _strayed
 
@@ -125,3 +128,78 @@ def test_bands_of_the_correlation_to_come_and_of_the_rank_of_the_index(name: str
         assert held >= 0.8
     if name != "constant":  # where all windows are alike none has a rank
         assert told(f"rank of the index, {name}", ranks) >= 0.65
+
+
+def triangles(
+    rng: np.random.Generator, drift: float, phase: int, cycles: int, nodes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(steps, nodes) Levels that rise and fall by turns with noise of 1 a step, and which way.
+
+    A third of the variance of noise is the same for all nodes; so is the cycle, but for a shift.
+    """
+    steps = 2 * phase * cycles
+    start = int(rng.integers(2 * phase)) + rng.integers(phase // 2, size=nodes)
+    rising = ((np.arange(steps)[:, None] + start) // phase) % 2 == 0
+    noise = np.sqrt(1 / 3) * rng.standard_normal((steps, 1))
+    noise = noise + np.sqrt(2 / 3) * rng.standard_normal((steps, nodes))
+    return np.cumsum(np.where(rising, drift, -drift) + noise, axis=0), rising
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("drift", [0.0, 0.3, 0.5, 1.0])
+def test_bands_of_how_clear_a_cycle_is_and_of_how_many_are_unwinding(drift: float) -> None:
+    rng, phase, nodes = np.random.default_rng(6), 20, 5
+    windows, clear, share, there = Windows.expecting(2 * phase), [], [], 0
+    for _ in range(16):
+        level, rising = triangles(rng, drift, phase, 6, nodes)
+        found = [turning_points(x, windows) for x in level.T]
+        for each in found:
+            seen = clarity(each)
+            if np.isfinite(seen.value):
+                clear.append((drift, seen.value, seen.low, seen.high))
+                there += seen.there
+        dated = -1 - windows.edge
+        share.append((1.0 - float(rising[dated].mean()), *_unwinding(found, 0.9)))
+    held = told(f"clarity {drift}", clear)
+    sys.stdout.write(f"; told from a walk {there / len(clear):.2f}")
+    assert held >= 0.75
+    assert (there / len(clear) <= 0.15) if not drift else True
+    if drift:
+        assert told(f"share unwinding, clarity {drift}", share) >= 0.8
+
+
+def semicycles(
+    rng: np.random.Generator, steps: int, phase: float, nodes: int, apart: float
+) -> np.ndarray:
+    """(steps, nodes) Phases of random lengths that nodes share, but for turns that lie `apart`.
+
+    In lengths of a phase; infinitely far, and they share nothing.
+    """
+    turns, columns = 4 + int(2.5 * steps / phase), []
+    shared = np.cumsum(rng.uniform(0.5, 1.5, turns)) * phase
+    for _ in range(nodes):
+        own = np.cumsum(rng.uniform(0.5, 1.5, turns)) * phase
+        at = own if np.isinf(apart) else shared + apart * phase * rng.standard_normal(turns)
+        columns.append(np.searchsorted(np.sort(at), 3 * phase + np.arange(steps)) % 2)
+    return np.column_stack(columns).astype(float)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("apart", [0.1, 0.4, np.inf])
+@pytest.mark.parametrize("cycles", [6, 12])
+def test_bands_of_concordance(apart: float, cycles: int) -> None:
+    rng, at = np.random.default_rng(7), np.triu_indices(5, 1)
+    long = [
+        float(np.mean(concordance(semicycles(rng, 6000, 20, 5, apart)).mean_adjusted[at]))
+        for _ in range(4)
+    ]
+    truth, pairs, means = float(np.mean(long)), [], []
+    for _ in range(150):
+        phases = semicycles(rng, cycles * 40, 20, 5, apart)
+        value = concordance(phases).mean_adjusted
+        low, high, mean = concordance_bands(phases, 40)
+        pairs.append((truth, value[0, 1], low[0, 1], high[0, 1]))
+        means.append((truth, float(value[at].mean()), *mean))
+    words = f"{cycles} cycles, turns {apart} phases apart"
+    assert told(f"concordance of a pair, {words}", pairs) >= 0.75
+    assert told(f"concordance on average, {words}", means) >= 0.75

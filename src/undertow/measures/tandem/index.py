@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -184,7 +185,7 @@ def _strayed(
     line = np.convolve(expected, np.full(width, 1.0 / width), mode="valid")
     noise = (0.5 * across / float(ndtri(0.5 + level / 2.0))) ** 2
     beyond = float(np.nanmean((rolled - line) ** 2 - noise))
-    return max(beyond, 0.0) ** 0.5
+    return math.sqrt(max(beyond, 0.0))
 
 
 def _padded(values: FloatColumn, steps: int) -> FloatColumn:
