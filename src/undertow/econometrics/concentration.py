@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from undertow.econometrics.checks import FloatColumn, FloatMatrix, frozen, within
 from undertow.errors import EstimationError
+
+KeyColumn = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,12 +221,11 @@ def ranking(
     if k < 1 or reps < 19:
         raise EstimationError(f"k was {k} and reps {reps}; at least 1 and 19 are needed")
     within("level", level, 0.0, 1.0)
-    whole = np.bincount(group, value, int(group.max(initial=-1)) + 1)
+    whole = _added(group, value, int(group.max(initial=-1)) + 1)
     order = _largest(whole, k)
     far = max(10 * k, 100)
     if not len(order):
-        nobody = (frozen(np.zeros(0)) for _ in range(7))
-        return Ranking(*nobody, farthest=far)
+        return _ranking(*(np.zeros(0) for _ in range(7)), far=far)
     sums, place = _drawn(group, value, whole, far, reps, seed)
     mine = sums[:, place[order]]
     ahead = np.sort(sums, axis=1)
@@ -237,12 +238,21 @@ def ranking(
     best = np.quantile(rank, tails[0], axis=0, method="lower")
     worst = np.quantile(rank, tails[1], axis=0, method="higher")
     stays = (rank <= len(order)).mean(axis=0)
-    columns = (order, whole[order], low, high, best, worst, stays)
-    told = (frozen(np.array(column, dtype=np.float64)) for column in columns)
-    return Ranking(*told, farthest=far)
+    return _ranking(order, whole[order], low, high, best, worst, stays, far=far)
 
 
-def _largest(whole: FloatColumn, k: int) -> FloatColumn:
+def _ranking(*columns: ArrayLike, far: int) -> Ranking:
+    index, size, low, high, best, worst, stays = (
+        frozen(np.array(column, dtype=np.float64)) for column in columns
+    )
+    return Ranking(index, size, low, high, best, worst, stays, far)
+
+
+def _added(place: KeyColumn, value: FloatColumn, count: int) -> FloatColumn:
+    return np.bincount(place, value, count).astype(np.float64, copy=False)
+
+
+def _largest(whole: FloatColumn, k: int) -> KeyColumn:
     """Places of the k largest, the largest first, the earlier of two alike; none of nothing."""
     count = min(k, int((whole > 0.0).sum()))
     if count == 0:
@@ -253,8 +263,8 @@ def _largest(whole: FloatColumn, k: int) -> FloatColumn:
 
 
 def _drawn(
-    group: FloatColumn, value: FloatColumn, whole: FloatColumn, far: int, reps: int, seed: int
-) -> tuple[FloatMatrix, FloatColumn]:
+    group: KeyColumn, value: FloatColumn, whole: FloatColumn, far: int, reps: int, seed: int
+) -> tuple[FloatMatrix, KeyColumn]:
     """Sums by draw of every group that may come to rank `far`, and the column of each group."""
     some = _largest(whole, far)
     floor = float(whole[some[-1]]) / 24.0

@@ -2,8 +2,8 @@
 
 Rows of `held` are holders, columns assets, in currency; what is short or owed is negative.
 `linear_spillover` is that of Greenwood, Landier and Thesmar: everybody returns to its leverage by
-closing what it holds pro rata, prices answer in a straight line. `overlap` is that of Cont and Schaanning: how much of one holder's
-portfolio a sale of another's would move.
+closing what it holds pro rata, prices answer in a straight line. `overlap` is that of Cont and
+Schaanning: how much of one holder's portfolio a sale of another's would move.
 """
 
 from __future__ import annotations
@@ -156,7 +156,9 @@ def decomposed(
     portfolio = size.sum(axis=0) / whole
     first = -float((h[worse] @ f).sum()) / whole
     # Of who is long, (A - E) / E a unit of loss; of who is short, (A + E) / E.
-    answer = whole / float(own.sum()) + float((size @ f).sum()) / (whole * first) if first > 0.0 else 0.0
+    answer = (
+        whole / float(own.sum()) + float((size @ f).sum()) / (whole * first) if first > 0.0 else 0.0
+    )
     illiquid = float((portfolio**2 * l).sum()) * whole
     asked = float(found.asked @ np.abs(h).sum(axis=1))
     done = float(found.closed @ np.abs(h).sum(axis=1))

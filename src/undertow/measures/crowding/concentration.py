@@ -8,6 +8,7 @@ called.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,15 @@ from undertow.econometrics.checks import within
 from undertow.econometrics.concentration import (
     Concentration,
     Ranking,
-    concentration as concentration_of,
     concentration_bands,
     ranking,
 )  # fmt: skip
+from undertow.econometrics.concentration import (
+    concentration as concentration_of,
+)
 from undertow.errors import StateError
 from undertow.measures.crowding.crowd import Crowd
-from undertow.measures.crowding.redrawn import FEW, Redrawn
+from undertow.measures.crowding.redrawn import FEW, Redrawn, added
 from undertow.measures.door import require_seed
 from undertow.measures.study import Study
 from undertow.measures.words import known, listed, many, percent, told
@@ -144,7 +147,7 @@ class _Whole:
 
     @classmethod
     def of(cls, crowd: Crowd, name: str, reps: int, level: float, seed: int) -> _Whole:
-        held = np.bincount(crowd.holder, getattr(crowd, name), len(crowd.snapshot.book.owners))
+        held = added(crowd.holder, getattr(crowd, name), len(crowd.snapshot.book.owners))
         held = held[held > 0.0]
         found = concentration_of(held)
         bands = concentration_bands(held, TOPS, reps=reps, level=level, seed=seed)
@@ -217,7 +220,7 @@ def owner_rows(crowd: Crowd, owner: AnyColumn) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=_OWNER)
 
 
-_OWNER = {
+_OWNER: dict[str, Any] = {
     "owner": pl.String, "accounts": pl.Int64, "account_keys": pl.List(pl.Int64),
     "venues": pl.List(pl.String), "debt_usd": pl.Float64, "notional_usd": pl.Float64,
     "leveraged_usd": pl.Float64, "equity_usd": pl.Float64, "leverage": pl.Float64,
@@ -249,12 +252,11 @@ def _brackets(crowd: Crowd, ratio: FloatColumn) -> pl.DataFrame:
     place = np.searchsorted(BRACKETS, ratio, side="right")
     place[np.isinf(ratio)] = len(BRACKETS) + 1
     ends = [f"{end:g}" for end in BRACKETS]
-    names = [f"below {ends[0]}", *(f"{a} to {b}" for a, b in zip(ends, ends[1:], strict=False))]
+    names = [f"below {ends[0]}", *(f"{a} to {b}" for a, b in pairwise(ends))]
     names += [f"{ends[-1]} or more", WITHOUT]
 
-    def total(column: FloatColumn | None = None) -> FloatColumn:
-        weight = None if column is None else column[some]
-        return np.bincount(place[some], weight, len(names))
+    def total(column: FloatColumn) -> FloatColumn:
+        return added(place[some], column[some], len(names))
 
     leveraged = total(crowd.leveraged)
     whole = leveraged.sum()
@@ -262,7 +264,7 @@ def _brackets(crowd: Crowd, ratio: FloatColumn) -> pl.DataFrame:
         {
             "leverage": names,
             "low": [0.0, *BRACKETS, None],
-            "accounts": total().astype(np.int64),
+            "accounts": np.bincount(place[some], minlength=len(names)),
             "debt_usd": total(crowd.debt),
             "notional_usd": total(crowd.notional),
             "leveraged_usd": leveraged,
@@ -330,7 +332,7 @@ def _by_node(crowd: Crowd, by: str) -> pl.DataFrame:
     rows: list[dict[str, Any]] = []
     order = np.argsort(node.astype(np.int16), kind="stable")  # of short whole numbers: by radix
     ends = np.searchsorted(node[order], np.arange(len(names) + 1))
-    total = np.bincount(node, usd, len(names))
+    total = added(node, usd, len(names))
     largest = np.argsort(-total, kind="stable")
     for n in largest[total[largest] > 0.0].tolist():
         mine = order[ends[n] : ends[n + 1]]
@@ -361,12 +363,12 @@ def _held_in(crowd: Crowd, by: str) -> tuple[AnyColumn, AnyColumn, FloatColumn, 
         usd, at = part * crowd.leveraged[book.leg_account], book.leg_account
     else:
         has = np.flatnonzero(np.diff(book.offset) > 0)
-        usd, at, node = crowd.leveraged[has], has, node[book.offset[has]]
+        usd, at, node = crowd.leveraged[has], has.astype(np.int32), node[book.offset[has]]
     some: BoolColumn = (usd > 0.0) & (node >= 0)
     # Owners stand together in the book, so pairs are found within runs without a sort of names.
     key = crowd.holder[at[some]].astype(np.int64) * len(names) + node[some]
     pairs, place = _told_apart(key)
-    held = np.bincount(place, usd[some], len(pairs))
+    held = added(place, usd[some], len(pairs))
     return pairs // len(names), pairs % len(names), held, names
 
 
@@ -382,11 +384,11 @@ def _told_apart(key: AnyColumn) -> tuple[AnyColumn, AnyColumn]:
 
 
 _NAMED = {
-    "effective": ("1", "effective holders of what is {}: 1 over the sum of squared shares of "
-                  "owners; none where nobody has any"),
-    "hhi": ("1", "sum of squared shares of owners in what is {}; none where nobody has any"),
-    "gini": ("1", "Gini coefficient of what is {} over owners with any; none where nobody has any"),
-}  # fmt: skip
+    "effective": "effective holders of what is {}: 1 over the sum of squared shares of owners",
+    "hhi": "sum of squared shares of owners in what is {}",
+    "gini": "Gini coefficient of what is {} over owners with any",
+    **{f"top_{k}": f"share of what is {{}} of the {k} largest owners together" for k in TOPS},
+}
 _MEANT = {
     "debt": "owed",
     "notional": "controlled by derivatives, gross",
@@ -402,14 +404,12 @@ def _readings(
     for name in ("leveraged", "debt", "notional"):
         each = by_name[name]
         subject = "" if name == "leveraged" else name
-        wanted = {**_NAMED, **{f"top_{k}": ("1", f"share of what is {{}} of the {k} largest owners "
-                                            "together; none where nobody has any") for k in TOPS}}  # fmt: skip
-        for key, (unit, words) in wanted.items():
+        for key, words in _NAMED.items():
             found.append(
                 crowd.reading(
-                    f"crowding.{key}", each.values[key], unit,
-                    f"{words.format(_MEANT[name])}; {_DRAWN}", subject=subject,
-                    band=each.row_ends[key], level=level,
+                    f"crowding.{key}", each.values[key], "1",
+                    f"{words.format(_MEANT[name])}; none where nobody has any; {_DRAWN}",
+                    subject=subject, band=each.row_ends[key], level=level,
                 )
             )  # fmt: skip
         row = quantiles.filter((pl.col("whole") == name) & (pl.col("quantile") == 0.5))
@@ -434,9 +434,12 @@ def _says(
         return ["Nobody owes anything or holds a derivative: there is nothing to be concentrated."]
     values = both.values
     says = [
-        f"{many(both.found.holders, 'owner has', 'owners have')} {told(both.found.total, 3)} USD "
-        f"leveraged, as concentrated as if {told(values['effective'])} held it alike: the largest "
-        f"has {percent(values['top_1'])}, the ten largest {percent(values['top_10'])}."
+        (
+            f"{many(both.found.holders, 'owner has', 'owners have')} "
+            f"{told(both.found.total, 3)} USD leveraged, as concentrated as if "
+            f"{told(values['effective'])} held it alike: the largest has "
+            f"{percent(values['top_1'])}, the ten largest {percent(values['top_10'])}."
+        )
     ]
     owners = tables["owners"]
     first = owners.row(0, named=True)
@@ -446,7 +449,7 @@ def _says(
         f"{many(first['accounts'], 'account')} on {listed(first['venues'])}; it stays among the "
         f"{owners.height} largest in {percent(first['stays'])} of draws of accounts."
     )
-    half = tables["quantiles"].filter((pl.col("whole") == both.name))
+    half = tables["quantiles"].filter(pl.col("whole") == both.name)
     half = half.filter(pl.col("quantile").is_in([0.5, 0.9])).sort("quantile")
     if half["leverage"].null_count() == 0:
         mid, high = half["leverage"].to_list()

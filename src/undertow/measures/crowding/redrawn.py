@@ -58,14 +58,14 @@ class Redrawn:
     @property
     def units(self) -> int:
         """What is drawn on its own: owners, and blocks of them."""
-        return self.weight.shape[1]
+        return int(self.weight.shape[1])
 
     def sums(
         self, account: AnyColumn, cell: AnyColumn, value: FloatColumn, cells: int
     ) -> FloatMatrix:
         """(draws, cells) Sum of `value` by cell in each draw, each row with its account."""
         key = self.unit[account].astype(np.int64) * cells + cell
-        by_unit = np.bincount(key, value, self.units * cells).reshape(self.units, cells)
+        by_unit = added(key, value, self.units * cells).reshape(self.units, cells)
         return np.asarray(self.weight @ by_unit)
 
     def band(self, drawn: FloatMatrix) -> tuple[FloatColumn, FloatColumn]:
@@ -80,6 +80,11 @@ class Redrawn:
             column = drawn[:, k]
             found[:, k] = np.quantile(column[np.isfinite(column)], tails)
         return found[0], found[1]
+
+
+def added(place: AnyColumn, value: FloatColumn, count: int) -> FloatColumn:
+    """(count,) Values added up by the place that they belong to."""
+    return np.bincount(place, value, count).astype(np.float64, copy=False)
 
 
 def owners_in(crowd: Crowd, account: AnyColumn, cell: AnyColumn, cells: int) -> AnyColumn:

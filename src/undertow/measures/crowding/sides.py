@@ -16,7 +16,7 @@ from undertow import schema
 from undertow.errors import StateError
 from undertow.measures.crowding.concentration import leverage_of
 from undertow.measures.crowding.crowd import Crowd
-from undertow.measures.crowding.redrawn import FEW, Redrawn, owners_in
+from undertow.measures.crowding.redrawn import FEW, Redrawn, added, owners_in
 from undertow.measures.door import require_seed
 from undertow.measures.study import Study
 from undertow.measures.words import known, listed, many, percent, told
@@ -136,15 +136,13 @@ class _Legs(NamedTuple):
         count = len(self.node)
         # Two sides of a cell stand next to each other: one sum gives both.
         side, usd = 2 * self.cell + (self.usd < 0.0), np.abs(self.usd)
-        whole = np.stack(
-            [np.bincount(side, column, 2 * count) for column in (usd, usd * self.weight)]
-        )
+        whole = np.stack([added(side, column, 2 * count) for column in (usd, usd * self.weight)])
         draws = np.stack(
             [drawn.sums(self.account, side, column, 2 * count)
              for column in (usd, usd * self.weight)], axis=1,
         )  # fmt: skip
         found, redrawn = _split(whole), _split(draws)
-        squares = np.bincount(self.cell, usd * usd, count)
+        squares = added(self.cell, usd * usd, count)
         chance = np.sqrt(2.0 / np.pi) * np.sqrt(squares)
         universe = self.crowd.snapshot.universe
         groups: dict[str, tuple[AnyColumn, list[str]]] = {
@@ -258,7 +256,7 @@ def _modes(crowd: Crowd, drawn: Redrawn) -> pl.DataFrame:
     """Shares of what is leveraged by how margin is held."""
     book, count = crowd.snapshot.book, len(schema.MARGIN_MODES)
     mode = book.mode.astype(np.int64)
-    usd = np.bincount(mode, crowd.leveraged, count)
+    usd = added(mode, crowd.leveraged, count)
     draws = drawn.sums(np.arange(book.accounts), mode, crowd.leveraged, count)
     whole = draws.sum(axis=1, keepdims=True)
     shares = np.divide(draws, whole, out=np.full_like(draws, np.nan), where=whole > 0.0)
@@ -372,8 +370,6 @@ def _nobody(crowd: Crowd, legs: _Legs) -> list[str]:
         return ["Nobody owes anything or holds a derivative, so no side is leveraged."]
     if legs.without_usd > 0.0:
         gone = many(int((crowd.leveraged > 0.0).sum()), "leveraged account")
-        return [
-            f"No side can be weighed: {gone} lean by {told(legs.without_usd, 3)} USD, and none has "
-            "equity."
-        ]
+        leaning = told(legs.without_usd, 3)
+        return [f"No side can be weighed: {gone} lean by {leaning} USD, and none has equity."]
     return ["What is leveraged leans nowhere: only money is held and owed."]

@@ -17,7 +17,7 @@ from undertow import schema
 from undertow.kernels import impact
 from undertow.measures.crowding.concentration import leverage_of, name_of
 from undertow.measures.crowding.crowd import Crowd
-from undertow.measures.crowding.redrawn import FEW, Redrawn, owners_in
+from undertow.measures.crowding.redrawn import FEW, Redrawn, added, owners_in
 from undertow.measures.door import require_seed
 from undertow.measures.study import Study
 from undertow.measures.words import known, listed, many, percent, told
@@ -52,9 +52,10 @@ _DAYS = (
     "where no volume is known"
 )
 _CRITICAL = (
-    "3 / (2 I), with I = Y sigma sqrt(Q / V) the square-root impact of closing all Q that leveraged "
-    "accounts have on that side, Y = {:g}, sigma the volatility and V the volume of a day: above "
-    "that leverage a position of that size cannot be closed; none where V or sigma is not known"
+    "3 / (2 I), with I = Y sigma sqrt(Q / V) the square-root impact of closing all Q that "
+    "leveraged accounts have on that side, Y = {:g}, sigma the volatility and V the volume of a "
+    "day: above that leverage a position of that size cannot be closed; none where V or sigma is "
+    "not known"
 )
 _IMPACT = (
     "log move of the price when all of it is closed at once, by the {} impact model; none where no "
@@ -153,7 +154,7 @@ class _Legs(NamedTuple):
     def by_instrument(self, count: int) -> _ByInstrument:
         """What closes by instrument and side, of those in which anything does."""
         key = 2 * self.inst.astype(np.int64) + self.side
-        qty, usd = (np.bincount(key, c, 2 * count) for c in (self.closes_qty, self.closes))
+        qty, usd = (added(key, c, 2 * count) for c in (self.closes_qty, self.closes))
         place = np.zeros(count, dtype=np.int64)
         place[self.inst] = self.place
         some = np.flatnonzero(usd > 0.0)
@@ -195,11 +196,9 @@ class _Markets(NamedTuple):
         place = np.where(
             carriers.spot_pool[own] == NONE, universe.asset_of[own], carriers.spot_pool[own]
         )
-        contracts = np.bincount(place, carriers.daily[carriers.own_pool[own]], count)
+        contracts = added(place, carriers.daily[carriers.own_pool[own]], count)
         spot = universe.kind == schema.INSTRUMENT_KINDS.index("spot")
-        traded = np.bincount(
-            universe.asset_of[spot], plan.snapshot.liquidity.daily[spot], count
-        )
+        traded = added(universe.asset_of[spot], plan.snapshot.liquidity.daily[spot], count)
         # Where neither is known, whatever the pool of the asset stands on.
         daily = np.where(traded + contracts > 0.0, traded + contracts, carriers.daily[:count])
         return cls(crowd, pools, daily, carriers.vol[:count], options.coupling)
@@ -213,8 +212,8 @@ class _Markets(NamedTuple):
     ) -> float:
         """Log move of an asset's prices when so much of some instruments is closed, by USD closed.
 
-        `sign` is 1 where that is sold. A contract with a pool of its own closes there and, as far as arbitrage takes it over, on
-        spot; its price is carried by both.
+        `sign` is 1 where that is sold. A contract with a pool of its own closes there and, as far
+        as arbitrage takes it over, on spot; its price is carried by both.
         """
         own = self.crowd.plan.carriers.own_pool[inst]
         alone = own != NONE
@@ -247,9 +246,7 @@ def critical_leverage(size: FloatColumn | float) -> FloatColumn:
     return np.divide(1.5, i, out=np.full_like(i, np.nan), where=i > 0.0)
 
 
-def _root_impact(
-    market: _Markets, place: AnyColumn, qty: FloatColumn, root: float
-) -> FloatColumn:
+def _root_impact(market: _Markets, place: AnyColumn, qty: FloatColumn, root: float) -> FloatColumn:
     """Square-root impact of a quantity of each place; NaN where volume or volatility is unknown."""
     daily, vol = market.daily[place], market.vol[place]
     share = np.divide(qty, daily, out=np.full_like(qty, np.nan), where=daily > 0.0)
@@ -269,20 +266,22 @@ def _assets(
     cells = 2 * len(names)
     cell = 2 * legs.place + legs.side
     stands, closes, qty = (
-        np.bincount(cell, column, cells) for column in (legs.stands, legs.closes, legs.closes_qty)
+        added(cell, column, cells) for column in (legs.stands, legs.closes, legs.closes_qty)
     )
     # Leverage of a leg's account; what stands is in base units as what closes is.
     ratio = leverage_of(crowd)[legs.account]
-    inverse = np.bincount(cell, legs.closes / ratio, cells)
+    inverse = added(
+        cell, np.divide(legs.closes, ratio, out=legs.closes.copy(), where=ratio > 0.0), cells
+    )
     per_usd = np.divide(legs.closes_qty, legs.closes, out=np.zeros_like(ratio),
                         where=legs.closes > 0.0)  # fmt: skip
-    whole_qty = np.bincount(cell, legs.stands * per_usd, cells)
+    whole_qty = added(cell, legs.stands * per_usd, cells)
     shown = np.flatnonzero(closes > 0.0)
     shown = shown[np.argsort(-closes[shown], kind="stable")]
     root = np.full(cells, np.nan)
     root[shown] = _root_impact(market, shown // 2, whole_qty[shown], options.root)
     critical = critical_leverage(root)
-    above = np.bincount(cell, legs.closes * (ratio > critical[cell]), cells)
+    above = added(cell, legs.closes * (ratio > critical[cell]), cells)
     draws = drawn.sums(legs.account, cell, legs.closes, cells)[:, shown]
     low, high = drawn.band(draws)
     by_inst = legs.by_instrument(len(crowd.snapshot.universe.instruments))
@@ -296,9 +295,12 @@ def _assets(
         volume = float(market.daily[place]) * participation
         days = float(qty[c]) / volume if volume > 0.0 else None
         moves = [
-            market.move(place, _SIGN[c % 2], inst, f * sold, usd) if deep and f is not None else None
+            market.move(place, _SIGN[c % 2], inst, f * sold, usd)
+            if deep and f is not None
+            else None
             for f in (1.0, *scale)
         ]
+        ends = sorted(move for move in moves[1:] if move is not None) or [None]
         rows.append(
             {
                 "asset": names[place], "side": SIDES[c % 2],
@@ -309,8 +311,8 @@ def _assets(
                 "days_low": None if days is None or scale[0] is None else days * scale[0],
                 "days_high": None if days is None or scale[1] is None else days * scale[1],
                 "impact": moves[0],
-                "impact_low": None if moves[1] is None else min(moves[1], moves[2]),
-                "impact_high": None if moves[1] is None else max(moves[1], moves[2]),
+                "impact_low": ends[0],
+                "impact_high": ends[-1],
                 "root_impact": known(root[c]), "critical_leverage": known(critical[c]),
                 "leverage": float(closes[c] / inverse[c]) if inverse[c] > 0.0 else None,
                 "above": None if np.isnan(critical[c]) else float(above[c] / closes[c]),
@@ -349,7 +351,7 @@ def _owners(
     """The owners with most to close, each closing alone: how long, and in what it moves most."""
     names = crowd.snapshot.universe.assets
     owner = crowd.holder[legs.account]
-    whole = np.bincount(owner, legs.closes, len(crowd.snapshot.book.owners))
+    whole = added(owner, legs.closes, len(crowd.snapshot.book.owners))
     first = np.argpartition(-whole, min(top, len(whole)) - 1)[:top] if len(whole) else owner[:0]
     first = first[whole[first] > 0.0]
     first = first[np.argsort(-whole[first], kind="stable")]
