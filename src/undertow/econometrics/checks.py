@@ -20,6 +20,7 @@ BoolColumn = NDArray[np.bool_]
 
 _FLAT = 1e-12  # of a series' own size: less spread than this is rounding
 _NEAR = 1e-10  # of 1: what a correlation of doubles may lack
+_SHARED = 0.5  # of the values of the one seen less: a copy is one at the rows that both were seen
 
 
 Array = TypeVar("Array", bound=NDArray[Any])
@@ -131,7 +132,8 @@ def screen(
 
     A series is left out when fewer than `least` values were seen, when it starts after the share
     `late` of the rows, when more than the share `gaps` is missing after its first value, when it
-    is constant, or when it repeats an earlier one: the same but for scale and origin.
+    is constant, or when it repeats an earlier one: the same but for scale and origin, wherever
+    both were seen.
     """
     x = matrix(name, values, rows=1, missing=True)
     seen = ~np.isnan(x)
@@ -163,8 +165,9 @@ def _alone(x: FloatColumn, seen: BoolColumn, least: int, gaps: float, late: floa
 
 
 def _twins(a: FloatColumn, b: FloatColumn) -> bool:
-    both = ~(np.isnan(a) | np.isnan(b))
-    if int(both.sum()) < 3 or (np.isnan(a) != np.isnan(b)).any():
+    one, other = ~np.isnan(a), ~np.isnan(b)
+    both = one & other
+    if both.sum() < max(3.0, _SHARED * min(one.sum(), other.sum())):
         return False
     u, v = a[both] - a[both].mean(), b[both] - b[both].mean()
     size = float(np.sqrt((u @ u) * (v @ v)))
