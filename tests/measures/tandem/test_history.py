@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from measures.tandem.past import DAY, past_of
-from undertow.errors import StateError
+from undertow.errors import EstimationError, StateError
 from undertow.measures.tandem import Layer, LeverageHistory
 from undertow.state import Panel
 from undertow.worlds import Tandem
@@ -37,6 +37,24 @@ def test_prices_are_those_that_were_known_at_each_instant() -> None:
     np.testing.assert_allclose(history.returns[1:], np.diff(np.log(WALK), axis=0)[:-1])
 
 
+def test_a_price_that_was_last_seen_long_ago_makes_no_return() -> None:
+    values = PRICES.values.copy()
+    values[50:52, 0] = np.nan  # two steps: the newest will do
+    values[100:120, 0] = np.nan
+    holed = Panel.from_arrays("prices", "usd", TS, PRICES.labels, values)
+    got = LeverageHistory.of(level(WALK), holed).returns[:, 0]
+    moves = np.diff(np.log(WALK[:, 0]))
+    assert got[49:51].tolist() == [0.0, 0.0]
+    assert got[51] == pytest.approx(moves[49:52].sum())
+    assert got[99:102].tolist() == [0.0, 0.0, 0.0]
+    assert np.isnan(got[102:120]).all()  # and the first price after it ends no step
+    np.testing.assert_allclose(got[120:], moves[120:])
+    patient = LeverageHistory.of(level(WALK), holed, stale=30.0).returns[:, 0]
+    assert patient[119] == pytest.approx(moves[99:120].sum())
+    with pytest.raises(EstimationError, match="stale was -1"):
+        LeverageHistory.of(level(WALK), holed, stale=-1.0)
+
+
 def test_a_history_cut_at_an_instant_is_the_one_known_then() -> None:
     whole, _ = past_of(Tandem(correlation=0.4), steps=300)
     cut = whole.until(int(whole.ts[149]))
@@ -61,6 +79,7 @@ def test_what_untouched_quantities_did_can_be_taken_out() -> None:
 
 def test_series_that_cannot_be_used_are_named_with_their_reason() -> None:
     values = np.column_stack([WALK, WALK[:, 0] ** 2, np.full(200, 2.0), WALK[:, 1], WALK[:, 2]])
+    values[77, 3] = np.nan  # a copy all the same
     values[:150, 5] = np.nan
     values[20:120, 6] = np.nan
     names = ("ETH", "BTC", "SOL", "copy", "still", "late", "gappy")

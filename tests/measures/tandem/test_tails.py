@@ -125,14 +125,36 @@ def test_means_over_pairs_are_those_of_the_estimators_pair_by_pair() -> None:
     x[:, 1] += x[:, 0]
     falls, rises, normal = np.split(exceedance_shape(x), 3)
     pairs = [(0, 1), (0, 2), (1, 2)]
-    for side, found in ((Side.LOWER, falls), (Side.UPPER, rises)):
-        single = [exceedance_correlation(x[:, i], x[:, j], THRESHOLDS, side=side) for i, j in pairs]
-        assert found == pytest.approx(np.nanmean([each.rho for each in single], axis=0))
+    single = [
+        np.array(
+            [exceedance_correlation(*x[:, pair].T, THRESHOLDS, side=side).rho for pair in pairs]
+        )
+        for side in Side
+    ]
+    alike = np.where(np.isnan(single).any(axis=0), np.nan, single)  # pairs told on either side
+    assert np.isnan(alike).any()
+    for found, wanted in zip((falls, rises), alike, strict=True):
+        assert found == pytest.approx(np.nanmean(wanted, axis=0))
     rho = np.corrcoef(x.T)
     exact = [normal_exceedance(float(rho[i, j]), 1.0).correlation for i, j in pairs]
     assert normal[2] == pytest.approx(np.mean(exact), abs=2e-3)
     found = tail_dependence(x[:, 0], x[:, 1], 0.05, rng=np.random.default_rng(0), reps=9)
     assert tail_shares(x, 0.05)[0, 1] == pytest.approx(found.lower)
+
+
+def test_falls_are_held_against_rises_and_the_normal_law_of_the_same_pairs() -> None:
+    """Two halves: one tied, the other not, in which hardly two fall or rise far at one step."""
+    rng = np.random.default_rng(12)
+    tied = np.sqrt(0.9) * rng.standard_normal((300, 1)) + np.sqrt(0.1) * rng.standard_normal(
+        (300, 3)
+    )
+    loose = rng.standard_normal((300, 3))
+    falls, rises, normal = np.split(exceedance_shape(np.hstack([tied, loose])), 3)
+    alone = np.split(exceedance_shape(tied), 3)
+    at = THRESHOLDS.index(1.5)  # where the loose pairs have fewer than five steps
+    for found, wanted in zip((falls, rises, normal), alone, strict=True):
+        assert found[at] == pytest.approx(wanted[at])
+    assert abs(falls[at] - normal[at]) < 0.3 < normal[at]
 
 
 def test_stress_is_known_a_step_before_and_covers_the_share_asked_for() -> None:

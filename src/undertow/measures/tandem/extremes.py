@@ -27,14 +27,20 @@ _NORMAL = [
 
 
 def exceedance_shape(x: FloatMatrix) -> FloatColumn:
-    """Mean exceedance correlation over pairs, by threshold: falls, rises, and the normal law."""
+    """Mean exceedance correlation over pairs, by threshold: falls, rises, and the normal law.
+
+    All three over the same pairs, those that fall and rise so far together often enough: else a
+    difference of two of them would be one between pairs.
+    """
     z = standardised(x)
     rho = above_diagonal(_correlation(z, ~np.isnan(z)))
     told = np.full((3, len(THRESHOLDS)), np.nan)
     for k, cut in enumerate(THRESHOLDS):
         falls, rises = (exceedance(side, cut)[0] for side in (-z, z))
-        told[0, k], told[1, k] = mean_of(falls), mean_of(rises)
-        told[2, k] = mean_of(np.interp(rho, _GRID, _NORMAL[k]))
+        each = np.stack([falls, rises, np.interp(rho, _GRID, _NORMAL[k])])
+        both = ~np.isnan(each).any(axis=0)
+        if both.any():
+            told[:, k] = each[:, both].mean(axis=1)
     return told.ravel()
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from undertow.econometrics.checks import screen
+from undertow.econometrics.checks import screen, within
 from undertow.econometrics.purging import Purged, purge
 from undertow.errors import StateError
 from undertow.measures.words import day, listed, many, span
@@ -25,6 +25,7 @@ from undertow.state.arrays import digest, frozen
 UNPRICED = "no price history is known of the holdings"
 LEAST_ROWS = 60  # of growth, for a series to be used at all
 _SEEN = 0.8  # of all steps, for a series to stand beside others in one matrix
+_STALE = 3.0  # steps: an older price makes no return
 _STILL = 0.02  # of all steps, for which one may be silent at the end
 
 
@@ -84,12 +85,14 @@ class LeverageHistory:
         evidence: str = "observed",
         revaluation: Panel | None = None,
         coverage: float | None = None,
+        stale: float = _STALE,
     ) -> LeverageHistory:
         """Set a panel of leverage beside prices of assets, each as it was known at its instants.
 
         A node's own return is that of its basket (weights by asset, brought to a sum of 1), or of
-        the asset it is called after. `revaluation` is log growth by step, in the row of the step's
-        end, as `rules.leverage.leverage_panel` makes it.
+        the asset it is called after. A price older than `stale` steps is not known: carried on, it
+        would make returns of 0, and one of many steps at its end. `revaluation` is log growth by
+        step, in the row of the step's end, as `rules.leverage.leverage_panel` makes it.
 
         Raises
         ------
@@ -111,7 +114,8 @@ class LeverageHistory:
                 column=level.labels[column],
                 hint="leave it out as NaN",
             )
-        moves = _log_returns(prices, level.ts)
+        within("stale", stale, 0.0, np.inf, closed=True)
+        moves = _log_returns(prices, level.ts, stale * float(np.median(np.diff(level.ts))))
         weights = _weights(level.labels, prices.labels, baskets)
         market = Panel.from_arrays("returns", "1", level.ts[1:], prices.labels, moves)
         held = None
@@ -338,15 +342,19 @@ def _without_zeros(level: Panel) -> Panel:
     return Panel.from_arrays(level.name, level.unit, level.ts, level.labels, values)
 
 
-def _log_returns(prices: Panel, ts: KeyColumn) -> FloatMatrix:
-    """Log returns between instants, of the newest price known at each; NaN before the first."""
+def _log_returns(prices: Panel, ts: KeyColumn, stale_us: float) -> FloatMatrix:
+    """Log returns between instants, of the newest price known at each; NaN where that is stale."""
     if not prices.labels or not len(prices):
         raise StateError("there is no price", source=prices.name)
     known = np.full((len(ts), len(prices.labels)), np.nan)
     for j in range(len(prices.labels)):
         some = np.flatnonzero(~np.isnan(prices.values[:, j]))
+        if not some.size:
+            continue
         at = np.searchsorted(prices.ts[some], ts, side="right") - 1
-        known[at >= 0, j] = prices.values[some[at[at >= 0]], j]
+        row = some[np.maximum(at, 0)]
+        fresh = (at >= 0) & (ts - prices.ts[row] <= stale_us)
+        known[fresh, j] = prices.values[row[fresh], j]
     if (known <= 0.0).any():
         column = int(np.nonzero(known <= 0.0)[1][0])
         raise StateError(

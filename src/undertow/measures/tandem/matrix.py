@@ -37,8 +37,9 @@ def matrix(
     """Correlation of the growth of leverage between all nodes, in every layer that can be told.
 
     The mean over pairs has a band by stationary bootstrap and a p-value against series rebuilt
-    from their own shocks with the sign of each drawn, which keeps loud times. Bands of pairs allow for fat tails and memory;
-    their p-values are corrected over all pairs of a layer (Benjamini and Hochberg 1995).
+    from their own shocks with the sign of each drawn, which keeps loud times. Bands of pairs allow
+    for fat tails and memory; their p-values are corrected over all pairs of a layer (Benjamini and
+    Hochberg 1995).
     """
     require_history(history)
     require_seed(seed)

@@ -125,14 +125,15 @@ def _told(history: LeverageHistory, of: Tails) -> Iterator[Reading]:
         "fall_rise_gap", gap, gap_band,
         f"correlation of two nodes' growth of {called} over steps at which both fall beyond 0, "
         "0.5, 1 and 1.5 standard deviations, less that over steps at which both rise as far, meant "
-        "over thresholds and pairs; above 0 falls are more alike than rises",
+        "over thresholds and the pairs with five steps of either kind; above 0 falls are more "
+        "alike than rises",
     )  # fmt: skip
     excess, excess_band = of.apart("normal")
     yield tell(
         "fall_excess", excess, excess_band,
         f"correlation of two nodes' growth of {called} over steps at which both fall beyond 0, "
         "0.5, 1 and 1.5 standard deviations, less what a normal law of the same correlation shows "
-        "there, meant over thresholds and pairs",
+        "there, meant over thresholds and the pairs with five steps of falls, and five of rises",
     )  # fmt: skip
     for k, (name, word) in enumerate((("fall_dependence", "falls"), ("rise_dependence", "rises"))):
         low, high = of.joint.band(of.level)
