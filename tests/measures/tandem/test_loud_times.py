@@ -1,7 +1,7 @@
 """Nodes that share loud times, sectors or tails, and nothing else that a verdict may call tandem.
 
 Every test prints its table (`-m slow -rP`) with the band of a binomial share; the tables stand in
-`docs/methods/co-movement.md`.
+`docs/methods/co-movement.md`, `correlation.md` and `tandem-evidence.md`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import pytest
 from scipy.stats import binom, binomtest
 
 import undertow as ut
-from undertow.measures.tandem import LeverageHistory
+from undertow.econometrics.comovement import mean_correlation_test
+from undertow.econometrics.tails import coexceedances
+from undertow.measures.tandem import Layer, LeverageHistory
 from undertow.state import Panel
 
 DAY = 86_400_000_000
@@ -31,7 +33,9 @@ def tie_of(rho: float, sectors: int = 1) -> np.ndarray:
 def shocks(world: str, rng: np.random.Generator) -> np.ndarray:
     """What nodes do by themselves, in a world of that name."""
     tie = {"sectors .3": tie_of(0.3, 2), "sectors .6": tie_of(0.6, 2), "correlated .3": tie_of(0.3),
-           "t(4), sectors .3": tie_of(0.3, 2)}.get(world, np.eye(NODES))  # fmt: skip
+           "t(4), sectors .3": tie_of(0.3, 2),
+           "correlated .03": tie_of(0.03),
+           "correlated .1": tie_of(0.1)}.get(world, np.eye(NODES))  # fmt: skip
     z = rng.standard_normal((STEPS, NODES)) @ np.linalg.cholesky(tie).T
     if world.startswith("volatility x"):
         first = int(rng.integers(100, STEPS - 160))
@@ -100,6 +104,39 @@ def test_a_common_factor_is_seldom_found_where_only_loud_times_are_shared(world:
         found += study.says[0].startswith("A common factor")
     sys.stdout.write(f"\n{world}: a common factor in {told(found, seeds)}\n")
     assert found <= most(seeds, 0.1 if world == "memory .5" else 0.05)  # the purge adds to memory
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [*QUIET, "correlated .03", "correlated .1", "correlated .3"])
+def test_series_that_are_loud_at_the_same_times_are_seldom_called_tied(world: str) -> None:
+    """The mean correlation, and steps at which half of all are among their worst 5 %."""
+    seeds, mean, half = 300, 0, 0
+    for seed in range(seeds):
+        rng = np.random.default_rng([seed, 56])
+        x = shocks(world, rng)
+        mean += mean_correlation_test(x, rng=rng, reps=99).p_value <= 0.05
+        half += coexceedances(x, 0.05, rng=rng, reps=99).p[NODES // 2] <= 0.05
+    sys.stdout.write(f"\n{world}: correlated in {told(mean, seeds)}, fall at once in "
+                     f"{told(half, seeds)}\n")  # fmt: skip
+    if world in QUIET:
+        assert max(mean, half) <= most(seeds)
+    elif world != "correlated .03":
+        assert mean >= 0.99 * seeds
+        assert half >= (0.25 if world == "correlated .1" else 0.99) * seeds
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", QUIET + TIED)
+def test_a_leader_is_seldom_named_where_nobody_leads(world: str) -> None:
+    """Of 28 pairs, corrected; verdicts in 5 of 100 worlds are due."""
+    seeds, found = 200, 0
+    for seed in range(seeds):
+        study = ut.tandem.leadlag(history_of(world, seed), seed=seed)
+        share = study.reading("lead_share", Layer.OWN.value).value
+        found += share is not None and share > 0.0
+    low, high = binom.interval(0.99, seeds, 0.05)
+    sys.stdout.write(f"\n{world}: a leader in {told(found, seeds)}; due {low:.0f} to {high:.0f}\n")
+    assert found <= high
 
 
 @pytest.mark.slow
