@@ -300,7 +300,7 @@ def _assets(
             else None
             for f in (1.0, *scale)
         ]
-        ends = sorted(move for move in moves[1:] if move is not None) or [None]
+        ends: list[Any] = sorted(move for move in moves[1:] if move is not None) or [None]
         rows.append(
             {
                 "asset": names[place], "side": SIDES[c % 2],
