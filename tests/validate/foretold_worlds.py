@@ -38,3 +38,11 @@ def remembering(rng: np.random.Generator, rows: int, memory: float) -> np.ndarra
     shocks[0] /= np.sqrt(1.0 - memory**2)
     values: np.ndarray = lfilter([1.0], [1.0, -memory], shocks)
     return values
+
+
+def fading_record(rng: np.random.Generator, *, days: int = 1400, hot: float = 30.0) -> Record:
+    """Hot days ever rarer: none are left at the end."""
+    rate = np.linspace(2.0, 0.0, days)
+    ts = DAY_US * np.arange(1, days + 1)
+    begun = episodes(ts, rng.random(days) < rate * hot / rate.sum())
+    return Record(ts, begun, outcomes(ts, begun, horizon_us=HORIZON_US))

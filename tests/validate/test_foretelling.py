@@ -10,7 +10,7 @@ from scipy import special, stats
 
 from undertow.econometrics.auc import area_under_curve
 from undertow.errors import EstimationError
-from undertow.validate.alarms import walk_forward_alarms
+from undertow.validate.alarms import trailing_rank, walk_forward_alarms
 from undertow.validate.episodes import DAY_US, episodes, outcomes
 from undertow.validate.foretelling import Verdict, foretold
 from undertow.validate.increments import Addition, beyond
@@ -77,6 +77,23 @@ def test_the_threshold_is_the_quantile_of_the_past() -> None:
     assert not found.heard[70]
 
 
+def test_a_trailing_rank_is_that_of_its_own_past() -> None:
+    x = np.random.default_rng(13).integers(0, 5, 60).astype(float)
+    x[[20, 41]] = np.nan
+    found = trailing_rank(x, window=10)
+    for row in (10, 35, 59):
+        assert (
+            found[row]
+            == stats.percentileofscore(
+                x[row - 10 : row][~np.isnan(x[row - 10 : row])], x[row], kind="mean"
+            )
+            / 100.0
+        )
+    assert np.isnan(found[[0, 9, 20, 41]]).all()
+    drifting = np.arange(60.0)
+    assert (trailing_rank(drifting, window=10)[10:] == 1.0).all()
+
+
 @pytest.mark.parametrize("cut", [300, 650, 999])
 def test_changing_the_future_changes_no_alarm_threshold_or_chance_of_the_past(cut: int) -> None:
     rng = np.random.default_rng(3)
@@ -111,6 +128,7 @@ def test_a_planted_area_is_found_and_called_a_warning() -> None:
         found = foretold(world.ts, x, world.begun, rng=rng, reps=99, placebos=99)
         assert found.verdict is Verdict.WARNS
         assert found.record.hit_rate > found.record.hit_by_chance
+        assert found.record.hit_p <= 0.05
         covered += found.low <= truth <= found.high
     assert covered >= 8
     assert found.says.startswith("It warns: area 0.7")
@@ -168,6 +186,15 @@ def test_missing_days_are_left_out_and_counted() -> None:
     assert found.auc == pytest.approx(plain.value, abs=1e-12)
 
 
+def test_a_record_shorter_than_the_run_in_has_no_alarm() -> None:
+    rng = np.random.default_rng(12)
+    world = clustered_record(rng)
+    x = rng.standard_normal(len(world.ts))
+    found = foretold(world.ts, x, world.begun, rng=rng, run_in=1399, least_episodes=2, reps=9)
+    assert (found.record.episodes, found.record.hits) == (0, 0)
+    assert found.says.endswith("The past was too short for an alarm before any of them.")
+
+
 def test_no_episode_and_no_signal_are_answers_too() -> None:
     rng, x = np.random.default_rng(9), np.random.default_rng(9).standard_normal(400)
     calm = foretold(DAYS, x, episodes(DAYS, marked()), rng=rng)
@@ -211,6 +238,10 @@ def test_misuse_is_refused_with_a_next_step() -> None:
         episodes(DAYS, marked(50), gap_us=0)
     with pytest.raises(EstimationError, match="horizon_us was 0"):
         foretold(DAYS, np.ones(400), begun, horizon_us=0, rng=rng)
+    with pytest.raises(EstimationError, match="window was 1"):
+        trailing_rank(np.ones(9), window=1)
+    with pytest.raises(EstimationError, match="run_in was 1"):
+        walk_forward_alarms(np.ones(9), run_in=1)
     with pytest.raises(EstimationError, match="signal has 3 rows"):
         foretold(DAYS, np.ones(3), begun, rng=rng)
     with pytest.raises(EstimationError, match="name a signal that you already look at"):

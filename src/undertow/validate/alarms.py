@@ -39,6 +39,7 @@ class AlarmRecord:
     hit_low: float
     hit_high: float
     hit_by_chance: float  # mean hit rate of the same alarms against episodes placed elsewhere
+    hit_p: float  # share of those placings, the true one among them, hit as often
     false_alarm_rate: float  # share of quiet rows with an alarm
     precision: float  # share of judged alarms that an episode followed
     base_rate: float  # share of judged rows that an episode followed
@@ -75,6 +76,24 @@ def walk_forward_alarms(signal: ArrayLike, *, budget: float = 0.1, run_in: int =
     return Alarms(frozen(threshold), frozen(on), frozen(heard))
 
 
+def trailing_rank(signal: ArrayLike, *, window: int = 365) -> FloatColumn:
+    """Where each value stands among those of the `window` rows before it: share below, ties half.
+
+    The remedy for a level that drifts over the years: a rank says high for these times. NaN where
+    the value, or half of its window, is missing.
+    """
+    if window < 2:
+        raise EstimationError(f"window was {window}; it must be 2 rows or more")
+    x = series("signal", signal, rows=1, missing=True)
+    out = np.full(len(x), np.nan)
+    for row in range(window, len(x)):
+        past = x[row - window : row]
+        past = past[~np.isnan(past)]
+        if not math.isnan(x[row]) and 2 * len(past) >= window:
+            out[row] = float((past < x[row]).mean() + 0.5 * (past == x[row]).mean())
+    return out
+
+
 def score_alarms(
     alarms: Alarms,
     outcomes: Outcomes,
@@ -97,10 +116,13 @@ def score_alarms(
     leads = np.array([_lead(k, alarms, outcomes, starts) for k in known])
     hit = leads[~np.isnan(leads)]
     low, high = _share_band(len(hit), len(known), level)
+    rate, chance = _share(len(hit), len(known)), _chance_hits(on, heard, ahead, shifts)
+    some = len(chance) > 0 and len(known) > 0
     median, first, last = _median_band(hit, level, rng, reps)
     return AlarmRecord(
-        len(known), len(hit), _share(len(hit), len(known)), low, high,
-        _chance_hits(on, heard, ahead, shifts),
+        len(known), len(hit), rate, low, high,
+        float(chance.mean()) if some else math.nan,
+        (1.0 + float((chance >= rate).sum())) / (1.0 + len(chance)) if some else math.nan,
         _share(int((on & outcomes.quiet).sum()), int((heard & outcomes.quiet).sum())),
         _share(int((on & outcomes.warning).sum()), int((on & judged).sum())),
         _share(int((outcomes.warning & heard).sum()), int(judged.sum())),
@@ -121,14 +143,17 @@ def _lead(k: int, alarms: Alarms, outcomes: Outcomes, starts: KeyColumn) -> floa
     return float(starts[k] - outcomes.ts[rows[first]])
 
 
-def _chance_hits(on: BoolColumn, heard: BoolColumn, ahead: KeyColumn, shifts: KeyColumn) -> float:
+def _chance_hits(
+    on: BoolColumn, heard: BoolColumn, ahead: KeyColumn, shifts: KeyColumn
+) -> FloatColumn:
+    """Hit rate of the alarms for the episodes moved round the record, one for each shift."""
     rates = []
     for shift in shifts:
         moved = np.roll(ahead, int(shift))
         known = np.unique(moved[heard & (moved >= 0)])
         if len(known):
             rates.append(len(np.unique(moved[on & (moved >= 0)])) / len(known))
-    return float(np.mean(rates)) if rates else math.nan
+    return np.array(rates)
 
 
 def _share(part: int, whole: int) -> float:

@@ -80,11 +80,16 @@ class Foretelling:
             return f"Cannot tell, {self.least_episodes} episodes are needed: {area}."
         first = "It warns" if self.verdict is Verdict.WARNS else "It does not warn"
         rung = self.record
+        if not rung.episodes:
+            return f"{first}: {area}. The past was too short for an alarm before any of them."
+        followed = "" if math.isnan(rung.precision) else (
+            f" {rung.precision:.0%} of alarms were followed by one, as are {rung.base_rate:.0%} of "
+            "all rows."
+        )  # fmt: skip
         return (
             f"{first}: {area}. Alarms on {rung.share_on:.0%} of rows came before {rung.hits} of "
-            f"{rung.episodes} episodes, where chance hits {rung.hit_by_chance:.0%}; "
-            f"{rung.precision:.0%} of alarms were followed by one, as are {rung.base_rate:.0%} of "
-            "all rows."
+            f"{rung.episodes} episodes, where chance hits {rung.hit_by_chance:.0%} (p "
+            f"{rung.hit_p:.3f}).{followed}"
         )
 
 
