@@ -7,16 +7,23 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 from undertow.econometrics.absorption import Input, absorption_path
 from undertow.econometrics.concordance import concordance, concordance_bands
 from undertow.econometrics.cycles import Windows, clarity, turning_points
 from undertow.econometrics.dcc import dcc
 from undertow.econometrics.moments import rolling_mean_correlation
+from undertow.fanout import Serial
+from undertow.measures.tandem.agreement import agreed_band
 from undertow.measures.tandem.commonality import _shifted, _Sure
 from undertow.measures.tandem.cycle import _unwinding
+from undertow.measures.tandem.falls import Board
 from undertow.measures.tandem.history import Together
 from undertow.measures.tandem.index import _banded, _Expected, _strayed
+from undertow.measures.tandem.owners import Owned
+from undertow.stress import Impact, Options, Plan, settle
+from undertow.worlds import build_world
 
 RHO = 0.4
 
@@ -203,3 +210,44 @@ def test_bands_of_concordance(apart: float, cycles: int) -> None:
     words = f"{cycles} cycles, turns {apart} phases apart"
     assert told(f"concordance of a pair, {words}", pairs) >= 0.75
     assert told(f"concordance on average, {words}", means) >= 0.75
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("accounts", [150, 600])
+def test_bands_of_what_a_fall_unwinds(accounts: int) -> None:
+    """Books of many sizes of one kind of owners, in markets so deep that size does not matter."""
+    options = Options(impact=Impact.NONE)
+    found = []
+    for seed in range(40):
+        world = build_world(seed, accounts=accounts)
+        board = Board.of(settle(Plan.of(world.snapshot()), options).plan, "asset", 0.25, options)
+        owned = Owned.of(board, Serial(), seed, 0.9)
+        found.append((owned.run.spill(), *owned.spill()))
+    truth = float(np.mean([value for value, _, _ in found]))  # of books of that size
+    held = told(f"spill, {accounts} accounts", [(truth, *each) for each in found])
+    assert held >= 0.8
+
+
+def ties(rng: np.random.Generator, nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two matrices of pairs that share traits of nodes, and a part of each pair."""
+    shared = rng.standard_normal((nodes, nodes))
+    one, two = (
+        shared + 0.7 * (a[:, None] + a) + rng.standard_normal((nodes, nodes))
+        for a in 0.5 * rng.standard_normal((2, nodes)) + rng.standard_normal(nodes)
+    )
+    return one, two
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nodes", [6, 10, 20])
+def test_bands_of_rank_agreement(nodes: int) -> None:
+    rng = np.random.default_rng(8)
+    one, two = ties(rng, 600)
+    off = ~np.eye(600, dtype=bool)
+    truth, found = float(spearmanr(one[off], two[off]).statistic), []
+    for _ in range(200):
+        one, two = ties(rng, nodes)
+        off = ~np.eye(nodes, dtype=bool)
+        value = float(spearmanr(one[off], two[off]).statistic)
+        found.append((truth, value, *agreed_band(one, two, 0.9)))
+    assert told(f"rank agreement of {nodes} nodes", found) >= 0.8

@@ -8,10 +8,11 @@ independent, so p-values come from relabelling nodes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import nan
+from math import atanh, nan, sqrt, tanh
 
 import numpy as np
 import polars as pl
+from scipy.special import stdtrit
 from scipy.stats import kendalltau, rankdata
 
 from undertow.econometrics.connectedness import Connectedness, connectedness
@@ -38,11 +39,15 @@ class Agreement:
     kendall: float = nan
     kendall_p: float = nan
     total: float = nan  # connectedness
+    low: float = nan  # band of spearman
+    high: float = nan
     left_out: dict[str, str] = field(default_factory=dict)
     reason: str = ""
 
     @classmethod
-    def of(cls, run: Run, history: LeverageHistory, seed: int, reps: int) -> Agreement:
+    def of(
+        cls, run: Run, history: LeverageHistory, seed: int, reps: int, level: float = 0.9
+    ) -> Agreement:
         """Estimate connectedness and hold the falls of `run` against it."""
         used, left_out = _both(run, history)
         blank = pl.DataFrame(
@@ -78,7 +83,8 @@ class Agreement:
                        reason=reason)  # fmt: skip
         rng = np.random.default_rng([seed, 51])
         values = agreed(closed, given, rng, reps)
-        return cls(history.called, kept, compared, *values, found.total, left_out)
+        ends = agreed_band(closed, given, level)
+        return cls(history.called, kept, compared, *values, found.total, *ends, left_out)
 
     def table(self) -> pl.DataFrame:
         """A row a statistic."""
@@ -86,6 +92,8 @@ class Agreement:
             {
                 "statistic": ["spearman", "kendall"],
                 "value": [self.spearman, self.kendall],
+                "low": [self.low, nan],
+                "high": [self.high, nan],
                 "p_value": [self.spearman_p, self.kendall_p],
                 "nodes": [len(self.nodes)] * 2,
                 "reason": [self.reason] * 2,
@@ -151,3 +159,32 @@ def agreed(
     beyond = (np.abs(drawn) >= np.abs(found) - 1e-12).sum(axis=0)
     p = (1 + beyond) / (1 + reps)
     return found[0], float(p[0]), found[1], float(p[1])
+
+
+def agreed_band(closed: FloatMatrix, given: FloatMatrix, level: float) -> tuple[float, float]:
+    """Band of Spearman's correlation over pairs, were other nodes of the kind seen.
+
+    Pairs share nodes, so nodes are what is left out, one at a time (jackknife), on Fisher's scale,
+    with as many degrees of freedom as nodes less one. NaN where an order is lost with a node.
+
+    References
+    ----------
+    Snijders and Borgatti (1999), "Non-parametric standard errors and tests for network statistics",
+    Connections 22.
+    """
+    count = len(closed)
+    off = ~np.eye(count, dtype=np.bool_)
+
+    def on_scale(kept: KeyColumn) -> float:
+        at, pairs = np.ix_(kept, kept), off[: len(kept), : len(kept)]
+        a, b = rankdata(closed[at][pairs]), rankdata(given[at][pairs])
+        if np.ptp(a) == 0.0 or np.ptp(b) == 0.0:
+            return nan
+        return atanh(float(np.clip(np.corrcoef(a, b)[0, 1], -1.0 + 1e-12, 1.0 - 1e-12)))
+
+    every = np.arange(count)
+    whole = on_scale(every)
+    left = np.array([on_scale(np.delete(every, k)) for k in every])
+    error = sqrt((count - 1) / count * float(((left - left.mean()) ** 2).sum()))
+    reach = float(stdtrit(count - 1, 0.5 + 0.5 * level)) * error
+    return tanh(whole - reach), tanh(whole + reach)

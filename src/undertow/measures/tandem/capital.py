@@ -75,34 +75,45 @@ class Venues:
             reasons[universe.venues[v]] = "nobody is known to have deposited anything there"
         return cls(snapshot, _lacking(rows, k), reasons, fall, k)
 
-    def readings(self, history: LeverageHistory) -> Iterator[Reading]:
+    def readings(self, history: LeverageHistory, level: float) -> Iterator[Reading]:
         """Shortfall of all venues together, and of each."""
         asked = (
             f"{percent(self.k)} of what users deposited, less {percent(1.0 - self.k)} of insurance "
             f"fund, backstop and reserve that a fall of the market by {percent(self.fall)} leaves"
         )
         told = self.table.filter(pl.col("shortfall_usd").is_not_null())
-        lacks = told["shortfall_usd"].clip(lower_bound=0.0)
+        lacks, least, most = (
+            float(told[name].clip(lower_bound=0.0).sum())
+            for name in ("shortfall_usd", "shortfall_low", "shortfall_high")
+        )
+        sure = "; its band is that of the beta of what is deposited"
         yield self._modelled(
-            history, "capital_shortfall_usd", float(lacks.sum()) if len(told) else None,
-            f"{asked}, added up over venues that lack it; none where no funds are known", "",
+            history, "capital_shortfall_usd", lacks if len(told) else None,
+            f"{asked}, added up over venues that lack it; none where no funds are known{sure}, all "
+            "betas low or high at once", "", (least, most), level,
         )  # fmt: skip
         unknown = self.table.filter(~pl.col("funds_known"))["liabilities_usd"]
         yield self._modelled(
             history, "capital_unknown_usd", self.k * float(unknown.sum()),
             f"{percent(self.k)} of what users deposited at venues of whose funds nothing is known: "
-            "what they would lack if they had none", "",
+            "what they would lack if they had none; a sum of what is seen, with no band", "", None,
+            level,
         )  # fmt: skip
         for row in told.iter_rows(named=True):
             yield self._modelled(
                 history, "capital_shortfall_usd", row["shortfall_usd"],
-                f"{asked}; below 0 it is to spare", row["venue"],
+                f"{asked}; below 0 it is to spare{sure}", row["venue"],
+                (row["shortfall_low"], row["shortfall_high"]), level,
             )  # fmt: skip
 
     def _modelled(
-        self, history: LeverageHistory, name: str, value: float | None, words: str, subject: str
-    ) -> Reading:
-        told = history.tell(name, value, words, subject=subject, unit="usd", evidence="modelled")
+        self, history: LeverageHistory, name: str, value: float | None, words: str, subject: str,
+        band: tuple[float, float] | None, level: float,
+    ) -> Reading:  # fmt: skip
+        told = history.tell(
+            name, value, words, subject=subject, unit="usd", evidence="modelled", band=band,
+            level=level,
+        )  # fmt: skip
         inputs = digest(self.snapshot.digest, history.digest)
         return replace(told, ts=self.snapshot.ts, inputs_hash=inputs, coverage=None)
 
@@ -185,17 +196,23 @@ def _lacking(rows: list[dict[str, object]], k: float) -> pl.DataFrame:
     kinds |= {"funds_known": pl.Boolean, "usable": pl.Boolean}
     table = pl.DataFrame(rows, schema=kinds).fill_nan(None)
     told = table.filter("usable")
-    lacks, share = np.empty(0), np.empty(0)
-    if len(told):
-        found = venue_shortfall(
-            told["liabilities_usd"].to_numpy(), told["lrmes"].to_numpy(),
-            fund=told["equity_usd"].to_numpy(), k=k,
-        )  # fmt: skip
-        lacks, share = found.srisk, found.share
-    sums = told.select("venue").with_columns(
-        shortfall_usd=pl.Series(lacks, dtype=pl.Float64), share=pl.Series(share, dtype=pl.Float64)
+    sums: dict[str, Any] = dict.fromkeys(
+        ("shortfall_usd", "share", "shortfall_low", "shortfall_high"), np.empty(0)
     )
-    joined = table.join(sums, on="venue", how="left", maintain_order="left").drop("usable")
+    if len(told):
+        found, least, most = (
+            venue_shortfall(
+                told["liabilities_usd"].to_numpy(), told[name].to_numpy(),
+                fund=told["equity_usd"].to_numpy(), k=k,
+            )
+            for name in ("lrmes", "lrmes_low", "lrmes_high")
+        )  # fmt: skip
+        ends = (found.srisk, found.share, least.srisk, most.srisk)
+        sums = dict(zip(sums, ends, strict=True))
+    lacking = told.select("venue").with_columns(
+        pl.Series(name, values, dtype=pl.Float64) for name, values in sums.items()
+    )
+    joined = table.join(lacking, on="venue", how="left", maintain_order="left").drop("usable")
     ordered = ("venue", "equity_usd", "liabilities_usd", "lrmes", "shortfall_usd", "share")
     rest_of = [name for name in joined.columns if name not in ordered]
     return joined.select(*ordered, *rest_of).sort(

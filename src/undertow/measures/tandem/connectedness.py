@@ -11,6 +11,7 @@ from undertow.econometrics.equations import LEAST_SQUARES, Estimator
 from undertow.econometrics.penalties import choose_penalty
 from undertow.measures.door import require_seed
 from undertow.measures.study import Study
+from undertow.measures.tandem.caveats import ONE_BASKET
 from undertow.measures.tandem.door import require_history
 from undertow.measures.tandem.history import Layer, LeverageHistory, Together
 from undertow.measures.words import banded, chance, known, listed, percent, told
@@ -31,7 +32,7 @@ _MISLEADS = (
     "It is about forecasts, not causes: a node that hears the news first looks like the giver. "
     "Shares of single nodes and pairs are biased upward, in short histories a lot. Shocks are "
     "taken one by one as they come, with what came with them, so shares do not depend on an order "
-    "but overlap."
+    f"but overlap. {ONE_BASKET}"
 )
 
 
@@ -82,6 +83,8 @@ def connectedness(
                 "tandem.connectedness_excess",
                 null.excess,
                 "the total as estimated, less what it would be on average were the nodes unrelated",
+                band=_excess(found, null, level),
+                level=level,
             ),
             *(
                 used.tell(
@@ -114,6 +117,20 @@ def connectedness(
         misleads=_MISLEADS,
         left_out={**history.left_out, **seen.left_out},
     )
+
+
+def _excess(
+    found: bands.ConnectednessBands, null: bands.ConnectednessNull, level: float
+) -> tuple[float, float]:
+    """As far about the excess as the total's draws lie about their mean.
+
+    Where the band of the total is cut off at 0, its lower part is that of unrelated nodes.
+    """
+    low, high = (end + found.bias - null.expected for end in found.total)
+    if found.total[0] <= 0.0 and len(null.totals):
+        most = float(np.quantile(null.totals, 0.5 + 0.5 * level))
+        low = min(low, null.excess - (most - null.expected))
+    return min(low, null.excess), max(high, null.excess)
 
 
 def _estimator(seen: Together, lags: int) -> Estimator:

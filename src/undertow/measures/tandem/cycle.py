@@ -71,7 +71,7 @@ def cycle(history: LeverageHistory, *, expected: float | None = None, level: flo
                 "tandem.unwinding_share",
                 unwinding[0],
                 "share of the nodes that are past their last peak, of those that turned; no turn "
-                f"is dated in the last {windows.edge} steps. Its band goes from those of which that "
+                f"is dated in the last {windows.edge} steps. Its band goes from those of which it "
                 "is sure to those of which it cannot be ruled out, node by node",
                 band=unwinding[1:],
                 level=level,

@@ -19,6 +19,7 @@ from undertow.econometrics.checks import FloatColumn, FloatMatrix, screen, withi
 from undertow.errors import StateError
 from undertow.measures.door import require_seed
 from undertow.measures.study import Study
+from undertow.measures.tandem.caveats import ONE_BASKET
 from undertow.measures.tandem.door import require_history
 from undertow.measures.tandem.history import LEAST_ROWS, UNPRICED, Layer, LeverageHistory
 from undertow.measures.words import banded, corrected, listed, many, percent, told
@@ -77,13 +78,15 @@ def procyclicality(
     columns = [history.labels.index(node) for node in names]
     found = _Slopes.of(history, names, columns, grown[:, columns], lags, level)
     rng = np.random.default_rng([seed, 300])
-    middle = _median(found, rng, reps)
+    middle = _median(found.growth, found, rng, reps)
+    again = np.random.default_rng([seed, 301])
+    acted = None if found.left is None else _median(found.left, found, again, reps)
     stand_ins = tuple(node for node in names if not known[history.labels.index(node)])
     table = found.table(stand_ins)
     return Study(
         "tandem.procyclicality",
         f"Does {history.called} rise with what is held?",
-        tuple(_readings(history, table, middle, level)),
+        tuple(_readings(history, table, middle, acted, level)),
         {"slopes": table},
         tuple(_says(history, table, middle, stand_ins, left_out, level)),
         "A slope of 1 means that leverage grows as fast as assets: gains are borrowed against in "
@@ -96,7 +99,7 @@ def procyclicality(
         "the return of what is held stands in for assets, purchases and sales are not in it. Where "
         "positions are not known, the passive slope takes everybody as long: shorts and hedges "
         "make it too low, and the active one too high. It is no cause: forced sales move the "
-        "prices that move assets.",
+        f"prices that move assets. {ONE_BASKET}",
         left_out,
     )
 
@@ -147,6 +150,7 @@ class _Slopes:
     fits: tuple[hac.OlsFit, ...]
     passive: tuple[float, ...]  # NaN where not known
     active: tuple[hac.OlsFit | None, ...]
+    left: FloatMatrix | None  # (steps, nodes) growth less the passive part, where that is known
     level: float
 
     @classmethod
@@ -164,13 +168,14 @@ class _Slopes:
         fits = [hac.ols(growth[:, j], assets[:, j], lags=lags) for j in range(len(names))]
         passive: list[float] = [np.nan] * len(names)
         active: list[hac.OlsFit | None] = [None] * len(names)
+        left = None
         if untouched is not None:
             left = growth - untouched
             both = np.where(np.isnan(left), np.nan, untouched)
             for j in range(len(names)):
                 passive[j] = float(hac.ols(both[:, j], assets[:, j], lags=0).coef[1])
                 active[j] = hac.ols(left[:, j], assets[:, j], lags=lags)
-        return cls(names, growth, assets, tuple(fits), tuple(passive), tuple(active), level)
+        return cls(names, growth, assets, tuple(fits), tuple(passive), tuple(active), left, level)
 
     def table(self, stand_ins: tuple[str, ...]) -> pl.DataFrame:
         """One row a node, the steepest first."""
@@ -217,11 +222,11 @@ def _untouched(history: LeverageHistory, columns: list[int]) -> FloatMatrix | No
     return np.asarray((1.0 - history.level.values[:-1, columns]) * history.returns[:, columns])
 
 
-def _median(found: _Slopes, rng: np.random.Generator, reps: int) -> Draws:
+def _median(growth: FloatMatrix, found: _Slopes, rng: np.random.Generator, reps: int) -> Draws:
     """The median slope over nodes, and how it moves when steps are drawn again."""
-    rows = np.column_stack([found.growth, found.assets])
+    rows = np.column_stack([growth, found.assets])
     keep = [j for j, fit in enumerate(found.fits) if np.isfinite(fit.coef[1])]
-    run = block_lengths(found.growth[:, keep] * found.assets[:, keep]).joint() if keep else 1.0
+    run = block_lengths(growth[:, keep] * found.assets[:, keep]).joint() if keep else 1.0
     return stationary_bootstrap(_median_slope, rows, rng=rng, reps=reps, block=run)
 
 
@@ -242,7 +247,11 @@ def _procyclical(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _readings(
-    history: LeverageHistory, table: pl.DataFrame, middle: Draws, level: float
+    history: LeverageHistory,
+    table: pl.DataFrame,
+    middle: Draws,
+    acted: Draws | None,
+    level: float,
 ) -> Iterator[Reading]:
     called = history.called
     words = f"slope of growth of {called} ({Layer.RAW.words}) on growth of assets"
@@ -253,13 +262,17 @@ def _readings(
     )  # fmt: skip
     yield history.tell(
         "procyclical_share", len(_procyclical(table)) / len(table),
-        f"share of nodes with a positive {words}, p below 0.05 after correction for all nodes",
+        f"share of nodes with a positive {words}, p below 0.05 after correction for all nodes; a "
+        "count of tests, with no band",
     )  # fmt: skip
+    least, most = (np.nan, np.nan) if acted is None else acted.band(level)
     active = table["active"].drop_nulls().to_numpy()
     yield history.tell(
         "median_active_slope", float(np.median(active)) if active.size else None,
         f"{words}, less what prices do to leverage that nobody touches, median over nodes; none "
         "where that is not known",
+        band=(float(least), float(most)),
+        level=level,
     )  # fmt: skip
     for row in table.iter_rows(named=True):
         yield history.tell(

@@ -23,6 +23,7 @@ from undertow.errors import StateError
 from undertow.measures.door import require_book, require_seed
 from undertow.measures.study import Study
 from undertow.measures.tandem.capital import Venues, risky_market
+from undertow.measures.tandem.caveats import ONE_BASKET
 from undertow.measures.tandem.door import require_history
 from undertow.measures.tandem.extremes import rest
 from undertow.measures.tandem.history import Layer, LeverageHistory
@@ -87,7 +88,7 @@ def systemic(
     return Study(
         "tandem.systemic",
         "With whom do the others fall, and who would lack capital?",
-        (*_node_readings(usable, nodes, q, level), *venues.readings(usable)),
+        (*_node_readings(usable, nodes, q, level), *venues.readings(usable, level)),
         {"nodes": nodes.table, "shortfall": venues.table},
         (*_node_says(usable, nodes, q, level), *venues.says()),
         "delta_covar is in standard deviations of growth: how much lower the worst steps of all "
@@ -101,7 +102,8 @@ def systemic(
         "tail_steps says how many. The price of a protocol's token is no equity of it, and is not "
         "used: equity is what stands ready to be paid out. What funds are held in is not known; "
         "they are taken to be held as deposits are, and deposits to keep their value in USD. The "
-        "beta is that of ordinary steps, and crashes have others.",
+        "beta is that of ordinary steps, and crashes have others; bands of shortfalls are those of "
+        f"betas alone. {ONE_BASKET}",
         left_out,
     )
 

@@ -13,9 +13,11 @@ from undertow.fanout import Executor, Serial
 from undertow.measures.door import require_book, require_seed
 from undertow.measures.study import Study
 from undertow.measures.tandem.agreement import Agreement
+from undertow.measures.tandem.caveats import ONE_BASKET
 from undertow.measures.tandem.door import require_history
-from undertow.measures.tandem.falls import CHANNELS, IMPACT, Board, Run, run_all
+from undertow.measures.tandem.falls import CHANNELS, IMPACT, Board
 from undertow.measures.tandem.history import LeverageHistory
+from undertow.measures.tandem.owners import Band, Owned
 from undertow.measures.words import chance, listed, many, percent, told
 from undertow.rules.coverage import Coverage
 from undertow.rules.leverage import GROUPS
@@ -39,13 +41,17 @@ _READ = (
     "shock itself called, in what was shocked. Tie: the same in assets that follow it. Shared "
     "account: what else those accounts held and owed. Winners closed: positions of others, taken "
     "to cover what bankrupt accounts lacked. Impact: what forced sales closed on top by moving "
-    "prices; negative where they spared somebody."
+    "prices; negative where they spared somebody. Bands say how far it hangs on single owners: "
+    "each is drawn anew, some twice, some not at all, with prices as they came; that of the "
+    "agreement leaves out one node at a time."
 )
 _MISLEADS = (
     "It is what rules and holdings of one instant would do if nothing else moved: no owner "
     "responds unless asked to, and real shocks seldom come alone. It is mechanical and large "
     "where the estimated connectedness is of small daily shocks, so the two may differ and both "
-    "be right. What is not seen of the book unwinds nowhere here."
+    "be right. What is not seen of the book unwinds nowhere here. An owner who was not called in "
+    "this book is called in no draw, so where few are called bands are too narrow, and where "
+    "nobody is there is none."
 )
 
 
@@ -72,7 +78,7 @@ def unwind(
     With a `history`, the matrix is held against the connectedness of growth beyond prices: rank
     correlation over ordered pairs, with a p-value from relabelling nodes. By assets, closing in j
     after a fall of i stands against what i gives to j; by other nodes, how alike their columns are
-    (cosine) against what the two give each other. `level` is not used by what has no band.
+    (cosine) against what the two give each other.
 
     Raises
     ------
@@ -93,8 +99,9 @@ def unwind(
     options = options or Options()
     plan = snapshot if isinstance(snapshot, Plan) else Plan.of(snapshot)
     board = Board.of(settle(plan, options).plan, by, fall, options)
-    run = run_all(board, executor or Serial())
-    agreed = None if history is None else Agreement.of(run, history, seed, reps)
+    owned = Owned.of(board, executor or Serial(), seed, level)
+    run = owned.run
+    agreed = None if history is None else Agreement.of(run, history, seed, reps, level)
     tables = {"losses": run.losses(), "matrix": run.matrix(), "channels": run.channels()}
     if agreed is not None:
         tables |= {"agreement": agreed.table(), "compared": agreed.compared}
@@ -102,24 +109,27 @@ def unwind(
     return Study(
         name="tandem.unwind",
         title=f"What unwinds when one asset falls by {percent(fall)}",
-        readings=tuple(_readings(run, agreed)),
+        readings=tuple(_readings(owned, agreed, level)),
         tables=tables,
-        says=tuple(_says(run, agreed)),
+        says=tuple(_says(owned, agreed)),
         how_to_read=_READ if history is None else f"{_READ} {history.pace}",
-        misleads=_MISLEADS,
+        misleads=_MISLEADS if history is None else f"{_MISLEADS} {ONE_BASKET}",
         left_out=left_out,
     )
 
 
-def _readings(run: Run, agreed: Agreement | None) -> list[Reading]:
+def _readings(owned: Owned, agreed: Agreement | None, level: float) -> list[Reading]:
+    run = owned.run
     snapshot = run.board.plan.snapshot
     covered = Coverage.of(snapshot).share
     fall = percent(run.board.fall)
 
-    def tell(name: str, value: float, definition: str, subject: str = "") -> Reading:
+    def tell(name: str, value: float, definition: str, band: Band, subject: str = "") -> Reading:
+        low, high = (None if isnan(end) or isnan(value) else end for end in band)
         return Reading(
             name, None if isnan(value) else value, "1", definition, snapshot.ts, "modelled",
-            snapshot.digest, subject=subject, coverage=covered,
+            snapshot.digest, subject=subject, coverage=covered, low=low, high=high,
+            level=None if low is None else level,
         )  # fmt: skip
 
     pairs = "two different assets" if run.board.by == "asset" else f"an asset and a {run.board.by}"
@@ -127,17 +137,20 @@ def _readings(run: Run, agreed: Agreement | None) -> list[Reading]:
         f"mean over all pairs of {pairs}, the first falling alone by {fall} where venues would see "
         f"that, of {_WORDS}"
     )
-    found = [tell("tandem.spill", run.spill(), mean)]
+    sure = "; owners drawn anew, and no band where nothing is closed"
+    found = [tell("tandem.spill", run.spill(), f"{mean}{sure}", owned.spill())]
     found += [
-        tell("tandem.spill", run.spill(c), f"{mean}; the part through {name}", name)
+        tell("tandem.spill", run.spill(c), f"{mean}; the part through {name}{sure}",
+             owned.spill(c), name)
         for c, name in enumerate(CHANNELS)
-    ]
-    for _, (first, second, share) in zip(range(_TOP), run.top(), strict=False):
+    ]  # fmt: skip
+    for _, (first, second, share, band) in zip(range(_TOP), owned.pairs(), strict=False):
         found.append(
             tell(
                 "tandem.unwound", share,
                 f"share of the second that is closed by force when the first falls alone by "
-                f"{fall}: {_WORDS}",
+                f"{fall}: {_WORDS}{sure}",
+                band,
                 f"{first} > {second}",
             )
         )  # fmt: skip
@@ -148,12 +161,14 @@ def _readings(run: Run, agreed: Agreement | None) -> list[Reading]:
                 "rank correlation over pairs of nodes between what the cascade closes in one when "
                 f"the other falls and the estimated connectedness of {agreed.called} beyond "
                 "prices; none where either cannot be told",
+                (agreed.low, agreed.high),
             )
         )  # fmt: skip
     return found
 
 
-def _says(run: Run, agreed: Agreement | None) -> list[str]:
+def _says(owned: Owned, agreed: Agreement | None) -> list[str]:
+    run = owned.run
     fall = percent(run.board.fall)
     other = "other assets" if run.board.by == "asset" else f"the nodes by {run.board.by}"
     spill = run.spill()
@@ -166,8 +181,8 @@ def _says(run: Run, agreed: Agreement | None) -> list[str]:
         whole = sum(max(value, 0.0) for value, _ in parts)
         through = [f"{name} ({percent(value / whole)})" for value, name in parts if value > 0.0]
         says = [
-            f"An asset that falls alone by {fall} unwinds {percent(spill)} of {other} on average"
-            + (f", through {listed(through)}." if through else ".")
+            f"An asset that falls alone by {fall} unwinds {percent(spill)}{_ends(owned.spill())} "
+            f"of {other} on average" + (f", through {listed(through)}." if through else ".")
         ]
     falling = f"{many(len(run.shocked), 'asset')} fell alone: {listed(run.shocked)}."
     if run.board.unseen:
@@ -195,12 +210,18 @@ def _says(run: Run, agreed: Agreement | None) -> list[str]:
     return says
 
 
+def _ends(band: Band) -> str:
+    low, high = band
+    return "" if isnan(low) else f" ({percent(low)} to {percent(high)})"
+
+
 def _agreement_words(agreed: Agreement) -> str:
     what = f"the estimated connectedness of {agreed.called}"
     if agreed.reason:
         return f"Whether {what} agrees with mechanical unwinding cannot be told: {agreed.reason}."
+    ends = "" if isnan(agreed.low) else f" ({told(agreed.low)} to {told(agreed.high)})"
     numbers = (
-        f"rank correlation {told(agreed.spearman)} over {many(len(agreed.nodes), 'node')}, "
+        f"rank correlation {told(agreed.spearman)}{ends} over {many(len(agreed.nodes), 'node')}, "
         f"{chance(agreed.spearman_p)}"
     )
     if agreed.spearman_p >= _SURE:

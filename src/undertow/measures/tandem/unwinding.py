@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
+from scipy.special import gammaincinv
 
 from undertow.econometrics.chance import CoincidenceNull
 from undertow.econometrics.coincidence import Coincidences, coincidences
 from undertow.measures.door import require_seed
 from undertow.measures.study import Study
+from undertow.measures.tandem.caveats import ONE_BASKET
 from undertow.measures.tandem.door import require_history
 from undertow.measures.tandem.history import Layer, LeverageHistory
 from undertow.measures.words import chance, day, listed, many, percent
@@ -37,6 +39,7 @@ _MISLEADS = (
     "how loud the time was, so an unwinding of ten steps and more makes a loud time of itself and "
     "hides. Where nodes fall together as a rule more than they rise together, the worst of those "
     "falls are events."
+    f" {ONE_BASKET}"
 )
 
 
@@ -48,6 +51,7 @@ def unwinding(
     size: float = 0.05,
     reps: int = 999,
     seed: int = 0,
+    level: float = 0.9,
 ) -> Study:
     """Synchronised unwinding: events, who took part, and p-values corrected over all dates.
 
@@ -73,14 +77,18 @@ def unwinding(
                 "tandem.unwindings",
                 None if found.reason else float(len(found)),
                 f"number of dates at which more nodes cut {used.called} at once than the "
-                f"{found.null} null allows, at a chance of {percent(size)} of one false date",
+                f"{found.null} null allows, at a chance of {percent(size)} of one false date; a "
+                "count of what was found, with no band",
                 unit="count",
             ),
             used.tell(
                 "tandem.unwinding_rate",
                 None if found.reason or years <= 0.0 else len(found) / years,
-                "such dates a year of history",
+                "such dates a year of history; its band is that of the rate of a Poisson process "
+                "that showed so many",
                 unit="1/year",
+                band=_rate(len(found), years, level),
+                level=level,
             ),
         ),
         tables={
@@ -103,6 +111,19 @@ def unwinding(
             **{n: r for n, r in zip(used.labels, found.reasons, strict=True) if r},
         },
     )
+
+
+def _rate(count: int, years: float, level: float) -> tuple[float, float]:
+    """Rates of a Poisson process under which so few, or so many, are no rarer than the level says.
+
+    References
+    ----------
+    Garwood (1936), "Fiducial limits for the Poisson distribution", Biometrika 28.
+    """
+    tail = 0.5 - 0.5 * level
+    low = float(gammaincinv(count, tail)) if count else 0.0
+    high = float(gammaincinv(count + 1, 1.0 - tail))
+    return (low / years, high / years) if years > 0.0 else (np.nan, np.nan)
 
 
 def _names(history: LeverageHistory, found: Coincidences, event: int) -> list[str]:
