@@ -11,6 +11,7 @@ from undertow.econometrics.firesales import (
     contagion_index,
     cosine,
     decomposed,
+    endogenous_index,
     linear_spillover,
     overlap,
 )
@@ -122,6 +123,55 @@ def test_nobody_sells_more_than_it_has_where_that_is_asked() -> None:
     assert tame.sales[0] == pytest.approx(-98.0)
     thin = linear_spillover(held, [0.5], [-0.02, 0.0], [1e-4, 0.0], capped=True)
     assert thin.sales[0] == pytest.approx(-99.5)  # the first loss is no more than the equity
+
+
+def test_who_is_short_buys_back_until_it_is_as_leveraged_as_before() -> None:
+    rng = np.random.default_rng(3)
+    held = rng.normal(0.0, 100.0, (9, 4))
+    equity = np.abs(held).sum(axis=1) * rng.uniform(0.2, 0.6, 9)
+    shock = rng.uniform(-0.05, 0.05, 4)
+    found = linear_spillover(held, equity, shock, np.full(4, 1e-4))
+    gross = np.abs(held).sum(axis=1)
+    for n in range(9):
+        loss = float(held[n] @ shock)
+        after, own = gross[n] + float(np.abs(held[n]) @ shock), equity[n] + loss
+        assert after * (1.0 - found.closed[n]) / own == pytest.approx(gross[n] / equity[n])
+    assert found.indirect @ equity == pytest.approx(found.vulnerability * equity.sum())
+
+
+def test_only_losers_act_and_only_their_losses_count_where_that_is_asked() -> None:
+    held, equity = np.array([[100.0], [-100.0]]), np.array([25.0, 25.0])
+    both = linear_spillover(held, equity, [-0.1], [1e-3])
+    assert both.vulnerability == pytest.approx(0.0)  # what one loses the other wins
+    worse = linear_spillover(held, equity, [-0.1], [1e-3], losers=True)
+    assert worse.closed.tolist() == [pytest.approx(30.0 / 90.0), 0.0]
+    assert worse.vulnerability == pytest.approx(-100.0 * 30.0 * 1e-3 / 50.0)
+    long_only = np.array([[100.0, 20.0], [10.0, 50.0]])
+    given = (long_only, [20.0, 30.0], [-0.1, -0.02], [1e-3, 1e-4])
+    assert linear_spillover(*given, losers=True).vulnerability == pytest.approx(
+        linear_spillover(*given).vulnerability
+    )
+
+
+def test_no_price_falls_by_more_than_all_of_it_where_sales_are_capped() -> None:
+    found = linear_spillover([[100.0]], [10.0], [-0.05], [1.0], capped=True)
+    assert found.indirect[0] == pytest.approx(-10.0)  # the whole holding, over the equity
+    slow = linear_spillover([[100.0]], [10.0], [-0.05], [1e-3], speed=0.25)
+    assert slow.sales[0] == pytest.approx(-0.25 * 45.0)
+
+
+def test_the_overlap_that_a_scenario_sets_in_motion_has_the_eigenvalues_of_its_losses() -> None:
+    rng = np.random.default_rng(6)
+    ties = overlap(rng.gamma(0.5, 10.0, (6, 4)), rng.uniform(1.0, 9.0, 4))
+    share = np.array([0.0, 0.3, 1.0, 0.1, 0.0, 0.6])
+    value, part = endogenous_index(ties, share)
+    losses = ties * share  # what n loses when m closes its share
+    assert value == pytest.approx(max(np.linalg.eigvals(losses).real))
+    assert part[[0, 4]] == pytest.approx([0.0, 0.0], abs=1e-9)
+    assert endogenous_index(ties, np.ones(6))[0] == pytest.approx(contagion_index(ties)[0])
+    assert endogenous_index(ties, np.zeros(6))[0] == 0.0
+    with pytest.raises(EstimationError, match="negative share"):
+        endogenous_index(ties, -share)
 
 
 @pytest.mark.parametrize(

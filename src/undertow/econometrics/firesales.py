@@ -26,8 +26,8 @@ class Spillover:
     sales: FloatColumn  # by asset, in currency; negative where sold
     indirect: FloatColumn  # by holder: loss from all sales over its equity
     systemic: FloatColumn  # by holder: what its sales cost everybody, over all equity
-    closed: FloatColumn  # by holder: share of what it has, long and short, that it closes
-    asked: FloatColumn  # by holder: the same before any cap
+    closed: FloatColumn  # by holder: share of what it has after the shock that it closes
+    asked: FloatColumn  # by holder: the same at full speed and before any cap
 
     @property
     def vulnerability(self) -> float:
@@ -47,6 +47,7 @@ def linear_spillover(
     impact: ArrayLike,
     *,
     target: ArrayLike | None = None,
+    speed: float = 1.0,
     capped: bool = False,
     losers: bool = False,
 ) -> Spillover:
@@ -54,10 +55,11 @@ def linear_spillover(
 
     `shock` is each asset's return, `impact` the relative fall of its price per currency sold.
     `target` is gross exposure over equity less one (of who is long only: debt over equity) that
-    holders return to; as it is now unless given. A first loss is no more than the equity. With
-    `capped`, nobody closes more than it has, nor opens more, and no price falls or rises by more
-    than all of it. With `losers`, only who lost in the first round acts, and only what it loses by
-    all sales is counted: the gains of who stands on the other side are no comfort to it.
+    holders return to; as it is now unless given, and `speed` the share of the way there that they
+    go in the round. A first loss is no more than the equity. With `capped`, nobody closes more than
+    it has, nor opens more, and no price falls or rises by more than all of it. With `losers`, only
+    who lost in the first round acts, and only what it loses by all sales is counted: the gains of
+    who stands on the other side are no comfort to it.
 
     Raises
     ------
@@ -86,9 +88,11 @@ def linear_spillover(
     sold = (1.0 + debt) * first - moved
     if losers:
         sold = np.where(first < 0.0, np.minimum(sold, 0.0), 0.0)
-    asked = np.divide(-sold, gross, out=np.zeros_like(e), where=gross > 0.0)
+    left = gross + moved
+    asked = np.divide(-sold, left, out=np.zeros_like(e), where=left > 0.0)
+    sold = speed * sold
     if capped:
-        sold = np.clip(sold, -gross, gross)
+        sold = np.clip(sold, -left, left)
     sales = share.T @ sold
     if capped:
         l = np.minimum(l, np.divide(1.0, np.abs(sales), out=np.full_like(l, np.inf),
@@ -97,7 +101,7 @@ def linear_spillover(
     hit = h[first < 0.0].sum(axis=0) if losers else h.sum(axis=0)
     # what each holder's own sales cost all others and itself
     costs = (hit * l) @ share.T * sold / e.sum()
-    closed = np.divide(-sold, gross, out=np.zeros_like(e), where=gross > 0.0)
+    closed = np.divide(-sold, left, out=np.zeros_like(e), where=left > 0.0)
     columns = (e, first / e, sales, second / e, np.asarray(costs), closed, asked)
     return Spillover(*map(frozen, columns))
 
@@ -147,7 +151,7 @@ def decomposed(
     """
     h, e = _holdings(held), _column("equity", equity, np.shape(held)[0])
     f, l = _column("shock", shock, h.shape[1]), _column("impact", impact, h.shape[1])
-    found = linear_spillover(h, e, f, l, capped=capped, losers=losers)
+    found = linear_spillover(h, e, f, l, speed=speed, capped=capped, losers=losers)
     worse = h @ f < 0.0 if losers else np.ones(len(e), dtype=np.bool_)
     size, own = np.abs(h[worse]), e[worse]
     whole = float(size.sum())
@@ -160,14 +164,14 @@ def decomposed(
         whole / float(own.sum()) + float((size @ f).sum()) / (whole * first) if first > 0.0 else 0.0
     )
     illiquid = float((portfolio**2 * l).sum()) * whole
-    asked = float(found.asked @ np.abs(h).sum(axis=1))
-    done = float(found.closed @ np.abs(h).sum(axis=1))
+    held_on = np.abs(h).sum(axis=1)
+    asked, done = float(found.asked @ held_on), float(found.closed @ held_on)
     lost = -found.vulnerability
-    if min(first, answer, illiquid, lost, asked, speed) <= 0.0:
+    if min(first, answer, illiquid, lost, asked, done) <= 0.0:
         raise EstimationError("nothing is lost in the first round, so nothing can be divided")
-    pace = speed * done / asked
+    pace = done / asked
     scale = whole / float(e.sum()) * first
-    rest = speed * lost / (scale * answer * illiquid * pace)
+    rest = lost / (scale * answer * illiquid * pace)
     return Decomposition(FACTORS, frozen(np.array([scale, answer, rest, illiquid, pace])))
 
 

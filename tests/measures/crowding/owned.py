@@ -27,9 +27,7 @@ def owned_by(snapshot: Snapshot, owners: Sequence[int]) -> Snapshot:
     return replace(snapshot, book=book)
 
 
-def traded(
-    snapshot: Snapshot, daily: float | None = None, vol: float | None = None
-) -> Snapshot:
+def traded(snapshot: Snapshot, daily: float | None = None, vol: float | None = None) -> Snapshot:
     """The same book where so many units a day trade on every spot market, so volatile a year."""
     changed: dict[str, Any] = {}
     spot = snapshot.universe.kind == 1

@@ -1,4 +1,4 @@
-"""The way out: by hand, against the kernels, at the critical leverage, and where nothing is known."""
+"""The way out: by hand, against kernels, at the critical leverage, and where nothing is known."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_it_is_what_loops_over_legs_give() -> None:
     book = build_world(4, assets=8, venues=6, population=Population(300)).snapshot()
     seen = Crowd.of(book)
     found, carriers = way_out(seen, reps=19), seen.plan.carriers
-    held = {a: 0.0 for a in range(book.book.accounts)}
+    held = dict.fromkeys(range(book.book.accounts), 0.0)
     for leg, a in enumerate(book.book.leg_account.tolist()):
         held[a] += float(seen.exposures.outright[leg])
     sums: dict[tuple[str, str], float] = {}
