@@ -142,9 +142,9 @@ def turning_points(
     A step is the last of a phase and the first of the next: at a peak the level stops rising.
     How near to the truth depends on the drift of a phase over the noise of a step; the page on
     cycles has a table. Levels that wander without a cycle have peaks too, and read a `clarity` of
-    about 2.4 / sqrt(steps of a phase): a turn is a date, no proof of a cycle. Give the
-    level with prices taken out (the running sum of purged growth) where cycles of prices are not
-    what is asked for.
+    about 2.2 / sqrt(steps of a phase): a turn is a date, no proof of a cycle (see `clarity`). Give
+    the level with prices taken out (the running sum of purged growth) where cycles of prices are
+    not what is asked for.
 
     Raises
     ------

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from inspect import signature
 
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
+from scipy.stats import t as student
 
+import undertow as ut
 from undertow.econometrics.absorption import Input, absorption_path
 from undertow.econometrics.concordance import concordance, concordance_bands
 from undertow.econometrics.cycles import Windows, clarity, turning_points
 from undertow.econometrics.dcc import dcc
+from undertow.econometrics.dyads import attribute
 from undertow.econometrics.moments import rolling_mean_correlation
 from undertow.fanout import Serial
+from undertow.measures import MEASURES, Ground, Study
 from undertow.measures.tandem.agreement import agreed_band
 from undertow.measures.tandem.commonality import _shifted, _Sure
+from undertow.measures.tandem.consequence import _tail_band
 from undertow.measures.tandem.cycle import _unwinding
 from undertow.measures.tandem.falls import Board
-from undertow.measures.tandem.history import Together
+from undertow.measures.tandem.foresight import Walk
+from undertow.measures.tandem.history import LeverageHistory, Together
 from undertow.measures.tandem.index import _banded, _Expected, _strayed
+from undertow.measures.tandem.knockout import knockout
 from undertow.measures.tandem.owners import Owned
+from undertow.measures.tandem.unwinding import _rate
 from undertow.stress import Impact, Options, Plan, settle
-from undertow.worlds import build_world
+from undertow.worlds import Cycle, History, Tandem, build_world
 
 RHO = 0.4
 
@@ -251,3 +260,111 @@ def test_bands_of_rank_agreement(nodes: int) -> None:
         value = float(spearmanr(one[off], two[off]).statistic)
         found.append((truth, value, *agreed_band(one, two, 0.9)))
     assert told(f"rank agreement of {nodes} nodes", found) >= 0.8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nodes", [10, 20])
+def test_bands_of_what_drivers_explain(nodes: int) -> None:
+    rng, reps = np.random.default_rng(9), 100
+
+    def drawn(count: int) -> tuple[np.ndarray, np.ndarray]:
+        kinds, trait = rng.integers(3, size=count), rng.standard_normal(count)
+        driver = (kinds[:, None] == kinds) + rng.uniform(0.0, 0.5, (count, count))
+        driver = 0.5 * (driver + driver.T)
+        noise = rng.standard_normal((count, count))
+        tie = 0.3 * driver + 0.05 * (trait[:, None] + trait) + 0.1 * (noise + noise.T)
+        return tie, driver
+
+    tie, driver = drawn(400)
+    at = np.triu_indices(400, 1)
+    found, truth = [], float(np.corrcoef(tie[at], driver[at])[0, 1] ** 2)
+    for _ in range(reps):
+        tie, driver = drawn(nodes)
+        fit = attribute(tie, driver, rng=rng, reps=19)
+        sure = knockout(tie, driver[None], fit.r2, fit.share, 0.9)
+        found.append((truth, fit.r2, *sure.r2))
+    assert told(f"explained, {nodes} nodes", found) >= 0.75
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tail", [0.01, 0.05])
+def test_bands_of_the_loss_to_come(tail: float) -> None:
+    rng, rows = np.random.default_rng(10), 600
+    truth, found = float(student.isf(tail, 5)), []
+    for _ in range(300):
+        losses = rng.standard_t(5, rows)
+        flat, var = np.zeros(rows + 1), float(np.quantile(rng.standard_t(5, 500), 1.0 - tail))
+        run = Walk(losses, {"m": flat + var}, {}, {"m": flat + 1.0}, flat, flat, (), 0)
+        found.append((truth, var, *_tail_band(run, "m", tail, 0.9)))
+    assert told(f"value at risk at {tail}", found) >= 0.85
+
+
+@pytest.mark.slow
+def test_bands_of_the_rate_of_unwindings() -> None:
+    rng, years, truth = np.random.default_rng(11), 2.0, 3.0
+    counts = rng.poisson(truth * years, 500)
+    found = [(truth, count / years, *_rate(int(count), years, 0.9)) for count in counts]
+    assert told("unwindings a year", found) >= 0.9
+
+
+COUNTED = {  # readings that have no band, and why
+    "tandem.unwindings": "a count of what was found",
+    "procyclical_share": "a count of tests",
+    "contagion_share": "a count of tests",
+    "lead_share": "a count of tests",
+    "copula_degrees": "none where the tail of the fit is as thin as the normal one",
+    "net_lead": "no band of it is known to hold",
+    "tandem.explained_by_chance": "a yardstick, worked out from what is seen",
+    "tandem.noise": "a yardstick, worked out from the number of steps",
+    "capital_unknown_usd": "a sum of what is seen",
+    "tandem.expected_shortfall": "a mean of few losses",
+    "tandem.state": "what a forecaster was given",
+}
+
+
+SOMETIMES = {  # readings of which some have a band, and why not all
+    "tandem.leverage": "too few accounts",
+    "tandem.spill": "nothing is closed",
+    "tandem.clarity": "no whole phase",
+}
+
+
+@pytest.fixture(scope="module")
+def studies() -> list[Study]:
+    tandem = Tandem(0.5, cycle=Cycle(20, 30, 20, stagger=5, noise_ratio=0.3))
+    world = build_world(5, accounts=80, history=History(300, tandem=tandem))
+    history = LeverageHistory.of(world.panels["leverage_asset"], world.panels["spot"])
+    ground = Ground("asset", world.snapshot(), history.select(history.labels[:8]))
+    few = {"reps": 49, "draws": 40}
+    made = []
+    for each in MEASURES:
+        options = {k: v for k, v in few.items() if k in signature(each.made).parameters}
+        if each.name == "tandem.consequence":
+            options |= {"window": 200, "tail": 0.05}
+        if each.family == "tandem":
+            made.append(each.made(*(getattr(ground, part) for part in each.takes), **options))
+    agreed = ut.tandem.unwind(ground.book, history=ground.past, reps=49)
+    return [*made, agreed]
+
+
+def test_every_reading_has_a_band_or_a_reason_to_have_none(studies: list[Study]) -> None:
+    told = [each for study in studies for each in study.readings if each.value is not None]
+    bare = {each.name for each in told if each.low is None}
+    assert not bare - COUNTED.keys() - SOMETIMES.keys()
+    assert {"tandem.agreement", "tandem.value_at_risk"} <= {r.name for r in told} - bare
+    assert SOMETIMES.keys() <= {each.name for each in told if each.low is not None}
+
+
+def test_no_value_lies_outside_its_band(studies: list[Study]) -> None:
+    for study in studies:
+        for each in study.readings:
+            if each.low is not None and each.name not in ("tandem.matrix", "mes"):
+                assert each.low <= each.value <= each.high, (study.name, each)
+
+
+def test_a_reading_without_a_band_says_so(studies: list[Study]) -> None:
+    mine = COUNTED.keys() - {"contagion_share", "lead_share", "net_lead", "copula_degrees"}
+    for study in studies:
+        for each in study.readings:
+            if each.name in mine:
+                assert "no band" in each.definition or "for a band" in each.definition, each.name

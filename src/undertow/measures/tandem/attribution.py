@@ -14,8 +14,10 @@ from undertow.econometrics.pairwise import CorrelationMatrix, pairwise_correlati
 from undertow.errors import StateError
 from undertow.measures.door import require_seed
 from undertow.measures.study import Study
+from undertow.measures.tandem.caveats import ONE_BASKET
 from undertow.measures.tandem.door import require_history, require_links
 from undertow.measures.tandem.history import LEAST_ROWS, Layer, LeverageHistory
+from undertow.measures.tandem.knockout import Knockout, knockout
 from undertow.measures.tandem.links import Links
 from undertow.measures.words import banded, chance, corrected, listed, many, percent, told
 from undertow.state import FloatMatrix, Reading
@@ -34,7 +36,8 @@ _MISLEADS = (
     "Holdings seen in part pull a coefficient to 0 and hand what it explained to drivers like it. "
     "Drivers that say nearly the same divide what they explain. Something shared that is not among "
     "the drivers (one oracle, one market maker) is left over, or passes for what goes with it. "
-    "Where what is measured itself moves prices, the correlation beyond prices is a lower bound."
+    "Where what is measured itself moves prices, the correlation beyond prices is a lower bound. "
+    f"{ONE_BASKET}"
 )
 
 
@@ -106,6 +109,7 @@ class _Fit:
     by_chance: float  # mean R2 of relabelled nodes
     p_value: float  # of an R2 that large
     noise: float  # share of the variance over pairs that is error of the correlations
+    sure: Knockout | None  # none where nothing is told
 
     @classmethod
     def of(
@@ -126,7 +130,10 @@ class _Fit:
         if len(excess) < FEW and not dyads.reason:
             dyads = _untold(dyads, len(excess))
         by_chance, p = _by_chance(excess, links, dyads, np.random.default_rng([seed, 42, place]))
-        return cls(excess, dyads, by_chance, p, _noise(found))
+        sure = None
+        if not dyads.reason:
+            sure = knockout(excess, links.cube, dyads.r2, dyads.share, level)
+        return cls(excess, dyads, by_chance, p, _noise(found), sure)
 
 
 def _untold(dyads: Dyads, nodes: int) -> Dyads:
@@ -177,26 +184,35 @@ def _readings(history: LeverageHistory, links: Links, own: _Fit, raw: _Fit) -> l
     )
     fit, shared = own.dyads, ", ".join(links.drivers)
     beyond, as_is = (of_pairs.format(words) for words in ("beyond prices", "prices and all"))
+    sure, level = "; band by leaving out a node at a time", fit.level
+    whole, as_it_is = (None if each.sure is None else each.sure.r2 for each in (own, raw))
+    rest = None if whole is None else (1.0 - whole[1], 1.0 - whole[0])
     found = [
-        history.tell("tandem.explained", fit.r2, f"share {beyond} ({shared})"),
-        history.tell("tandem.left_over", fit.left_over, f"share not {beyond[3:]} ({shared})"),
+        history.tell("tandem.explained", fit.r2, f"share {beyond} ({shared}){sure}",
+                     band=whole, level=level),
+        history.tell("tandem.left_over", fit.left_over, f"share not {beyond[3:]} ({shared}){sure}",
+                     band=rest, level=level),
         history.tell(
             "tandem.explained_by_chance", own.by_chance,
-            f"mean share {beyond}, when nodes are relabelled at random",
+            f"mean share {beyond}, when nodes are relabelled at random; a yardstick worked out "
+            "from what is seen, with no band",
         ),
         history.tell(
             "tandem.noise", own.noise,
             f"share of the variance over pairs of their correlation of {history.called} beyond "
-            "prices that is error of estimation for so few steps, which nothing can explain",
+            "prices that is error of estimation for so few steps, which nothing can explain; a "
+            "yardstick worked out from the number of steps, with no band",
         ),
-        history.tell("tandem.explained_raw", raw.dyads.r2, f"share {as_is} ({shared})"),
+        history.tell("tandem.explained_raw", raw.dyads.r2, f"share {as_is} ({shared}){sure}",
+                     band=as_it_is, level=level),
     ]  # fmt: skip
     for m, name in enumerate(links.drivers):
         found += [
             history.tell(
                 "tandem.explained", fit.share[m],
-                f"share {beyond}; what shared {name} adds, averaged over all orders of adding",
-                subject=name,
+                f"share {beyond}; what shared {name} adds, averaged over all orders of adding"
+                f"{sure}",
+                subject=name, band=None if own.sure is None else own.sure.share[m], level=level,
             ),
             history.tell(
                 "tandem.coefficient", fit.coefficient[m],

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 
 from undertow.econometrics.checks import screen
 from undertow.econometrics.hac import mean_band
@@ -23,6 +23,7 @@ from undertow.econometrics.scoring import Comparison, diebold_mariano, joint_sco
 from undertow.errors import StateError
 from undertow.measures.door import require_seed
 from undertow.measures.study import Study
+from undertow.measures.tandem.caveats import ONE_BASKET
 from undertow.measures.tandem.door import require_history
 from undertow.measures.tandem.foresight import (
     LEAST_WINDOW,
@@ -52,7 +53,8 @@ _MISLEADS = (
     "forecaster given tandem contains the plain one, which it can only beat by more than the noise "
     "of its extra parameters. Tandem is measured beyond prices by fits to past blocks alone, which "
     "is noisier than with all of history. Equal weights are nobody's portfolio; losses are sums of "
-    "log returns, rebalanced every step."
+    "log returns, rebalanced every step. Bands of the losses to come take volatility and "
+    f"correlation as forecast. {ONE_BASKET}"
 )
 
 
@@ -267,15 +269,19 @@ def _study(
                 subject=name, band=(ends.low, ends.high), level=level,
             ),
             tell("tandem.value_at_risk", run.var[name][-1],
-                 f"loss that is exceeded with chance {percent(tail)}, {ahead}", subject=name),
+                 f"loss that is exceeded with chance {percent(tail)}, {ahead}; its band is that of "
+                 "the tail of losses over their deviation, none where too few were judged",
+                 subject=name, band=_tail_band(run, name, tail, level), level=level),
             tell("tandem.expected_shortfall", run.es[name][-1],
-                 f"mean loss beyond value at risk at {percent(tail)}, {ahead}", subject=name),
+                 f"mean loss beyond value at risk at {percent(tail)}, {ahead}; a mean of few "
+                 "losses, too few for a band", subject=name),
         ]  # fmt: skip
     readings.append(
         tell(
             "tandem.state", run.state[-1],
             f"mean correlation of growth of {history.called} beyond prices, exponentially "
-            "weighted, from past fits alone",
+            "weighted, from past fits alone; what the forecaster was given, with no band (see "
+            "tandem.index)",
         )
     )  # fmt: skip
     return Study(
@@ -288,6 +294,26 @@ def _study(
         misleads=_MISLEADS,
         left_out=left_out,
     )
+
+
+def _tail_band(run: Walk, name: str, tail: float, level: float) -> tuple[float, float]:
+    """Band of the newest value at risk, by counting: whatever the law of losses over deviations.
+
+    How many of the judged losses lie beyond the true quantile is binomial, so it lies between two
+    of them. NaN where the upper one would have to be larger than the largest.
+
+    References
+    ----------
+    David and Nagaraja (2003), "Order statistics", section 7.1.
+    """
+    past = (run.losses - run.centre[:-1]) / run.deviation[name][:-1]
+    worst = np.sort(past)[::-1]
+    few, many_ = (int(binom.ppf(p, len(worst), tail)) for p in (0.5 - level / 2, 0.5 + level / 2))
+    if few < 1 or many_ >= len(worst):
+        return nan, nan
+    low, high = (run.centre[-1] + run.deviation[name][-1] * worst[[many_, few - 1]]).tolist()
+    value = float(run.var[name][-1])
+    return min(low, value), max(high, value)
 
 
 def _variance_score(run: Walk, name: str) -> FloatColumn:
