@@ -41,10 +41,8 @@ def test_redirected_series_keep_memory_gaps_and_loud_times_and_lose_their_ties()
     for t in range(1, 900):
         x[t, 2:] += 0.6 * x[t - 1, 2:]
     x[500:520, 0] = np.nan
-    worlds = redirected(x, rng)
     tie, memory, loud = [], [], []
-    for _ in range(60):
-        made = next(worlds)
+    for made in redirected(x, rng, 60):
         assert (np.isnan(made) == np.isnan(x)).all()
         tie.append(np.corrcoef(made[:, 1:].T)[np.triu_indices(3, 1)])
         memory.append([np.corrcoef(made[1:, j], made[:-1, j])[0, 1] for j in (1, 2, 3)])

@@ -116,20 +116,23 @@ def flipped(values: FloatMatrix, rng: np.random.Generator, *, block: int = 1) ->
     return values * signs
 
 
-def redirected(x: FloatMatrix, rng: np.random.Generator) -> Iterator[FloatMatrix]:
-    """Panels like `x`, without end, that share how loud a time is and not which way it goes.
+def redirected(x: FloatMatrix, rng: np.random.Generator, count: int) -> Iterator[FloatMatrix]:
+    """So many panels like `x` that share how loud a time is, and not which way it goes.
 
     Each series is what its own past (an autoregression) and its shocks make of it; the sign of
     every shock is drawn, see `flipped`. What was not seen stays NaN. Means are near 0.
     """
     own, unseen = [whitened(column) for column in x.T], np.isnan(x)
     shocks = np.column_stack([np.concatenate([a.start, a.shocks[a.order :]]) for a in own])
-    shocks = np.nan_to_num(shocks)
-    while True:
-        drawn = flipped(shocks, rng)
-        made = np.column_stack([a.rebuilt(e) for a, e in zip(own, drawn.T, strict=True)])
-        made[unseen] = np.nan
-        yield made
+    shocks, chunk = np.nan_to_num(shocks), max(1, _CHUNK // 4 // x.size)
+    for first in range(0, count, chunk):
+        signs = rng.integers(0, 2, (min(chunk, count - first), *x.shape), dtype=np.int8) * 2 - 1
+        made = shocks * signs
+        for j, each in enumerate(own):
+            if each.order:
+                made[:, :, j] = each.rebuilt(made[:, :, j])
+        made[:, unseen] = np.nan
+        yield from made
 
 
 def loudness(z: FloatMatrix, reach: int) -> FloatColumn:

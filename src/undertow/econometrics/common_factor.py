@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -134,7 +133,7 @@ def _worlds(
 ) -> Iterator[FloatMatrix]:
     """Panels like x in which no series has to do with another."""
     if null is FactorNull.FLIPPED:
-        return islice(redirected(x, rng), draws)
+        return redirected(x, rng, draws)
     makers: dict[FactorNull, Callable[[], FloatMatrix]] = {
         FactorNull.GAUSSIAN: lambda: rng.standard_normal(x.shape),
         FactorNull.PERMUTED: lambda: rng.permuted(x, axis=0),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from math import atanh, ceil, nan, tanh
 
 import numpy as np
@@ -105,7 +104,7 @@ def mean_correlation_test(
         value * kept, np.concatenate(resampled), len(used), spent + 2.0 * length, level
     )
     own = _mean_of_pairs(gappy)
-    chance = np.array([_mean_of_pairs(made) for made in islice(redirected(gappy, rng), reps)])
+    chance = np.array([_mean_of_pairs(made) for made in redirected(gappy, rng, reps)])
     beyond = int((chance >= own - 1e-12).sum())
     return MeanCorrelation(
         value, low / kept, high / kept, level, (1 + beyond) / (1 + reps), x.shape[1],
@@ -157,11 +156,10 @@ def _pooled(weights: FloatMatrix, x: FloatMatrix, seen: BoolColumn) -> FloatColu
 def _mean_of_pairs(x: FloatMatrix) -> float:
     """Mean correlation over pairs, each series standardised over all that was seen of it."""
     seen = ~np.isnan(x)
-    z = np.where(seen, x, 0.0)
-    count = seen.sum(axis=0)
-    z -= np.where(seen, z.sum(axis=0) / count, 0.0)
-    z /= np.sqrt(np.maximum((z * z).sum(axis=0), 1e-300) / count)
-    total, both = z.sum(axis=1), seen.sum(axis=1)
+    z, count = np.nan_to_num(x), seen.sum(axis=0)
+    mean = z.sum(axis=0) / count
+    unit = 1.0 / np.sqrt(np.maximum(np.einsum("ij,ij->j", z, z) / count - mean**2, 1e-300))
+    total, both = z @ unit - seen @ (mean * unit), seen.sum(axis=1)
     pairs = float(both @ (both - 1))
     return (float(total @ total) - float(count.sum())) / max(pairs, 1.0)
 

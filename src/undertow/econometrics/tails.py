@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -201,7 +200,7 @@ def coexceedances(
         return Coexceedances(frozen(counts), frozen(seen), frozen(at_least), none, none, none,
                              none, most + 1, verdict, reason)  # fmt: skip
     tails = np.nansum(marks, axis=0).astype(np.int64).tolist()
-    worlds = islice(redirected(signed[:, verdict.keep], rng), reps)
+    worlds = redirected(signed[:, verdict.keep], rng, reps)
     draws = np.array([_at_least(_lowest(made, tails, rng), most) for made in worlds], dtype=float)
     low, high = bootstrap.band(draws, level)
     p = (1.0 + (draws >= at_least).sum(axis=0)) / (1.0 + reps)
@@ -232,7 +231,7 @@ def _marks(x: FloatMatrix, q: float, least: int) -> tuple[FloatMatrix, Verdict]:
 def _lowest(x: FloatMatrix, tails: list[int], rng: np.random.Generator) -> CountColumn:
     """Series in their tail at each row, so many rows of each; what ties falls as luck has it."""
     counts = np.zeros(len(x), dtype=np.int64)
-    loose = x + 1e-9 * np.nanstd(x, axis=0) * rng.random(x.shape)
+    loose = x + 1e-9 * np.nanmax(np.abs(x), axis=0) * rng.random(x.shape)
     for j, size in enumerate(tails):
         counts[np.argpartition(loose[:, j], size)[:size]] += 1
     return counts

@@ -31,7 +31,10 @@ class Whitened:
         return len(self.slope)
 
     def rebuilt(self, shocks: FloatColumn) -> FloatColumn:
-        """The series that other shocks would have made, none missing, around a mean of 0."""
+        """The series that other shocks would have made, none missing, around a mean of 0.
+
+        Time is the last axis; there may be many at once.
+        """
         if not self.order:
             return shocks
         made: FloatColumn = lfilter([1.0], np.concatenate([[1.0], -self.slope]), shocks)
