@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from math import isfinite
 
 import numpy as np
 import polars as pl
 
-from undertow import schema
 from undertow.errors import StateError
 from undertow.measures.crowding.crowd import Crowd
 from undertow.measures.crowding.dealers import Dealers, Sign
 from undertow.measures.crowding.funds import Funds
+from undertow.measures.crowding.places import Places
 from undertow.measures.study import Study
 from undertow.measures.words import known, listed, many, percent, told
 from undertow.rules.snapshot import Snapshot
 from undertow.state import FloatColumn, Reading
-from undertow.stress.worth import asset_prices
 
 MOVES = (-0.5, -0.4, -0.3, -0.25, -0.2, -0.15, -0.1, -0.05, -0.02, -0.01,
          0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)  # fmt: skip
 _TOP = 12  # assets with readings of their own
-_OUTRIGHT, _PERPS = (
-    [schema.INSTRUMENT_KINDS.index(kind) for kind in kinds]
-    for kinds in (("spot", "reserve", "cash"), ("perp", "future"))
-)
 _BOTH = (
     "USD that managers of leveraged tokens and dealers in options must trade with a move of 1 % of "
     "every price: m (m - 1) A / 100 of a token of leverage m and net value A, less the gamma of "
@@ -48,15 +42,6 @@ _MISLEADS = (
     "that of volatilities as they are; they seldom stay. Tokens off the book, and options on "
     "venues that were not seen, are in no number here."
 )
-
-
-@dataclass(frozen=True, eq=False)
-class _Places:
-    """What trades of each asset meet, in USD; NaN where nobody knows."""
-
-    price: FloatColumn
-    depth_usd: FloatColumn
-    daily_usd: FloatColumn
 
 
 def rebalancing(
@@ -93,7 +78,7 @@ def rebalancing(
     funds = Funds.of(crowd.snapshot)
     named = tuple(dealers)
     hedged = Dealers.of(crowd, chosen, named)
-    places = _places(crowd.snapshot)
+    places = Places.of(crowd.snapshot)
     assets = _assets(crowd, funds, hedged, places)
     return Study(
         name="crowding.rebalancing",
@@ -122,32 +107,10 @@ def _checked(moves: Sequence[float]) -> FloatColumn:
     return ladder
 
 
-def _places(snapshot: Snapshot) -> _Places:
-    """The deepest place where each asset is sold outright, else a perp; what trades in a day."""
-    universe, market = snapshot.universe, snapshot.market
-    size = len(universe.assets)
-    price = asset_prices(snapshot)
-    usd = market.depth * market.mark
-    depth = np.zeros(size)
-    for kinds in (_PERPS, _OUTRIGHT):  # the second has the last word
-        here = np.isin(universe.kind, kinds) & ~universe.inverse
-        most = np.zeros(size)
-        np.maximum.at(most, universe.asset_of[here], usd[here])
-        depth = np.where(most > 0.0, most, depth)
-    traded = np.isin(universe.kind, [*_OUTRIGHT, *_PERPS])
-    base = np.bincount(universe.asset_of[traded], snapshot.liquidity.daily[traded], minlength=size)
-    daily = base * price
-    return _Places(
-        price,
-        np.where(depth > 0.0, depth, np.nan),
-        np.where(daily > 0.0, daily, np.nan),
-    )
-
-
 # ---------------------------------------------------------------- tables
 
 
-def _assets(crowd: Crowd, funds: Funds, hedged: Dealers, places: _Places) -> pl.DataFrame:
+def _assets(crowd: Crowd, funds: Funds, hedged: Dealers, places: Places) -> pl.DataFrame:
     """One row an asset that tokens or options are on: what 1 % makes them trade with the move."""
     universe = crowd.snapshot.universe
     size = len(universe.assets)
@@ -176,7 +139,7 @@ def _assets(crowd: Crowd, funds: Funds, hedged: Dealers, places: _Places) -> pl.
 
 
 def _ladder(
-    crowd: Crowd, funds: Funds, hedged: Dealers, places: _Places, moves: FloatColumn
+    crowd: Crowd, funds: Funds, hedged: Dealers, places: Places, moves: FloatColumn
 ) -> pl.DataFrame:
     """One row an asset and move: what is bought (sold negative), over depth and volume."""
     universe = crowd.snapshot.universe
