@@ -72,22 +72,22 @@ def plain_ranking(
 
 def test_groups_too_small_to_matter_are_left_out_and_nothing_changes() -> None:
     rng = np.random.default_rng(5)
-    group = np.sort(rng.integers(0, 20_000, 40_000))
+    group = np.sort(rng.integers(0, 12_000, 24_000))
     group = np.unique(group, return_inverse=True)[1]
     size = rng.pareto(1.1, len(group)) + 1.0
-    found = ranking(group, size, 5, reps=400, seed=6)
+    found = ranking(group, size, 5, reps=200, seed=6)
     order = found.index.astype(int)
     assert found.farthest == 100
     whole = np.bincount(group, size)
     assert order.tolist() == np.argsort(-whole)[:5].tolist()
-    plain = plain_ranking(group, size, order, 400, 7)
+    plain = plain_ranking(group, size, order, 200, 7)
     stays = (plain <= 5).mean(axis=0)
-    np.testing.assert_allclose(found.stays, stays, atol=0.08)
+    np.testing.assert_allclose(found.stays, stays, atol=0.12)
     far = np.where(plain > 100, np.inf, plain)
     best = np.quantile(far, 0.05, axis=0, method="lower")
     np.testing.assert_allclose(found.best, best, atol=1.0)
     kept, place = module._drawn(group, size, whole, 100, 19, 0)
-    assert kept.shape[1] < 0.5 * len(whole)
+    assert kept.shape[1] < 0.6 * len(whole)
     assert place[order].max() < kept.shape[1]
 
 
@@ -117,12 +117,12 @@ def plain_draw(size: np.ndarray, rng: np.random.Generator) -> tuple[float, float
 def test_bands_are_those_of_holders_drawn_one_by_one(shape: float) -> None:
     rng = np.random.default_rng(int(10 * shape))
     size = rng.pareto(shape, 5_000) + 1.0
-    found = concentration_bands(size, (1, 10), reps=1_500, seed=3)
-    plain = np.array([plain_draw(size, rng) for _ in range(600)])
+    found = concentration_bands(size, (1, 10), reps=800, seed=3)
+    plain = np.array([plain_draw(size, rng) for _ in range(400)])
     low, high = np.quantile(plain, (0.05, 0.95), axis=0)
     mine = np.array([found.hhi, found.gini, *found.top])
-    np.testing.assert_allclose(mine[:, 0], low, rtol=0.06)
-    np.testing.assert_allclose(mine[:, 1], high, rtol=0.06)
+    np.testing.assert_allclose(mine[:, 0], low, rtol=0.08)
+    np.testing.assert_allclose(mine[:, 1], high, rtol=0.08)
     assert found.effective[0] == pytest.approx(1.0 / found.hhi[1], rel=1e-2)
 
 

@@ -7,14 +7,11 @@ import polars as pl
 import pytest
 
 from crowds import crowd
-from measures.crowding.owned import UNKNOWN, owned_by
+from measures.crowding.owned import UNKNOWN, borrower, in_two_orders, owned_by, peopled, planted
 from undertow.errors import EstimationError, StateError
 from undertow.measures.crowding import Crowd
 from undertow.measures.crowding.concentration import WITHOUT, concentration
 from undertow.rules.snapshot import Snapshot
-from undertow.worlds import Plants, build_world
-from undertow.worlds.plants import Crowd as Planted
-from undertow.worlds.population import Population
 
 
 def many_owners(seed: int = 0, count: int = 60) -> Snapshot:
@@ -88,7 +85,7 @@ def test_an_account_of_no_known_owner_is_never_merged() -> None:
 
 
 def test_nodes_hold_what_owners_have_there() -> None:
-    book = build_world(4, assets=8, venues=6, population=Population(300)).snapshot()
+    book = peopled()
     seen = Crowd.of(book)
     for by in ("venue", "asset"):
         nodes = concentration(book, by=by, reps=19).tables["nodes"]
@@ -121,35 +118,20 @@ def test_bands_hold_the_index_of_the_whole_from_which_owners_came() -> None:
 
 
 def test_a_planted_crowd_shows_in_the_brackets() -> None:
-    population = Population(500, minimum_usd=5_000.0)
-    plant = Planted(share=0.1, distance=0.06, band=0.01)
     with_it, without = (
-        concentration(
-            build_world(3, assets=8, venues=6, population=population, plants=plants).snapshot(),
-            reps=19,
-        ).tables["brackets"]
-        for plants in (Plants(crowd=plant), Plants())
+        concentration(planted(side), reps=19).tables["brackets"] for side in ("long", None)
     )
     high = pl.col("low") >= 5.0
     assert with_it.filter(high)["accounts"].sum() > 1.3 * without.filter(high)["accounts"].sum()
 
 
 def test_rows_in_any_order_make_the_same() -> None:
-    world = build_world(5, assets=6, venues=5, population=Population(200))
-    mixed = {
-        name: frame.sample(fraction=1.0, shuffle=True, seed=5)
-        if name in ("accounts", "positions") else frame
-        for name, frame in world.tables.items()
-    }  # fmt: skip
-    found, again = (
-        concentration(Snapshot.from_tables(tables, world.ts), reps=19)
-        for tables in (world.tables, mixed)
-    )
-    assert found.as_json() == again.as_json()
+    found, again = (concentration(book, reps=19).as_json() for book in in_two_orders())
+    assert found == again
 
 
 def test_degenerate_books_are_told() -> None:
-    one = concentration(crowd([0.3], [1_000.0], share=0.5))
+    one = concentration(borrower())
     assert one.reading("crowding.effective").value == pytest.approx(1.0)
     assert one.reading("crowding.effective").low is None
     unlevered = concentration(crowd([1.0, 1.0], [1_000.0, 500.0], share=0.5))
@@ -177,7 +159,7 @@ def test_degenerate_books_are_told() -> None:
 def test_what_cannot_be_is_refused(
     given: dict[str, object], error: type[Exception], words: str
 ) -> None:
-    book = crowd([0.3], [1_000.0], share=0.5)
+    book = borrower()
     with pytest.raises(error, match=words):
         concentration(book, **given)  # type: ignore[arg-type]
     with pytest.raises(StateError, match="Snapshot"):

@@ -9,15 +9,13 @@ import polars as pl
 import pytest
 
 from crowds import MAINTENANCE, PRICE, crowd
-from measures.crowding.owned import traded
+from measures.crowding.owned import borrower, holder, in_two_orders, peopled, traded, under_water
 from undertow.errors import EstimationError, StateError
 from undertow.measures.crowding import Crowd
 from undertow.measures.crowding.wayout import critical_leverage, way_out
 from undertow.rules.snapshot import Snapshot
 from undertow.state.universe import NONE
 from undertow.stress.options import Impact, Options
-from undertow.worlds import build_world
-from undertow.worlds.population import Population
 
 
 def test_by_hand() -> None:
@@ -63,7 +61,7 @@ def test_at_the_critical_leverage_a_position_that_is_sold_in_slices_ends_with_no
 
 
 def test_it_is_what_loops_over_legs_give() -> None:
-    book = build_world(4, assets=8, venues=6, population=Population(300)).snapshot()
+    book = peopled()
     seen = Crowd.of(book)
     found, carriers = way_out(seen, reps=19), seen.plan.carriers
     held = dict.fromkeys(range(book.book.accounts), 0.0)
@@ -157,10 +155,10 @@ def test_what_is_not_known_is_said_and_never_zero() -> None:
 
 
 def test_degenerate_books_are_told() -> None:
-    nobody = way_out(crowd([1.0], [1_000.0], share=0.5))
+    nobody = way_out(holder())
     assert nobody.tables["assets"].height == 0
     assert "nothing to close" in nobody.says[0]
-    bankrupt = way_out(traded(crowd([-0.5], [1_000.0], share=0.5), daily=10.0, vol=0.5))
+    bankrupt = way_out(traded(under_water(), daily=10.0, vol=0.5))
     row = bankrupt.tables["assets"].row(0, named=True)
     assert row["closes_usd"] == pytest.approx(1_000.0)  # all it holds, which is less than it owes
     assert (row["leverage"], row["above"]) == (None, 1.0)
@@ -169,16 +167,7 @@ def test_degenerate_books_are_told() -> None:
 
 
 def test_rows_in_any_order_make_the_same() -> None:
-    world = build_world(5, assets=6, venues=5, population=Population(200))
-    mixed = {
-        name: frame.sample(fraction=1.0, shuffle=True, seed=7)
-        if name in ("accounts", "positions") else frame
-        for name, frame in world.tables.items()
-    }  # fmt: skip
-    found, again = (
-        way_out(Snapshot.from_tables(tables, world.ts), reps=19).as_json()
-        for tables in (world.tables, mixed)
-    )
+    found, again = (way_out(book, reps=19).as_json() for book in in_two_orders())
     assert found == again
 
 
@@ -195,5 +184,5 @@ def test_what_cannot_be_is_refused(
     given: dict[str, object], error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words):
-        way_out(crowd([0.3], [1_000.0], share=0.5), **given)  # type: ignore[arg-type]
-    assert isinstance(way_out(crowd([0.3], [1_000.0], share=0.5)).tables["curve"], pl.DataFrame)
+        way_out(borrower(), **given)  # type: ignore[arg-type]
+    assert isinstance(way_out(borrower()).tables["curve"], pl.DataFrame)

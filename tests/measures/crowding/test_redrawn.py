@@ -27,13 +27,13 @@ def test_sums_over_blocks_vary_as_sums_over_owners_do() -> None:
     owner = np.sort(rng.integers(0, 6_000, 9_000)).astype(np.int32)
     owner = np.unique(owner, return_inverse=True)[1].astype(np.int32)
     size = rng.pareto(2.2, len(owner)) + 1.0
-    drawn = Redrawn.of(stand_in(owner), size, reps=4_000, seed=1, level=0.9)
+    drawn = Redrawn.of(stand_in(owner), size, reps=1_500, seed=1, level=0.9)
     cell = rng.integers(0, 3, len(owner))
     sums = drawn.sums(np.arange(len(owner)), cell, size, 3)
     by_owner = np.stack([np.bincount(owner, size * (cell == c)) for c in range(3)])
     np.testing.assert_allclose(sums.mean(axis=0), by_owner.sum(axis=1), rtol=0.01)
     # Poisson weights of mean 1: covariances are sums of products over owners
-    np.testing.assert_allclose(np.diag(np.cov(sums.T)), np.diag(by_owner @ by_owner.T), rtol=0.15)
+    np.testing.assert_allclose(np.diag(np.cov(sums.T)), np.diag(by_owner @ by_owner.T), rtol=0.2)
 
 
 def test_few_owners_are_drawn_one_by_one() -> None:

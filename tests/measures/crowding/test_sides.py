@@ -7,14 +7,18 @@ import polars as pl
 import pytest
 
 from crowds import MAINTENANCE, crowd
-from measures.crowding.owned import owned_by
+from measures.crowding.owned import (
+    borrower,
+    holder,
+    in_two_orders,
+    owned_by,
+    peopled,
+    planted,
+    under_water,
+)
 from undertow.errors import EstimationError, StateError
 from undertow.measures.crowding import Crowd
 from undertow.measures.crowding.sides import sides
-from undertow.rules.snapshot import Snapshot
-from undertow.worlds import Plants, build_world
-from undertow.worlds.plants import Crowd as Planted
-from undertow.worlds.population import Population
 
 
 def test_by_hand() -> None:
@@ -43,7 +47,7 @@ def test_the_weight_of_next_to_no_equity_is_bounded() -> None:
 
 
 def test_it_is_what_loops_over_legs_give() -> None:
-    book = build_world(4, assets=8, venues=6, population=Population(300)).snapshot()
+    book = peopled()
     seen, universe = Crowd.of(book), book.universe
     found = sides(book, reps=29)
     size = seen.exposures.outright + seen.exposures.notional + seen.exposures.delta
@@ -111,32 +115,18 @@ def test_owners_are_drawn_whole() -> None:
 
 @pytest.mark.parametrize("side", ["long", "short"])
 def test_a_planted_crowd_leans_its_way(side: str) -> None:
-    population = Population(500, minimum_usd=5_000.0)
-    plant = Planted(share=0.15, side=side, distance=0.06, band=0.01)
     with_it, without = (
-        sides(
-            build_world(3, assets=8, venues=6, population=population, plants=plants).snapshot(),
-            reps=19,
-        )
+        sides(planted(each), reps=19)
         .tables["pairs"]
         .filter((pl.col("node") == "hyperliquid") & (pl.col("asset") == "ETH"))["net_weighed"]
         .item()
-        for plants in (Plants(crowd=plant), Plants())
+        for each in (side, None)
     )
     assert (with_it > without + 0.05) if side == "long" else (with_it < without - 0.05)
 
 
 def test_rows_in_any_order_make_the_same() -> None:
-    world = build_world(5, assets=6, venues=5, population=Population(200))
-    mixed = {
-        name: frame.sample(fraction=1.0, shuffle=True, seed=6)
-        if name in ("accounts", "positions") else frame
-        for name, frame in world.tables.items()
-    }  # fmt: skip
-    found, again = (
-        sides(Snapshot.from_tables(tables, world.ts), reps=29).as_json()
-        for tables in (world.tables, mixed)
-    )
+    found, again = (sides(book, reps=19).as_json() for book in in_two_orders())
     assert found == again
 
 
@@ -145,15 +135,15 @@ def test_degenerate_books_are_told() -> None:
     assert one.reading("crowding.one_sidedness", "C0").value == -1.0
     assert one.reading("crowding.one_sidedness").value == 1.0
     assert any("chance" in sentence for sentence in one.says)
-    nobody = sides(crowd([1.0], [1_000.0], share=0.5))
+    nobody = sides(holder())
     assert nobody.headline is not None
     assert nobody.headline.value is None
     assert "Nobody owes" in nobody.says[0]
-    bankrupt = sides(crowd([-0.5], [1_000.0], share=0.5))
+    bankrupt = sides(under_water())
     assert bankrupt.headline is not None
     assert bankrupt.headline.value is None
     assert "none has equity" in bankrupt.says[0]
-    nowhere = sides(crowd([0.3], [1_000.0], share=0.5), by="chain")
+    nowhere = sides(borrower(), by="chain")
     assert nowhere.tables["pairs"].height == 0
 
 
@@ -169,4 +159,4 @@ def test_what_cannot_be_is_refused(
     given: dict[str, object], error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words):
-        sides(crowd([0.3], [1_000.0], share=0.5), **given)  # type: ignore[arg-type]
+        sides(borrower(), **given)  # type: ignore[arg-type]

@@ -425,7 +425,7 @@ def _readings(
     )
     rows = list(assets.head(_TOP).iter_rows(named=True))
     worst = next(slowest.iter_rows(named=True), None)
-    found = [_told(crowd, worst, "days", "day", f"{days}; the slowest of all", "", level)]
+    found = [_told(crowd, worst, "days", "days", f"{days}; the slowest of all", "", level)]
     shares = assets.filter(pl.col("above").is_not_null())
     above = None
     if shares.height:
@@ -444,7 +444,7 @@ def _readings(
         critical = _CRITICAL.format(options.root)
         moved = _IMPACT.format(options.impact.value)
         found += [
-            _told(crowd, row, "days", "day", days, subject, level),
+            _told(crowd, row, "days", "days", days, subject, level),
             _told(crowd, row, "impact", "1", moved, subject, level),
             _told(crowd, row, "critical_leverage", "1", critical, subject, level),
         ]
