@@ -72,6 +72,69 @@ def closed_alone(a, scale, case, state):
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
+def add_differences(accounts, scale, base, points, deep, case, state, found):
+    """Add to `found` (pools, instruments) what accounts sell beyond now when a pool falls on.
+
+    Of plain accounts, each looked at once: alone at the prices of `base`, where `state` stands, and
+    alone at `points[m]` for every deep pool m that carries a price of what it holds.
+    """
+    case, state = lend(case), lend(state)
+    hold, insts, now = case.hold, case.insts, state.now
+    carriers = case.places.carriers
+    done = np.full(deep.size, -1, dtype=np.int64)
+    before = np.zeros(now.size, dtype=np.int64)
+    for n in range(accounts.size):
+        a = accounts[n]
+        first, last = hold.accounts[a].first, hold.accounts[a].last
+        closed_alone(a, scale, case, state)
+        forget(state.touched)
+        for i in range(first, last):
+            k = hold.legs[i].inst
+            before[k] += taken(k, state)
+        for i in range(first, last):
+            inst = insts[hold.legs[i].inst]
+            for c in range(inst.carrier, inst.carriers):
+                m = carriers[c].pool
+                if not deep[m] or done[m] == n:
+                    continue
+                done[m] = n
+                for j in range(first, last):
+                    k = hold.legs[j].inst
+                    now[k] = points[m, k]
+                    found[m, k] -= before[k] if first_of(k, first, j, hold) else 0
+                closed_alone(a, scale, case, state)
+                forget(state.touched)
+                for j in range(first, last):
+                    k = hold.legs[j].inst
+                    found[m, k] += taken(k, state)
+        for i in range(first, last):
+            k = hold.legs[i].inst
+            now[k] = base[k]
+            before[k] = 0
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def taken(k, state):
+    """What `state.flows` bring to market of instrument `k`, now and later; it is taken out."""
+    flows = state.flows
+    total = flows.counts[SOLD, k]
+    flows.counts[SOLD, k] = 0
+    for d in range(flows.later.shape[0]):
+        total += flows.later[d, k]
+        flows.later[d, k] = 0
+    return total
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def first_of(k, first, j, hold):
+    """Whether leg `j` is the first, from `first` on, of instrument `k`."""
+    for i in range(first, j):  # noqa: SIM110 - kernels have no generators
+        if hold.legs[i].inst == k:
+            return False
+    return True
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
 def brought_to_pools(counts, case, state, volume):
     """Write the volume by pool that `counts`, by instrument, bring to market at present prices.
 

@@ -139,7 +139,7 @@ class Bounds:
         return gaps, apart
 
 
-def _covered(low: FloatMatrix, high: FloatMatrix) -> BoolColumn:
+def _covered(low: AnyColumn, high: AnyColumn) -> BoolColumn:
     """By lane, whether the lines below health hold as far out as its box reaches."""
     inside: BoolColumn = np.all((high < screening.MOST) & (low > screening.LEAST), axis=0)
     return inside

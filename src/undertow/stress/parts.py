@@ -94,12 +94,36 @@ class Part:
             moves.append(self._moves())
         self._look(*moves)
         found = np.zeros((pull.shape[1], len(self.case.insts)), dtype=np.int64)
-        for m, accounts in self._by_pool(pull[0] != 0.0, deep):
+        grouped = self.case.hold.accounts["grid"][self.near] >= 0
+        self._add_plain(self.near[~grouped], shock, volume, pull, deep, bandwidth, found)
+        for m, accounts in self._by_pool(self.near[grouped], pull[0] != 0.0, deep):
             pressure.set_prices(volume, shock - bandwidth * pull[:, m], self.case, self.state)
-            found[m] = self._sold(accounts)
+            found[m] += self._sold(accounts)
             pressure.set_prices(volume, shock, self.case, self.state)
             found[m] -= self._sold(accounts)
         return found
+
+    def _add_plain(
+        self,
+        accounts: KeyColumn,
+        shock: FloatMatrix,
+        volume: FloatColumn,
+        pull: FloatMatrix,
+        deep: BoolColumn,
+        bandwidth: float,
+        found: AnyColumn,
+    ) -> None:
+        """Differences of accounts that are judged leg by leg, each looked at once."""
+        points = np.empty((pull.shape[1], len(self.case.insts)), dtype=self.state.now.dtype)
+        for m in np.flatnonzero(deep):
+            pressure.set_prices(volume, shock - bandwidth * pull[:, m], self.case, self.state)
+            points[m] = self.state.now
+        pressure.set_prices(volume, shock, self.case, self.state)
+        base = self.state.now.copy()
+        pressure.add_differences(
+            accounts, self.scale, base, points.view(np.recarray), deep, self.case, self.state, found
+        )
+        pressure.all_sold(self.state, np.empty(len(self.case.insts), dtype=np.int64))
 
     def first_called(self, shocks: FloatMatrix) -> KeyColumn:
         """By account, the first of `shocks` (points, 2, instruments) at which it is called.
@@ -154,7 +178,7 @@ class Part:
 
     @cached_property
     def _tops(self) -> tuple[FloatColumn, FloatColumn]:
-        """Level by account and slope by leg of the lines above health, of this worker's accounts."""
+        """Lines above health of this worker's accounts: level by account, slope by leg."""
         hold = self.case.hold
         level, slope = np.empty(len(hold.accounts)), np.empty(len(hold.legs))
         first, last = self.all[0], self.all[-1] + 1
@@ -184,11 +208,13 @@ class Part:
             self.case.insts, self.low[:, None], self.high[:, None]
         )
 
-    def _by_pool(self, carried: Any, deep: BoolColumn) -> Iterator[tuple[int, KeyColumn]]:
-        """Of those near, who holds something that a pool carries, pool by pool."""
-        held = self.case.hold.accounts[self.near]
+    def _by_pool(
+        self, accounts: KeyColumn, carried: AnyColumn, deep: BoolColumn
+    ) -> Iterator[tuple[int, KeyColumn]]:
+        """Of some accounts, who holds something that a pool carries, pool by pool."""
+        held = self.case.hold.accounts[accounts]
         counts = held["last"] - held["first"]
-        account = np.repeat(self.near, counts)
+        account = np.repeat(accounts, counts)
         leg = np.repeat(held["first"] - np.append(0, np.cumsum(counts)[:-1]), counts)
         inst = self.case.hold.legs["inst"][leg + np.arange(len(leg))]
         for m in np.flatnonzero(deep):

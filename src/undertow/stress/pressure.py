@@ -9,7 +9,7 @@ there are no rounds, no timers, no liquidators to wait for, and no owner who ans
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +28,8 @@ from undertow.stress.setting import shocks_of, state_of
 from undertow.stress.stressed import Stressed
 
 BANDWIDTH = 0.02  # of log price: thresholds are counted over as much of a further fall
+STILL = 1e-6  # of log prices: a smaller move is none
+_SHORT = 0.8  # of the way that even steps would still go
 MOST_TIMES = 2_000  # volumes to volumes, before a point counts as one that does not settle
 
 
@@ -45,6 +47,12 @@ class Feedback(NamedTuple):
     matrix: FloatMatrix  # (n, m): fall of pool n, in logs, per fall of pool m
     sold: FloatMatrix  # (m, instruments): quanta forced per fall of pool m
     steep: FloatColumn  # by pool: fall per unit sold, at the margin
+
+
+def _further(then: FloatColumn, here: FloatColumn) -> bool:
+    """Whether volumes went on the way they went, all of them."""
+    slack = 1e-9 * np.abs(here)
+    return bool((then >= here - slack).all())
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,19 +105,43 @@ class Pressure:
         """Volumes by pool that are forced at the prices after `volume`."""
         return self.volume(self.counts(shock, volume), shock, volume)
 
-    def rest(self, shock: FloatMatrix, start: FloatColumn | None = None) -> Rest:
-        """Follow volumes from `start` until they stay: the least fixed point from below.
+    def rest(
+        self,
+        shock: FloatMatrix,
+        start: FloatColumn | None = None,
+        enough: Callable[[FloatColumn], bool] | None = None,
+    ) -> Rest:
+        """Follow volumes from `start` until prices stay: the least fixed point from below.
+
+        With `enough`, until prices are such that it says so: then they have not settled.
 
         It is the least one where prices only fall and whoever is closed is closed at any lower
-        price too; `start` is then at most the answer. Sums are whole, so rest is exact.
+        price too; `start` is then at most the answer. Steps that shrink evenly are lengthened, but
+        only to where still more is forced than was sold, which is below the answer too.
         """
-        volume = np.zeros(self.plan.carriers.pools) if start is None else start
+        here = np.zeros(self.plan.carriers.pools) if start is None else start
+        seen = self.prices(shock, here)
+        before, ahead, back = None, False, (here, seen)
         for times in range(MOST_TIMES):
-            new = self.forced(shock, volume)
-            if np.allclose(new, volume, rtol=1e-12, atol=0.0):
-                return Rest(new, times, settled=True)
-            volume = new
-        return Rest(volume, MOST_TIMES, settled=False)
+            then = self.forced(shock, here)
+            moved = self.prices(shock, then)
+            if ahead and not _further(then, here):
+                (here, seen), ahead, before = back, False, None
+                continue
+            back = (then, moved)
+            step = np.log(moved / seen)
+            if np.abs(step).max(initial=0.0) <= STILL:
+                return Rest(then, times, settled=True)
+            if enough is not None and enough(moved):
+                return Rest(then, times, settled=False)
+            shrink = 0.0 if before is None else float(before @ step) / float(before @ before)
+            ahead = 0.0 < shrink < 1.0
+            if ahead:
+                here = then + _SHORT * shrink / (1.0 - shrink) * (then - here)
+                seen, before = self.prices(shock, here), None
+            else:
+                here, seen, before = then, moved, step
+        return Rest(here, MOST_TIMES, settled=False)
 
     def feedback(
         self, shock: FloatMatrix, volume: FloatColumn, bandwidth: float = BANDWIDTH

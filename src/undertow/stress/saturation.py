@@ -38,6 +38,7 @@ class Point(NamedTuple):
     fall: float  # of the book's prices, weighted with what is held
     volume: FloatColumn
     settled: bool
+    cut: bool = False  # followed no further, since it has broken off already
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,14 +83,7 @@ def saturation(
     StateError
         When the direction moves nothing, or its shocks would leave nothing of a price.
     """
-    reach = float(direction.max(initial=0.0))
-    if not direction.any() or not np.isfinite(direction).all():
-        raise StateError("the direction moves nothing", hint="give 1 to each asset that falls")
-    if not 0.0 < step <= furthest or furthest * reach >= 1.0:
-        raise StateError(
-            f"step was {step} and furthest {furthest}; they must lie between 0 and "
-            f"{1.0 / max(reach, 1e-300):g}, step below furthest"
-        )
+    _require_direction(direction, step, furthest)
     walk = _Walk(pressure, direction, bandwidth)
     rows, last = [], walk.point(0.0, None)
     strongest: tuple[float, Feedback | None] = (-1.0, None)
@@ -97,8 +91,7 @@ def saturation(
     for shock in np.arange(0, int(furthest / step + 1e-9) + 1) * step:
         here = walk.point(float(shock), last)
         broken = walk.break_between(last, here)
-        if broken is not None:
-            here = walk.before
+        here = walk.followed(here) if broken is None else walk.before
         feedback = pressure.feedback(walk.shock(here.shock), here.volume, bandwidth)
         rho, swing = spectrum(feedback)
         rows.append((here.shock, here.fall, rho, swing, here.settled))
@@ -113,12 +106,50 @@ def saturation(
     return Saturation(
         path=path,
         at=None if broken is None else broken.shock,
-        jump=None if broken is None else broken.fall - walk.before.fall,
+        jump=None if broken is None else walk.followed(broken).fall - walk.before.fall,
         furthest=furthest if broken is None else broken.shock,
         bandwidth=bandwidth,
         assets=assets,
         venues=venues,
     )
+
+
+def saturation_at(
+    pressure: Pressure,
+    direction: FloatColumn,
+    *,
+    furthest: float = FURTHEST,
+    step: float = STEP,
+    bandwidth: float = BANDWIDTH,
+) -> float | None:
+    """The shock at saturation alone, and nothing of the way there; None where there is none.
+
+    Raises
+    ------
+    StateError
+        As `saturation` does.
+    """
+    _require_direction(direction, step, furthest)
+    walk = _Walk(pressure, direction, bandwidth)
+    last = walk.point(0.0, None)
+    for shock in np.arange(0, int(furthest / step + 1e-9) + 1) * step:
+        here = walk.point(float(shock), last)
+        broken = walk.break_between(last, here)
+        if broken is not None:
+            return broken.shock
+        last = walk.followed(here)
+    return None
+
+
+def _require_direction(direction: FloatColumn, step: float, furthest: float) -> None:
+    reach = float(direction.max(initial=0.0))
+    if not direction.any() or not np.isfinite(direction).all():
+        raise StateError("the direction moves nothing", hint="give 1 to each asset that falls")
+    if not 0.0 < step <= furthest or furthest * reach >= 1.0:
+        raise StateError(
+            f"step was {step} and furthest {furthest}; they must lie between 0 and "
+            f"{1.0 / max(reach, 1e-300):g}, step below furthest"
+        )
 
 
 class _Walk:
@@ -129,29 +160,65 @@ class _Walk:
         plan = pressure.plan
         gross = plan.gross_usd * ((plan.insts["kind"] == 0) & (plan.insts["money"] == 0))
         self.weight = gross / max(float(gross.sum()), 1e-300)
-        self.before = Point(0.0, 0.0, np.zeros(plan.carriers.pools), settled=True)
+        self.nothing = np.zeros(plan.carriers.pools)
+        self.before = Point(0.0, 0.0, self.nothing, settled=True)
 
     def shock(self, size: float) -> FloatColumn:
         return self.pressure.shock(np.log1p(-size * self.direction))
 
     def point(self, size: float, last: Point | None) -> Point:
+        """Where prices rest after a shock, or a point on the way when they break off from `last`.
+
+        A way out of sight is a break whatever its end is, and the end is far.
+        """
+        if last is None:
+            return self._at(size, None, None)
+        most = 2.0 * self.bandwidth + (size - last.shock)
+        return self._at(
+            size, last.volume, lambda prices: abs(self.fall(prices) - last.fall) >= most
+        )
+
+    def followed(self, point: Point) -> Point:
+        """The same point, followed to where prices rest."""
+        return self._at(point.shock, point.volume, None) if point.cut else point
+
+    def fall(self, prices: FloatColumn) -> float:
+        """By how much the book's prices have fallen."""
+        return float(self.weight @ (1.0 - prices / self.pressure.plan.insts["start"]))
+
+    def _at(
+        self,
+        size: float,
+        start: FloatColumn | None,
+        enough: Callable[[FloatColumn], bool] | None,
+    ) -> Point:
         shock = self.shock(size)
-        rest = self.pressure.rest(shock, None if last is None else last.volume)
-        left = self.pressure.prices(shock, rest.volume) / self.pressure.plan.insts["start"]
-        return Point(size, float(self.weight @ (1.0 - left)), rest.volume, rest.settled)
+        rest = self.pressure.rest(shock, start, enough)
+        fall = self.fall(self.pressure.prices(shock, rest.volume))
+        cut = enough is not None and not rest.settled
+        return Point(size, fall, rest.volume, rest.settled, cut)
 
     def break_between(self, low: Point, high: Point) -> Point | None:
         """The first point past a break of at least a bandwidth; None where prices went on evenly.
 
-        A break is as large in any half that it falls in, a steep stretch is not.
+        A break is as large in any half that it falls in, a steep stretch is not. What half of the
+        shock itself would move is no break: so long stretches need not be halved to tell.
         """
-        if abs(high.fall - low.fall) < self.bandwidth:
+        need = self.bandwidth + 0.5 * abs(self.direct(high.shock) - self.direct(low.shock))
+        if high.cut and abs(high.fall - low.fall) < need:
+            high = self.followed(high)
+        if abs(high.fall - low.fall) < need:
             return None
         if high.shock - low.shock <= EXACT:
             self.before = low
             return high
         middle = self.point(0.5 * (low.shock + high.shock), low)
-        return self.break_between(low, middle) or self.break_between(middle, high)
+        found = self.break_between(low, middle)
+        return self.break_between(self.followed(middle), high) if found is None else found
+
+    def direct(self, size: float) -> float:
+        """By how much the book's prices fall from a shock alone."""
+        return self.fall(self.pressure.prices(self.shock(size), self.nothing))
 
 
 def spectrum(feedback: Feedback) -> tuple[float, float]:
