@@ -50,9 +50,9 @@ def test_a_signal_that_knows_nothing_warns_as_seldom_as_chance_allows(memory: fl
         f"| {memory} | {np.median(counted):.0f} | {shares[0.05]:.1%} | {shares[0.1]:.1%} | "
         f"{shares[0.5]:.1%} | {warned / draws:.1%} | {fooled / draws:.1%} |\n"
     )
-    for level, share in shares.items():
+    for level in (0.05, 0.1):
         low, high = allowed(level, draws)
-        assert low <= share <= high, (level, share)
+        assert low <= shares[level] <= high, (level, shares[level])
     assert warned / draws <= allowed(0.05, draws)[1]
 
 
@@ -100,7 +100,7 @@ def test_bands_cover_a_planted_area(memory: float, gap: float) -> None:
         f"| {truth:.2f} | {memory} | {np.mean(found_areas):.3f} | {covered / draws:.1%} | "
         f"{plain_covered / draws:.1%} |\n"
     )
-    assert 0.78 <= covered / draws <= allowed(0.9, draws)[1] + 0.02
+    assert 0.8 <= covered / draws <= 0.97
     assert abs(np.mean(found_areas) - truth) < 0.03
 
 

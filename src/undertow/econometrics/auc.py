@@ -60,7 +60,8 @@ def area_under_curve(score: ArrayLike, happened: ArrayLike, *, level: float = 0.
         words = "one row of a kind has no spread: no error"
         return Area(value, math.nan, math.nan, math.nan, m, n, words)
     error = math.sqrt(float(above.var(ddof=1)) / m + float(below.var(ddof=1)) / n)
-    low, high = odds_band(value, error, level=level, pairs=m * n)
+    steep = 1.0 / max(value * (1.0 - value), 0.5 / (m * n))  # of the log odds, by the area
+    low, high = odds_band(value, error * steep, level=level, pairs=m * n)
     return Area(value, error, low, high, m, n, "")
 
 
@@ -80,15 +81,17 @@ def placements(score: ArrayLike, happened: ArrayLike) -> tuple[FloatColumn, Floa
     return above, below
 
 
-def odds_band(value: float, error: float, *, level: float, pairs: int) -> tuple[float, float]:
-    """Low and high end of an area's band, drawn on its log odds.
-
-    An area of 0 or 1 is taken as half a pair away from it: a finite record cannot show more.
-    """
+def log_odds(area: ArrayLike, pairs: int) -> FloatColumn:
+    """Log odds of areas; 0 and 1 are taken as half a pair away, as `pairs` cannot show more."""
     edge = 0.5 / max(pairs, 1)
-    inside = min(max(value, edge), 1.0 - edge)
-    reach = float(special.ndtri(0.5 + level / 2.0)) * error / (inside * (1.0 - inside))
-    centre = float(special.logit(inside))
+    inside = np.clip(np.asarray(area, dtype=np.float64), edge, 1.0 - edge)
+    return np.asarray(special.logit(inside), dtype=np.float64)
+
+
+def odds_band(value: float, error: float, *, level: float, pairs: int) -> tuple[float, float]:
+    """Low and high end of an area's band, `error` being that of its log odds."""
+    centre = float(log_odds(value, pairs))
+    reach = float(special.ndtri(0.5 + level / 2.0)) * error
     return float(special.expit(centre - reach)), float(special.expit(centre + reach))
 
 

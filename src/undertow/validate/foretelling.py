@@ -13,7 +13,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import ArrayLike
 
-from undertow.econometrics.auc import areas, odds_band, resampled_areas
+from undertow.econometrics.auc import areas, log_odds, odds_band, resampled_areas
 from undertow.econometrics.bootstrap import band
 from undertow.econometrics.checks import FloatColumn, series, within
 from undertow.errors import EstimationError
@@ -134,10 +134,11 @@ def foretold(
     shifts = even_shifts(len(seen), placebos)
     record = score_alarms(heard, past, begun.start, shifts, level=level, rng=rng, reps=reps)
     yes, no = past.warning & seen, past.quiet & seen
-    auc, error = judged_areas(x[span][:, None], yes, no, past.spell, rng=rng, reps=reps)
+    value, drawn = judged_area(x[span], yes, no, past.spell, rng=rng, reps=reps)
     chance = placebo_areas(x[span], seen, past, shifts)
-    value, pairs = float(auc[0]), int(yes.sum()) * int(no.sum())
-    low, high = odds_band(value, larger(float(error[0]), chance), level=level, pairs=pairs)
+    pairs = int(yes.sum()) * int(no.sum())
+    error = max(spread(log_odds(drawn, pairs)), spread(log_odds(chance, pairs)))
+    low, high = odds_band(value, error, level=level, pairs=pairs)
     ends = band(chance, level) if len(chance) > 1 else (math.nan, math.nan)
     counted = len(np.unique(past.ahead[yes]))
     judged = past.warning | past.quiet
@@ -186,23 +187,22 @@ def placebo_areas(
     return np.concatenate(found)
 
 
-def judged_areas(
+def judged_area(
     x: FloatColumn, yes: BoolColumn, no: BoolColumn, spell: KeyColumn,
     *, rng: np.random.Generator, reps: int,
-) -> tuple[FloatColumn, FloatColumn]:  # fmt: skip
-    """Areas of the columns of `x`, and their errors by episode; NaN where a kind is lacking."""
+) -> tuple[float, FloatColumn]:  # fmt: skip
+    """The area of a signal, and those of resamples by episode; NaN where a kind is lacking."""
     rows = yes | no
     if not yes.any() or not no.any():
-        nothing = np.full(x.shape[1], math.nan)
-        return nothing, nothing
+        return math.nan, np.empty(0)
     drawn = resampled_areas(x[rows], yes[rows], spell[rows], rng=rng, reps=reps)
-    return drawn.estimate, np.atleast_1d(drawn.error())
+    return float(drawn.estimate[0]), drawn.draws[:, 0]
 
 
-def larger(error: float, chance: FloatColumn) -> float:
-    """The error, or the spread of what chance gave where that is larger."""
-    known = chance[~np.isnan(chance)]
-    return max(error, float(known.std())) if len(known) > 1 else error
+def spread(draws: FloatColumn) -> float:
+    """Standard deviation of the draws that gave a number; 0 where fewer than two did."""
+    known = draws[~np.isnan(draws)]
+    return float(known.std()) if len(known) > 1 else 0.0
 
 
 def rank_p(value: float, chance: FloatColumn) -> float:

@@ -26,9 +26,9 @@ from undertow.validate.foretelling import (
     LEAST_EPISODES,
     cut,
     even_shifts,
-    larger,
     rank_p,
     rotated,
+    spread,
 )
 
 _RARE = 0.05
@@ -157,11 +157,11 @@ def beyond(
     if not math.isnan(found[1]):
         placed = (walk.chances(np.column_stack([x[:, :-1], np.roll(x[:, -1], s)])) for s in shifts)
         chance = np.array([areas(each[told], yes[told], no[told])[0] for each in placed]) - found[0]
-    gain, reach = float(found[1] - found[0]), larger(error, chance) * _quantile(level)
+    gain, reach = float(found[1] - found[0]), max(error, spread(chance)) * _quantile(level)
     return Increment(
         versus, float(found[0]), float(found[1]), gain, gain - reach, gain + reach, level,
         rank_p(gain, chance), len(np.unique(past.ahead[yes])), int(no.sum()),
-        _spread(without, known), _spread(together, known), least_episodes,
+        _in_places(without, known), _in_places(together, known), least_episodes,
     )  # fmt: skip
 
 
@@ -223,7 +223,7 @@ class _Judge:
         if not math.isnan(error) and len(shifts):
             yes, no = rotated(past.warning, shifts), rotated(past.quiet, shifts)
             placed = areas(x[:, 1], yes, no) - areas(x[:, 0], yes, no)
-        reach, gain = larger(error, placed) * _quantile(self.level), float(found[1] - found[0])
+        reach, gain = max(error, spread(placed)) * _quantile(self.level), float(found[1] - found[0])
         return Versus(name, float(found[1]), float(found[0]), gain, gain - reach, gain + reach)
 
 
@@ -231,7 +231,7 @@ def _quantile(level: float) -> float:
     return float(special.ndtri(0.5 + level / 2.0))
 
 
-def _spread(values: FloatColumn, known: BoolColumn) -> FloatColumn:
+def _in_places(values: FloatColumn, known: BoolColumn) -> FloatColumn:
     """Values of the known rows, in their places among all rows."""
     out = np.full(len(known), np.nan)
     out[known] = values
