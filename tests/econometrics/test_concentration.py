@@ -140,13 +140,17 @@ def test_how_often_the_band_of_the_index_holds_it(name: str, least: float, most:
             return rng.gamma(2.0, 1.0, rng.poisson(count))
         return rng.pareto(float(name.split()[1]), rng.poisson(count)) + 1.0
 
-    truth = float(np.median([concentration(book()).hhi for _ in range(3_000)]))
+    many = [concentration(book()) for _ in range(3_000)]
+    truth = float(np.median([found.hhi for found in many]))
+    largest = float(np.median([found.top_share(1) for found in many]))
     if name == "gamma":
         truth = 1.5 / count
-    inside = 0
+    inside, first = 0, 0
     for trial in range(trials):
-        low, high = concentration_bands(book(), (1,), seed=trial).hhi
-        inside += low <= truth <= high
+        found = concentration_bands(book(), (1,), seed=trial)
+        inside += found.hhi[0] <= truth <= found.hhi[1]
+        first += found.top[0, 0] <= largest <= found.top[0, 1]
+    assert 0.45 <= first / trials <= 0.8
     assert least <= inside / trials <= most
 
 

@@ -65,7 +65,8 @@ _MISLEADS = (
     "Bands are of a book whose owners were a draw from many: where the largest hold much, other "
     "owners would have had other giants, which no drawing from these can show, and bands of "
     "concentration and of top shares are too narrow: of 400 owners with tail index 1.5, those of "
-    "90 % hold the usual index in two of three. An owner with one account is in a draw of "
+    "90 % hold the usual index in two of three, and those of the share of the largest hold it in "
+    "half to seven of ten whatever the tail. An owner with one account is in a draw of "
     "accounts or is not, so it stays among the largest in two of three at best. Owners whose "
     "accounts nobody tied together count as many: concentration is a lower bound."
 )
