@@ -9,14 +9,15 @@ import pytest
 from scipy.special import ndtr
 from scipy.stats import beta
 
+from crowds import crowd
 from undertow.econometrics.standing import ranks_at, standing
-from undertow.errors import EstimationError, StateError
+from undertow.errors import EstimationError, MisalignedState, StateError
 from undertow.measures.crowding.appetite import chained, weighed
 from undertow.measures.crowding.demand import demand
 from undertow.measures.crowding.markets import HOUR_US, MarketPast
 from undertow.rules.snapshot import Snapshot
 from undertow.state import Panel
-from undertow.worlds import demo_world, tiny_world
+from undertow.worlds import build_world, tiny_world
 
 NAN = float("nan")
 STEPS = 400
@@ -93,14 +94,14 @@ def test_only_what_lies_before_and_in_the_window_counts() -> None:
 
 
 def test_the_band_of_a_rank_holds_the_truth_though_levels_are_remembered() -> None:
-    inside, trials, draw = 0, 150, rng(6)
+    inside, trials, draw = 0, 80, rng(6)
     for _ in range(trials):
         noise = draw.standard_normal(401)
         x = np.empty(401)
         x[0] = noise[0]
         for t in range(1, 401):
             x[t] = 0.8 * x[t - 1] + 0.6 * noise[t]  # of variance 1
-        found = standing(x[:, None], rng=draw, reps=99)
+        found = standing(x[:, None], rng=draw, reps=49)
         inside += bool(found.low[0] <= ndtr(x[-1]) <= found.high[0])
     assert inside / trials >= 0.87  # 0.9 is nominal; bands of what is remembered are wide
 
@@ -232,12 +233,13 @@ def test_a_constant_past_and_gaps_are_stated(book: Snapshot) -> None:
 
 
 def test_without_a_past_the_book_says_what_it_shows_of_now() -> None:
-    snapshot = demo_world().snapshot()
+    snapshot = build_world(3, accounts=80, assets=8, venues=6).snapshot()
     found = demand(snapshot)
     assert found.headline is not None
     assert found.headline.value is None
     assert found.says[0].endswith("there is no past of markets.")
-    assert found.says[1].startswith("Of now alone: ETH is held most")
+    most = found.tables["now"]["asset"][0]
+    assert found.says[1].startswith(f"Of now alone: {most} is held most")
     reserves = found.tables["reserves"]
     pool, universe = snapshot.liquidity, snapshot.universe
     k = universe.code("instrument", "aave-v3:USDC")
@@ -258,6 +260,43 @@ def test_no_proxy_is_called_leverage(book: Snapshot) -> None:
     for reading in found.readings:
         assert "leverage" not in reading.definition
     assert "None of it is leverage" in found.misleads
+
+
+def test_moods_count_once_and_ratios_and_reserves_count_each(book: Snapshot) -> None:
+    draw = rng(11)
+    past = made(book, funding=draw.standard_normal(STEPS))
+    ts = past.instants
+
+    def panel(name: str, labels: list[str], now: list[float]) -> Panel:
+        values = draw.standard_normal((STEPS, len(labels)))
+        values[-1] = now
+        return Panel.from_arrays(name, "1", ts, labels, values)
+
+    lent = panel("utilisation", ["aave-v3:USDC"], [99.0])
+    full = replace(
+        past,
+        sentiment=panel("sentiment", ["fear", "greed", "fear of BTC"], [99.0, 99.0, -99.0]),
+        long_short=panel("long_short", [PERP], [-99.0]),
+        utilisation=lent,
+        supplied=Panel.from_arrays("supplied", "base", ts, lent.labels, np.ones((STEPS, 1))),
+    )
+    found = demand(book, full)
+    funding = demand(book, past).headline
+    assert found.headline is not None
+    assert found.headline.value is not None
+    assert funding is not None
+    assert funding.value is not None
+    # funding, long/short at the bottom, utilisation at the top, moods of everything at the top
+    assert found.headline.value == pytest.approx((funding.value + 0.0 + 1.0 + 1.0) / 4.0)
+    btc = found.reading("crowding.demand", "BTC").value
+    assert btc == pytest.approx((funding.value + 0.0 + 0.0) / 3.0)
+    usdc = found.tables["components"].filter(node="USDC", component="utilisation")
+    assert usdc["rank"].item() == 1.0
+
+
+def test_a_past_of_other_names_is_refused(book: Snapshot) -> None:
+    with pytest.raises(MisalignedState, match="different universes"):
+        demand(crowd([0.1], [1_000.0], share=0.5), made(book))
 
 
 def test_misuse_is_refused(book: Snapshot) -> None:

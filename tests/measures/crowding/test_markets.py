@@ -132,7 +132,7 @@ def test_without_rows_there_is_one_empty_instant(universe: Universe) -> None:
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    return build_world(6, accounts=120, history=History(200))
+    return build_world(6, accounts=40, assets=6, venues=5, history=History(120))
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,7 @@ def test_a_row_is_what_a_lake_that_ended_there_would_have_told(world: World, lak
 
 def test_a_lake_of_one_instant_has_a_past_of_one_instant(tmp_path: Path) -> None:
     home = Lake.create(tmp_path / "lake")
-    keep_world(home, "still", build_world(3, accounts=40), quiet=True)
+    keep_world(home, "still", build_world(3, accounts=20, assets=6, venues=5), quiet=True)
     found = market_past(home, load_snapshot(home), days=1.0)
     assert found.funding.labels
     assert len(found.instants) == 1

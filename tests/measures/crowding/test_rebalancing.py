@@ -20,7 +20,7 @@ from undertow.measures.crowding.funds import Funds
 from undertow.measures.crowding.rebalancing import rebalancing
 from undertow.rules.snapshot import Snapshot
 from undertow.state.arrays import frozen
-from undertow.worlds import demo_world, tiny_world
+from undertow.worlds import tiny_world
 from undertow.worlds.frames import from_tuples
 
 YEAR_US = 365 * 86_400_000_000
@@ -266,7 +266,7 @@ def test_without_tokens_and_options_nobody_must_trade() -> None:
 
 
 def test_options_without_a_volatility_are_left_out_and_counted() -> None:
-    snapshot = demo_world().snapshot()
+    snapshot = made(options=CUSTOMERS)
     market = snapshot.market
     blind = replace(snapshot, market=replace(market, vol=frozen(np.zeros(len(market.vol)))))
     found = rebalancing(blind)

@@ -25,7 +25,7 @@ from undertow.measures.crowding.similarity import similarity
 from undertow.measures.crowding.strategies import Holdings, VenueHoldings, called, measures_of
 from undertow.rules.snapshot import Snapshot
 from undertow.state.arrays import frozen
-from undertow.worlds import demo_world, tiny_world
+from undertow.worlds import build_world, tiny_world
 
 HOUR_US = 3_600_000_000
 
@@ -233,7 +233,7 @@ def test_flows_need_two_books_in_order_and_somebody_leveraged() -> None:
 
 
 def test_holdings_are_the_legs_added_up_by_owner_and_root() -> None:
-    snapshot = demo_world().snapshot()
+    snapshot = build_world(2, accounts=200, assets=8, venues=6).snapshot()
     seen = Crowd.of(snapshot)
     book, universe = snapshot.book, snapshot.universe
     frame = pl.DataFrame({

@@ -12,7 +12,7 @@ import polars as pl
 
 from undertow.econometrics.checks import within
 from undertow.econometrics.standing import LEAST, Standing, ranks_at, standing
-from undertow.errors import StateError
+from undertow.errors import MisalignedState, StateError
 from undertow.measures.crowding.appetite import (
     BASIS,
     COMPONENTS,
@@ -110,7 +110,7 @@ def demand(
     Raises
     ------
     StateError
-        When a span is no length of time, or the past is none of markets.
+        When a span is no length of time, or the past is none of markets, or of other names.
     EstimationError
         When the level is out of range or the window is shorter than what it must hold.
     """
@@ -119,6 +119,11 @@ def demand(
     within("level", level, 0.0, 1.0)
     _require(past, window_us, change_us)
     snapshot = crowd.snapshot
+    if past is not None and past.universe != snapshot.universe:
+        raise MisalignedState(
+            "the book and the past of markets speak of different universes",
+            hint="make the past of the same snapshot: assess.market_past",
+        )
     seen = None if past is None else past.until(snapshot.ts)
     places: list[_Place] = []
     window = None
