@@ -59,7 +59,8 @@ def herds(
     """Groups whose signs of flow agree, within `window` steps of each other, beyond chance.
 
     First the price is taken out: the sign of each member's flow is regressed on returns of its own
-    holdings and of everybody's, now and `lags` steps back, straight, kinked, in size and bounded.
+    holdings and of everybody's, now and `lags` steps back, straight, kinked, in size and bounded,
+    and what went before times what is now.
     What is left of two members is multiplied, summed over steps and divided by the root of the sum
     of squares, which loud times do not inflate; the best lag counts. Chance is what the same
     members show when each is shifted round in time on its own, and a pair counts when it beats the
@@ -144,10 +145,13 @@ def _terms(returns: FloatMatrix, lags: int) -> list[FloatMatrix]:
             own = [z[:, j]] if np.allclose(z[:, j], common) else [z[:, j], common]
             columns = [np.ones(len(z))]
             for each in own:
+                size = np.minimum(np.abs(each), 3.0)
                 for lag in range(lags + 1):
                     late = np.concatenate([np.zeros(lag), each[: len(each) - lag]])
                     columns += [late, np.minimum(late, 0.0), np.minimum(late**2, 9.0),
                                 np.tanh(2.0 * late)]  # fmt: skip
+                    if lag:  # who trades more when a price moves answers the last move more too
+                        columns += [size * late, each * np.minimum(np.abs(late), 3.0)]
             made[key] = np.stack(columns, axis=1)
         out.append(made[key])
     return out

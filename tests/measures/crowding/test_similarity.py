@@ -186,7 +186,7 @@ def test_owners_who_seldom_trade_are_left_out_by_name() -> None:
     assert nobody.reason.startswith("0 of 3 members trade often enough")
     busy = np.sign(rng(6).standard_normal((40, 3)))
     short = herds(busy, rng(7).standard_normal((40, 3)), rng=rng(), lags=2)
-    assert short.reasons == ("too short: 40 steps, 125 are needed",) * 3
+    assert short.reasons == ("too short: 40 steps, 165 are needed",) * 3
     with pytest.raises(EstimationError, match="returns are"):
         herds(flow, returns[:, :2], rng=rng())
 
