@@ -19,6 +19,7 @@ from undertow.fanout import Executor
 from undertow.fanout.executor import Crew
 from undertow.kernels.fixed import quanta_per_unit
 from undertow.state import FloatColumn, FloatMatrix, KeyColumn
+from undertow.stress.lanes import Bounds
 from undertow.stress.options import Options
 from undertow.stress.parts import laid_out
 from undertow.stress.plan import Plan
@@ -49,11 +50,15 @@ class AtRisk:
         stressed: Stressed | None = None,
         options: Options | None = None,
         *,
+        bounds: Bounds | None = None,
         executor: Executor | None = None,
     ) -> Iterator[AtRisk]:
-        """Lay a book out over the workers of `executor`; they are let go at the end."""
+        """Lay a book out over the workers of `executor`; they are let go at the end.
+
+        `bounds` are those of the plan, where they were drawn already.
+        """
         stressed = stressed or Stressed.calm(plan.snapshot)
-        with laid_out(plan, stressed, options, executor) as (_, crew):
+        with laid_out(plan, stressed, options, executor, bounds) as (_, crew):
             yield cls(plan, stressed, crew)
 
     def first_called(self, factors: FloatMatrix) -> KeyColumn:
@@ -80,9 +85,8 @@ class AtRisk:
         return Called(np.asarray(total / per_unit), np.asarray(sum(part[1] for part in parts)))
 
     def _shocks(self, factors: FloatMatrix) -> FloatMatrix:
-        rows = (self.stressed.factor + row for row in np.atleast_2d(factors))
-        moved = (self.stressed.put("factor", slice(None), row) for row in rows)
-        return np.stack([np.stack(shocks_of(self.plan, each)) for each in moved])
+        moves = self.stressed.factor + np.atleast_2d(factors)
+        return np.stack(shocks_of(self.plan, self.stressed, moves), axis=1)
 
 
 def line_of(direction: FloatColumn, falls: FloatColumn) -> FloatMatrix:

@@ -29,12 +29,22 @@ _AHEAD = 0.04  # of price: how far beyond the present prices accounts are looked
 
 @contextmanager
 def laid_out(
-    plan: Plan, stressed: Stressed, options: Options | None, executor: Executor | None
+    plan: Plan,
+    stressed: Stressed,
+    options: Options | None,
+    executor: Executor | None,
+    bounds: Bounds | None = None,
 ) -> Iterator[tuple[cascade.Case, Crew]]:
-    """A book under a scenario, its accounts divided among the workers of `executor`."""
+    """A book under a scenario, its accounts divided among the workers of `executor`.
+
+    `bounds` are those of the plan at rest; where the scenario changed what is held or how volatile
+    options are, others are drawn.
+    """
     plan = plan.unpacked()
     case = _without_waiting(case_of(plan, stressed, options or Options()))
-    bounds = Bounds.of(plan, 1.0, hold=case.hold, vol=case.vol)
+    at_rest = case.hold is plan.hold and np.array_equal(case.vol, plan.insts["vol"])
+    if bounds is None or not at_rest:
+        bounds = Bounds.of(plan, 1.0, hold=case.hold, vol=case.vol)
     executor = executor or Serial()
     parts = _stretches(len(case.hold.accounts), executor.width())
     with executor.running(), executor.crew(Part, parts, shared=(case, bounds)) as crew:
@@ -130,22 +140,29 @@ class Part:
 
         Their number where it never is. The moves of a line grow from point to point.
         """
-        grouped = self.case.hold.accounts["grid"][self.all] >= 0
-        plain, groups = self.all[~grouped], self.all[grouped]
         nothing = np.zeros(len(self.state.moving.sold))
         points = np.empty((len(shocks), len(self.case.insts)), dtype=self.state.now.dtype)
-        found = np.full(len(self.all), len(shocks), dtype=np.int64)
-        called = np.empty(len(groups), dtype=np.int8)
-        waiting = found[grouped]
+        moves = np.empty((len(self.case.insts), len(shocks)))
         for g, shock in enumerate(shocks):
             pressure.set_prices(nothing, shock, self.case, self.state)
-            points[g] = self.state.now
-            if len(groups):
-                atrisk.called_at(groups, self.case, self.state, called)
-                waiting[(called == 1) & (waiting == len(shocks))] = g
+            points[g], moves[:, g] = self.state.now, self._moves()
+        low, high = moves.min(axis=1)[:, None], moves.max(axis=1)[:, None]
+        (near,) = self.bounds.could_be_called(self.case.insts, low, high)
+        grouped = self.case.hold.accounts["grid"][near] >= 0
+        plain, groups = near[~grouped], near[grouped]
         first = np.empty(len(plain), dtype=np.int64)
         atrisk.first_called(plain, points.view(np.recarray), self.case, self.state, first)
-        found[~grouped], found[grouped] = first, waiting
+        waiting = np.full(len(groups), len(shocks), dtype=np.int64)
+        for g, shock in enumerate(shocks):
+            rest = np.flatnonzero(waiting == len(shocks))
+            if len(rest):
+                called = np.empty(len(rest), dtype=np.int8)
+                pressure.set_prices(nothing, shock, self.case, self.state)
+                atrisk.called_at(groups[rest], self.case, self.state, called)
+                waiting[rest[called == 1]] = g
+        found = np.full(len(self.all), len(shocks), dtype=np.int64)
+        start = self.all[0] if len(self.all) else 0
+        found[plain - start], found[groups - start] = first, waiting
         return found
 
     def called(self, shocks: FloatMatrix, group: KeyColumn, weight: AnyColumn) -> Any:

@@ -21,6 +21,7 @@ from undertow.fanout import Executor
 from undertow.fanout.executor import Crew
 from undertow.kernels import cascade, impact, pressure
 from undertow.state import BoolColumn, FloatColumn, FloatMatrix, KeyColumn
+from undertow.stress.lanes import Bounds
 from undertow.stress.options import Options
 from undertow.stress.parts import laid_out
 from undertow.stress.plan import Plan
@@ -72,11 +73,15 @@ class Pressure:
         stressed: Stressed | None = None,
         options: Options | None = None,
         *,
+        bounds: Bounds | None = None,
         executor: Executor | None = None,
     ) -> Iterator[Pressure]:
-        """Lay a book out over the workers of `executor`; they are let go at the end."""
+        """Lay a book out over the workers of `executor`; they are let go at the end.
+
+        `bounds` are those of the plan, where they were drawn already.
+        """
         stressed = stressed or Stressed.calm(plan.snapshot)
-        with laid_out(plan, stressed, options, executor) as (case, crew):
+        with laid_out(plan, stressed, options, executor, bounds) as (case, crew):
             yield cls(plan, stressed, case, crew)
 
     def shock(self, factor: FloatColumn) -> FloatMatrix:

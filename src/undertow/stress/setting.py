@@ -63,8 +63,13 @@ def case_of(
     )
 
 
-def shocks_of(plan: Plan, stressed: Stressed) -> tuple[FloatMatrix, FloatMatrix]:
+def shocks_of(
+    plan: Plan, stressed: Stressed, factor: FloatMatrix | None = None
+) -> tuple[FloatMatrix, FloatMatrix]:
     """Log moves of every instrument's market, and what a rate oracle sees of them.
+
+    With `factor`, (..., assets), of as many scenarios as it has rows, each with these moves instead
+    of those of `stressed`.
 
     Raises
     ------
@@ -72,18 +77,20 @@ def shocks_of(plan: Plan, stressed: Stressed) -> tuple[FloatMatrix, FloatMatrix]
         When a price would move by so much that nothing is left to reckon with.
     """
     universe, pricing = plan.snapshot.universe, plan.pricing
-    shock = pricing.moves(stressed.factor, stressed.basis)
+    factor = stressed.factor if factor is None else factor
+    shock = pricing.moves(factor, stressed.basis)
     tied = universe.reference[universe.asset_of] != NONE
-    anchor = np.where(tied, pricing.anchors(stressed.factor), shock)
+    anchor = np.where(tied, pricing.anchors(factor), shock)
     if (stressed.receipt != 1.0).any():
         left = np.log(np.maximum(pricing.receipts(stressed.receipt), _NOTHING_LEFT))
         lost = np.where(plan.insts["kind"] == 0, left[universe.asset_of], 0.0)
         shock, anchor = shock + lost, anchor + lost
-    wild = np.flatnonzero(np.abs(shock) > FURTHEST)
+    wild = np.argwhere(np.abs(shock) > FURTHEST)
     if len(wild):
+        at = tuple(wild[0])
         raise StateError(
-            f"the price of {universe.instruments[wild[0]]} would be multiplied by "
-            f"exp({shock[wild[0]]:.3g})",
+            f"the price of {universe.instruments[at[-1]]} would be multiplied by "
+            f"exp({shock[at]:.3g})",
             hint=f"a log move may be {-FURTHEST:g} to {FURTHEST:g}",
         )
     return shock, anchor

@@ -8,6 +8,7 @@ or sold negative, and money, whose fall calls nobody, is nothing.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import isfinite
@@ -16,17 +17,22 @@ from typing import Any
 import numpy as np
 
 from undertow import schema
+from undertow.fanout import Executor
 from undertow.kernels import margin as kernel
 from undertow.measures.door import require_book
 from undertow.rules.coverage import Coverage
 from undertow.rules.leverage import Exposures
 from undertow.rules.margins import account_sums, market_exposure, option_deltas
 from undertow.rules.snapshot import Snapshot
-from undertow.state import BoolColumn, CodeColumn, FloatColumn, Reading
+from undertow.state import BoolColumn, CodeColumn, FloatColumn, KeyColumn, Reading
 from undertow.state.arrays import frozen
 from undertow.state.book import OPTION, UNKNOWN_OWNER
+from undertow.stress.atrisk import AtRisk
+from undertow.stress.lanes import Bounds
 from undertow.stress.options import Options
 from undertow.stress.plan import Plan
+from undertow.stress.pressure import Pressure
+from undertow.stress.stressed import Stressed
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +64,11 @@ class Crowd:
     def plan(self) -> Plan:
         """The book laid out for cascades."""
         return Plan.of(self.snapshot)
+
+    @cached_property
+    def bounds(self) -> Bounds:
+        """Lines that tell who cannot be called nearby."""
+        return Bounds.of(self.plan)
 
     @cached_property
     def exposures(self) -> Exposures:
@@ -99,6 +110,19 @@ class Crowd:
         """(legs,) The asset that each leg is of."""
         return frozen(self.snapshot.universe.asset_of[self.snapshot.book.inst])
 
+    def legs_of(self, asset: int | None) -> KeyColumn:
+        """Rows of the legs of one asset, or of all that lean."""
+        if asset is None:
+            return np.flatnonzero(self.lean)
+        order, start = self._by_asset
+        return order[start[asset] : start[asset + 1]]
+
+    @cached_property
+    def _by_asset(self) -> tuple[KeyColumn, KeyColumn]:
+        order = np.argsort(self.asset, kind="stable")
+        count = len(self.snapshot.universe.assets)
+        return order, np.searchsorted(self.asset[order], np.arange(count + 1))
+
     @property
     def holder(self) -> CodeColumn:
         """(accounts,) A code by owner; an account of no known owner is its own."""
@@ -110,10 +134,28 @@ class Crowd:
         book = self.snapshot.book
         return frozen(book.owners[book.owner] != UNKNOWN_OWNER)
 
+    def at_risk(self, executor: Executor | None = None) -> AbstractContextManager[AtRisk]:
+        """The book over workers, to be asked who is called where."""
+        return AtRisk.of(self.plan, options=self.options, bounds=self.bounds, executor=executor)
+
+    def pressure(
+        self, executor: Executor | None = None, stressed: Stressed | None = None
+    ) -> AbstractContextManager[Pressure]:
+        """The book over workers, to be asked what is forced at which prices."""
+        return Pressure.of(self.plan, stressed, self.options, bounds=self.bounds, executor=executor)
+
     @property
     def evidence(self) -> str:
         """How the book is known, by its weakest leg."""
         return schema.EVIDENCE[int(self.snapshot.book.evidence.max(initial=0))]
+
+    @cached_property
+    def evidence_of(self) -> KeyColumn:
+        """(accounts,) How each is known, as a code of `schema.EVIDENCE`: as its weakest leg is."""
+        book = self.snapshot.book
+        code = np.zeros(book.accounts, dtype=np.int64)
+        np.maximum.at(code, book.leg_account, book.evidence)
+        return frozen(code)
 
     @cached_property
     def coverage(self) -> float | None:
@@ -131,16 +173,19 @@ class Crowd:
         band: tuple[float, float] | None = None,
         level: float | None = None,
         modelled: bool = False,
+        evidence: str | None = None,
     ) -> Reading:
         """A number of this book to publish; what is not finite does not exist, nor does its band.
 
         `modelled` is a number that rests on more than what was seen: a move, a cascade, a law.
+        `evidence` is that of a part of the book, where it is of one.
         """
         there = value is not None and isfinite(value)
         banded = there and band is not None and all(map(isfinite, band))
         return Reading(
             name, value if there else None, unit, definition, self.snapshot.ts,
-            "modelled" if modelled else self.evidence, self.snapshot.digest, subject=subject,
+            "modelled" if modelled else evidence or self.evidence, self.snapshot.digest,
+            subject=subject,
             low=band[0] if banded and band else None, high=band[1] if banded and band else None,
             level=level if banded else None, coverage=self.coverage,
         )  # fmt: skip

@@ -1,0 +1,221 @@
+"""The liquidation map: what is called at which distance, everything on one axis, each way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from undertow import schema
+from undertow.fanout import Executor
+from undertow.measures.crowding.crowd import Crowd
+from undertow.measures.crowding.ladders import MARKET, Ladders
+from undertow.measures.crowding.redrawn import Redrawn
+from undertow.measures.door import require_seed
+from undertow.measures.study import Study
+from undertow.measures.words import listed, many, percent, told
+from undertow.rules.snapshot import Snapshot
+from undertow.state import Reading
+from undertow.stress.shock import require_within
+
+NEAR = 0.1  # the distance that readings speak of
+FURTHEST, POINTS = 0.5, 50
+_TOP = 6  # assets with a reading of their own
+_READ = (
+    "A row is what venues would call between one distance and the next, if prices went there and "
+    "nobody sold: debt and gross notional of the accounts, and what of the moving assets they "
+    "would have to sell in a fall or buy in a rise, at today's prices. `cumulative` adds up "
+    "towards larger distances and stands beside the depth up to there (e-fold depth of the "
+    "asset's market, in a straight line in logs). Along `market` all that is no money moves "
+    "together; along an asset it moves alone, and with it whatever follows it. How a position is "
+    "known (observed, sampled, modelled) is never added up across. Distance 0 is who may be "
+    "closed already."
+)
+_MISLEADS = (
+    "It is no forecast and no cascade: what is sold moves prices, and others are called then "
+    "(crowding.fragility follows that). A position near its threshold is often the one that is "
+    "watched and topped up. Oracles that read an exchange rate do not see a receipt fall, so it "
+    "calls nobody. Bands draw owners anew, and say nothing of positions that were never seen: for "
+    "those, coverage."
+)
+
+
+def liquidation_map(
+    book: Snapshot | Crowd | Any,
+    *,
+    near: float = NEAR,
+    furthest: float = FURTHEST,
+    points: int = POINTS,
+    assets: int | None = None,
+    seed: int = 0,
+    level: float = 0.9,
+    reps: int = 199,
+    executor: Executor | None = None,
+) -> Study:
+    """What is called by distance: of the market and of each asset, by venue, falling and rising.
+
+    Readings are of a common move of `near`. `assets` limits how many assets are followed alone, the
+    largest exposures first. Distances go up to `furthest` in `points` steps.
+
+    Raises
+    ------
+    StateError
+        When it is no book, or a distance is out of range.
+    EstimationError
+        When the level is out of range or the draws are too few.
+    """
+    crowd = Crowd.of(book)
+    require_seed(seed)
+    require_within("furthest", furthest, 0.0, 0.95, open_low=True)
+    require_within("near", near, 0.0, furthest, open_low=True)
+    require_within("points", points, 1, 10_000)
+    ladders = Ladders.of(crowd, furthest, int(points), assets=assets, executor=executor)
+    drawn = Redrawn.of(crowd, crowd.leveraged, reps=reps, seed=seed, level=level)
+    cumulative = ladders.cumulative()
+    tables = {"ladder": ladders.rows, "cumulative": cumulative, "dense": _densest(cumulative)}
+    readings = [
+        *_whole(ladders, drawn, near),
+        *_single(ladders, cumulative, near),
+    ]
+    return Study(
+        name="crowding.map",
+        title="What is called at which distance",
+        readings=tuple(readings),
+        tables=tables,
+        says=tuple(_says(ladders, cumulative, near)),
+        how_to_read=_READ,
+        misleads=_MISLEADS,
+        left_out=_left_out(crowd),
+    )
+
+
+def _whole(ladders: Ladders, drawn: Redrawn, near: float) -> list[Reading]:
+    """What a common move calls, each way: a number for each way in which it is known."""
+    crowd, found = ladders.crowd, []
+    for side, first in (("fall", ladders.first), ("rise", ladders.first_rise)):
+        there = ladders.distances[np.minimum(first, len(ladders.distances) - 1)] <= near + 1e-12
+        called = np.flatnonzero(there & (first < len(ladders.distances)))
+        kind = crowd.evidence_of[called]
+        size = crowd.leveraged[called]
+        sums = drawn.sums(called, kind, size, len(schema.EVIDENCE))
+        low, high = drawn.band(sums)
+        for code in np.unique(crowd.evidence_of):
+            word = schema.EVIDENCE[int(code)]
+            value = float(size[kind == code].sum())
+            found.append(
+                crowd.reading(
+                    "crowding.at_risk_usd", value, "usd",
+                    f"debt and gross notional of accounts that venues would call in a common "
+                    f"{side} of {percent(near)} of all that is no money, were nothing sold; of "
+                    f"what was {word}",
+                    subject=f"{side}, {word}",
+                    band=(min(float(low[code]), value), max(float(high[code]), value)),
+                    level=drawn.level, evidence=word,
+                )
+            )  # fmt: skip
+    return found
+
+
+def _single(ladders: Ladders, cumulative: pl.DataFrame, near: float) -> list[Reading]:
+    """What would be traded when one asset alone moves so far, against its depth."""
+    crowd, found = ladders.crowd, []
+    at = float(ladders.distances[ladders.distances <= near + 1e-12][-1])
+    rows = (
+        cumulative.filter((pl.col("distance") == at) & (pl.col("line") != MARKET))
+        .group_by("line", "side", maintain_order=True)
+        .agg(pl.col("traded_usd").sum(), pl.col("depth_usd").first())
+        .filter(pl.col("depth_usd") > 0.0)
+        .with_columns(share=pl.col("traded_usd") / pl.col("depth_usd"))
+        .sort("share", "line", descending=[True, False])
+    )
+    for line, side, _, _, share in rows.head(_TOP).iter_rows():
+        verb = "sold" if side == "fall" else "bought"
+        found.append(
+            crowd.reading(
+                "crowding.at_risk_to_depth", share, "1",
+                f"what would have to be {verb} of accounts that a {side} of {percent(near)} of "
+                "this asset alone calls, over the depth that moves its price as far; no band: "
+                "depth is taken as known, and of single assets few owners make the sum",
+                subject=f"{line} {side}",
+            )
+        )  # fmt: skip
+    return found
+
+
+def _densest(cumulative: pl.DataFrame) -> pl.DataFrame:
+    """Of each line, the step in which most is called."""
+    keys = ("line", "side")
+    summed = cumulative.group_by(*keys, "distance", maintain_order=True).agg(
+        pl.col("traded_usd").sum(), pl.col("debt_usd").sum(), pl.col("notional_usd").sum(),
+        pl.col("depth_usd").first(),
+    )  # fmt: skip
+    steps = summed.with_columns(
+        (pl.col("traded_usd", "debt_usd", "notional_usd", "depth_usd").diff().over(keys)),
+        start=pl.col("distance").shift(1).over(keys),
+    ).drop_nulls("start")
+    return (
+        steps.sort("traded_usd", descending=True)
+        .group_by(keys, maintain_order=True)
+        .first()
+        .filter(pl.col("traded_usd") > 0.0)
+        .rename({"distance": "end"})
+        .select(*keys, "start", "end", "traded_usd", "debt_usd", "notional_usd", "depth_usd")
+        .sort("line", "side")
+    )
+
+
+def _left_out(crowd: Crowd) -> dict[str, str]:
+    universe = crowd.snapshot.universe
+    depth = crowd.plan.carriers.depth[: len(universe.assets)]
+    at_stake = np.bincount(crowd.asset, np.abs(crowd.lean), len(universe.assets))
+    return {
+        universe.assets[k]: "no depth is known of it, so nothing says what its sale would do"
+        for k in np.flatnonzero((at_stake > 0.0) & (depth <= 0.0))
+        if crowd.plan.carriers.spot_pool[crowd.asset == k].size == 0 or universe.reference[k] < 0
+    }
+
+
+def _says(ladders: Ladders, cumulative: pl.DataFrame, near: float) -> list[str]:
+    crowd = ladders.crowd
+    whole = float(crowd.leveraged.sum())
+    if whole <= 0.0:
+        return ["Nobody owes anything or holds a derivative: there is nothing to call."]
+    says = []
+    at = float(ladders.distances[ladders.distances <= near + 1e-12][-1])
+    for side in ("fall", "rise"):
+        rows = cumulative.filter(
+            (pl.col("line") == MARKET) & (pl.col("side") == side) & (pl.col("distance") == at)
+        )
+        usd = float((rows["debt_usd"] + rows["notional_usd"]).sum())
+        count, depth = int(rows["accounts"].sum()), rows["depth_usd"].drop_nulls()
+        verb = "sell" if side == "fall" else "buy"
+        if not count:
+            says.append(f"A common {side} of {percent(at)} calls nobody.")
+            continue
+        against = (
+            f"; they would {verb} {told(float(rows['traded_usd'].sum()), 3)} USD where "
+            f"{told(float(depth[0]), 3)} USD moves prices as far"
+            if len(depth) and depth[0] > 0.0
+            else ""
+        )
+        says.append(
+            f"A common {side} of {percent(at)} calls {many(count, 'account')} with "
+            f"{told(usd, 3)} USD, {percent(usd / whole)} of all that is leveraged{against}."
+        )
+    dense = _densest(cumulative).filter(pl.col("line") != MARKET)
+    ratio = dense.filter(pl.col("depth_usd") > 0.0).with_columns(
+        ratio=pl.col("traded_usd") / pl.col("depth_usd")
+    )
+    top = [
+        f"{row['line']} between {percent(row['start'])} and {percent(row['end'])} of a "
+        f"{row['side']} ({told(row['ratio'])} times its depth there)"
+        for row in ratio.sort("ratio", descending=True).head(3).iter_rows(named=True)
+    ]
+    if top:
+        says.append(f"The densest walls against depth: {listed(top)}.")
+    already = int(cumulative.filter((pl.col("distance") == 0.0) & (pl.col("line") == MARKET)
+                                    & (pl.col("side") == "fall"))["accounts"].sum())  # fmt: skip
+    if already:
+        says.append(f"{many(already, 'account')} may be closed before anything moves.")
+    return says
