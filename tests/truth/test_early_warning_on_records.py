@@ -118,6 +118,7 @@ def test_what_warns_of_what(answers: list[Answer]) -> None:
 @pytest.mark.slow
 def test_what_warned_by_its_level_is_asked_again_by_its_rank() -> None:
     """A second look, at what drifts over the years: funding, stablecoins, volatility."""
+    verdicts = {}
     for trouble in troubles():
         names = ["funding", "volatility"]
         names += ["utilisation of stables"] * trouble.name.startswith("Aave")
@@ -125,5 +126,9 @@ def test_what_warned_by_its_level_is_asked_again_by_its_rank() -> None:
             naive = () if name == "volatility" else ("volatility" + RANKED,)
             answer = ask(trouble, name + RANKED, naive=naive)
             sys.stdout.write(line(answer))
-            if answer.alone.episodes < 20:
-                assert answer.alone.verdict is Verdict.CANNOT_TELL
+            verdicts[trouble.name, name] = answer.alone.verdict
+    assert verdicts["basket, 2.5 deviations", "funding"] is Verdict.WARNS
+    assert verdicts["Aave v2, list of 2021", "funding"] is Verdict.CANNOT_TELL
+    for trouble in ("Aave, top 1 % of hours", "Aave, 1 bp of supply"):
+        assert verdicts[trouble, "utilisation of stables"] is Verdict.DOES_NOT
+        assert verdicts[trouble, "funding"] is Verdict.DOES_NOT

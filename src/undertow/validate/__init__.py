@@ -2,5 +2,7 @@
 
 `sheets` judges one account at many instants in one call; `calls` says when the engine would have
 closed it, and scores that against when it was closed. `traders` and `borrowers` rebuild accounts
-from what venues publish of them. Nothing here reads a file: the tables come from the caller.
+from what venues publish of them. `episodes` dates trouble, `foretelling` asks whether a number
+warned of it, and `increments` whether it adds to what is looked at already. Nothing here reads a
+file: the tables come from the caller.
 """
