@@ -14,7 +14,9 @@ import polars as pl
 
 from undertow import __version__, schema
 from undertow.errors import EstimationError, StateError
-from undertow.measures import Ground, Measure, Study, chosen
+from undertow.fanout import Executor, Serial
+from undertow.measures import FAMILIES, Ground, Measure, Study, chosen
+from undertow.measures.crowding.flows import OwnerFlows, owner_flows
 from undertow.measures.crowding.markets import HOUR_US, MarketPast
 from undertow.measures.crowding.markets import TABLES as SERIES
 from undertow.measures.tandem import LeverageHistory
@@ -30,6 +32,7 @@ from undertow.store.runs import Standing, all_runs
 from undertow.stress.written import price_panel
 
 LEAST_INSTANTS = 61  # of positions, for a history of leverage to be made of them
+MOST_INSTANTS = 366  # of positions, that flows are made of
 INVENTED = "An invented world: no number here says anything about a real market."
 _BEYOND = 3  # of the data's own steps, which an instant may lie beyond the newest of it
 _LONE_STEP = 86_400_000_000  # of data that stand at one instant, and have no step
@@ -44,6 +47,8 @@ _HEADLINES = (
         "tandem.connectedness",
     ),
     *("tandem.unwindings", "tandem.unwinding_share"),
+    *("crowding.saturation", "crowding.at_risk_usd", "crowding.calling_together"),
+    *("crowding.liquidated_share", "crowding.effective_holders", "crowding.demand"),
 )
 
 
@@ -94,10 +99,11 @@ def assess(
     as_of: int | None = None,
     at: int | None = None,
     by: str = "asset",
-    only: Sequence[str] = ("tandem",),
+    only: Sequence[str] = FAMILIES,
     seed: int = 0,
     level: float = 0.9,
     notes: Sequence[str] = (),
+    executor: Executor | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Assessment:
     """Measure what the lake shows of one instant and of the time before it.
@@ -117,7 +123,8 @@ def assess(
     if at is not None:
         _refuse_outside(lake, stands, at)
     snapshot = load_snapshot(lake, as_of=as_of, at=at)
-    ground, missing = _ground(lake, snapshot, by, as_of, seed, level)
+    ground, missing = _ground(lake, snapshot, measures, by, as_of)
+    ground = replace(ground, seed=seed, level=level, executor=executor or Serial())
     studies, not_told, took = [], {}, {}
     for place, measure in enumerate(measures):
         if progress is not None:
@@ -224,14 +231,30 @@ def _tried(measure: Measure, ground: Ground, missing: str) -> tuple[Study | None
 
 
 def _ground(
-    lake: Lake, snapshot: Snapshot, by: str, as_of: int | None, seed: int, level: float
+    lake: Lake, snapshot: Snapshot, measures: Sequence[Measure], by: str, as_of: int | None
 ) -> tuple[Ground, str]:
-    """What measures stand on, and why there is no history, where there is none."""
-    try:
-        history = leverage_history(lake, snapshot, by=by, as_of=as_of)
-    except StateError as error:
-        return Ground(by, snapshot, None, seed, level), str(error)
-    return Ground(by, snapshot, history, seed, level), ""
+    """What these measures stand on, and why there is no history, where there is none."""
+    wanted = {part for measure in measures for part in measure.takes}
+    ground, missing = Ground(by, snapshot), ""
+    if "markets" in wanted:
+        ground = replace(ground, markets=market_past(lake, snapshot, as_of=as_of))
+    if "flows" in wanted:
+        ground = replace(ground, flows=_flows(lake, snapshot, as_of))
+    if any("history" in measure.needs for measure in measures):
+        try:
+            history = leverage_history(lake, snapshot, by=by, as_of=as_of)
+            ground = replace(ground, history=history)
+        except StateError as error:
+            missing = str(error)
+    return ground, missing
+
+
+def _flows(lake: Lake, snapshot: Snapshot, as_of: int | None) -> OwnerFlows | None:
+    """Who traded what up to a snapshot; None where positions are known at too few instants."""
+    known = position_instants(lake, snapshot.ts, as_of=as_of)[-MOST_INSTANTS:]
+    if len(known) < LEAST_INSTANTS:
+        return None
+    return owner_flows(load_snapshot(lake, as_of=as_of, at=t) for t in known)
 
 
 def leverage_history(

@@ -13,7 +13,7 @@ from undertow.cli import FAILED
 from undertow.cli.lake import the_lake
 from undertow.cli.options import UnusableOption, instant, iso, now_us
 from undertow.cli.output import Answer, Progress, render
-from undertow.measures import MEASURES, Study
+from undertow.measures import FAMILIES, MEASURES, Study
 from undertow.report.words import unit
 from undertow.settings import load_settings
 from undertow.state import Reading, readings_frame
@@ -137,7 +137,7 @@ def _assessed(
         as_of=instant("--as-of", as_of, now),
         at=instant("--at", at, now),
         by=by,
-        only=names or ("tandem",),
+        only=names or FAMILIES,
         seed=load_settings().seed if seed is None else seed,
         level=level,
         progress=lambda done, total, _: bar(done, total),

@@ -13,14 +13,12 @@ from undertow.errors import StateError
 from undertow.measures import crowding, tandem
 from undertow.measures.ground import Ground
 from undertow.measures.study import Study
+from undertow.rules.leverage import GROUPS
 from undertow.stress.scenario import suggested
 
-_STANDS_ON = {
-    "past": "history",
-    "book": "book",
-    "crowd": "book",
-    "links": "book",
-}  # what each part is made of
+# What each part of the ground is made of; a part that may be missing is not among them.
+_STANDS_ON = {"past": "history", "book": "book", "crowd": "book", "links": "book"}
+_BALANCE_SHEETS = ("venue", "protocol", "chain", "cohort", "all")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +29,7 @@ class Measure:
     question: str
     made: Callable[..., Study]
     takes: tuple[str, ...] = ("past",)  # the parts of the ground that it is given, in order
+    divisions: tuple[str, ...] = GROUPS  # that it knows; the first in place of one that it does not
 
     @property
     def family(self) -> str:
@@ -40,7 +39,7 @@ class Measure:
     @property
     def needs(self) -> tuple[str, ...]:
         """What there must be: history, book."""
-        parts = {_STANDS_ON[part] for part in self.takes}
+        parts = {_STANDS_ON[part] for part in self.takes if part in _STANDS_ON}
         return tuple(need for need in ("history", "book") if need in parts)
 
     def function(self, ground: Ground) -> Study:
@@ -53,6 +52,8 @@ class Measure:
             for name, each in signature(self.made).parameters.items()
             if each.kind is each.KEYWORD_ONLY and hasattr(ground, name)
         }
+        if choices.get("by", ground.by) not in self.divisions:
+            choices["by"] = self.divisions[0]
         study = self.made(*(getattr(ground, part) for part in self.takes), **choices)
         if "history" not in self.needs:
             return study
@@ -134,7 +135,82 @@ MEASURES = (
         "whether yesterday's tandem makes tomorrow's risk of a portfolio better known",
         tandem.consequence,
     ),
+    Measure(
+        "crowding.concentration",
+        "how much of what is leveraged stands with few, and at which leverage",
+        crowding.concentration,
+        ("crowd",),
+    ),
+    Measure(
+        "crowding.sides",
+        "which way leveraged accounts lean, and at which leverage",
+        crowding.sides,
+        ("crowd",),
+    ),
+    Measure(
+        "crowding.similarity",
+        "who stands in the same place, and who trades together",
+        crowding.similarity,
+        ("crowd", "flows"),
+    ),
+    Measure(
+        "crowding.map",
+        "what is called at which distance, by asset and venue, either way",
+        crowding.liquidation_map,
+        ("crowd",),
+    ),
+    Measure(
+        "crowding.surface",
+        "what is called when the market and one thing more move at once",
+        crowding.surface,
+        ("crowd",),
+    ),
+    Measure(
+        "crowding.synchrony",
+        "which venues and owners are called in the same window",
+        crowding.synchrony,
+        ("crowd",),
+    ),
+    Measure(
+        "crowding.fragility",
+        "how much worse a fall becomes when forced sales move prices",
+        crowding.fragility,
+        ("crowd",),
+    ),
+    Measure(
+        "crowding.saturation",
+        "how near the book is to selling itself, and who carries that",
+        crowding.saturation,
+        ("crowd",),
+    ),
+    Measure(
+        "crowding.exit",
+        "how long closing everything takes and what it does to prices",
+        crowding.way_out,
+        ("crowd",),
+    ),
+    Measure(
+        "crowding.vulnerability",
+        "what forced sales cost everybody, why, and through whom",
+        crowding.vulnerability,
+        ("crowd",),
+        _BALANCE_SHEETS,
+    ),
+    Measure(
+        "crowding.demand",
+        "how much leverage is wanted, against its own past",
+        crowding.demand,
+        ("crowd", "markets"),
+    ),
+    Measure(
+        "crowding.rebalancing",
+        "who must trade because a price moved",
+        crowding.rebalancing,
+        ("crowd",),
+    ),
 )
+
+FAMILIES = tuple(dict.fromkeys(each.family for each in MEASURES))
 
 
 def chosen(names: Sequence[str]) -> tuple[Measure, ...]:
@@ -159,4 +235,4 @@ def chosen(names: Sequence[str]) -> tuple[Measure, ...]:
     return tuple(found)
 
 
-__all__ = ["MEASURES", "Ground", "Measure", "Study", "chosen", "crowding", "tandem"]
+__all__ = ["FAMILIES", "MEASURES", "Ground", "Measure", "Study", "chosen", "crowding", "tandem"]

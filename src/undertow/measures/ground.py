@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from undertow import schema
 from undertow.errors import StateError
+from undertow.fanout import Executor, Serial
 from undertow.measures.crowding.crowd import Crowd
+from undertow.measures.crowding.flows import OwnerFlows
+from undertow.measures.crowding.markets import MarketPast
 from undertow.measures.tandem.history import LeverageHistory
 from undertow.measures.tandem.links import Links, exposure, links_of
 from undertow.rules.leverage import Exposures, nodes
@@ -23,8 +26,11 @@ class Ground:
     by: str  # asset, venue, protocol, chain, sector or cohort
     snapshot: Snapshot | None = None
     history: LeverageHistory | None = None
+    markets: MarketPast | None = None  # what markets showed up to the book
+    flows: OwnerFlows | None = None  # who traded what, where positions are known at many instants
     seed: int = 0
     level: float = 0.9  # of every band
+    executor: Executor = field(default_factory=Serial)  # where long work runs
 
     @property
     def book(self) -> Snapshot:

@@ -9,7 +9,7 @@ or sold negative, and money, whose fall calls nobody, is nothing.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import isfinite
 from typing import Any
@@ -28,6 +28,7 @@ from undertow.state import BoolColumn, CodeColumn, FloatColumn, KeyColumn, Readi
 from undertow.state.arrays import frozen
 from undertow.state.book import OPTION, UNKNOWN_OWNER
 from undertow.stress.atrisk import AtRisk
+from undertow.stress.cascade import settle
 from undertow.stress.lanes import Bounds
 from undertow.stress.options import Options
 from undertow.stress.plan import Plan
@@ -133,6 +134,23 @@ class Crowd:
         """(accounts,) Whether the owner is known."""
         book = self.snapshot.book
         return frozen(book.owners[book.owner] != UNKNOWN_OWNER)
+
+    def with_depth(self, times: float) -> Crowd:
+        """The same book in markets that are so many times as deep."""
+        found = Crowd(self.snapshot, self.options)
+        carriers = replace(self.plan.carriers, depth=frozen(self.plan.carriers.depth * times))
+        found.__dict__.update(self.__dict__ | {"plan": replace(self.plan, carriers=carriers)})
+        return found
+
+    @cached_property
+    def settled(self) -> Crowd:
+        """The book after what is due at today's prices was closed."""
+        found = Crowd(self.snapshot, self.options)
+        plan = settle(self.plan, self.options).plan
+        found.__dict__["plan"] = plan
+        if plan is self.plan:
+            found.__dict__["bounds"] = self.bounds
+        return found
 
     def at_risk(self, executor: Executor | None = None) -> AbstractContextManager[AtRisk]:
         """The book over workers, to be asked who is called where."""

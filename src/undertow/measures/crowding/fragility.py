@@ -1,0 +1,233 @@
+"""The fragility curve: what a common fall of each size does in the end, when sales move prices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+from scipy.special import ndtri
+
+from undertow.econometrics.checks import within
+from undertow.fanout import Executor
+from undertow.measures.crowding.crowd import Crowd
+from undertow.measures.crowding.ladders import MARKET, Line
+from undertow.measures.door import require_seed
+from undertow.measures.study import Study
+from undertow.measures.words import percent, told
+from undertow.rules.snapshot import Snapshot
+from undertow.state import FloatColumn, Reading
+from undertow.stress.draws import Given
+from undertow.stress.shock import require_within
+from undertow.stress.sweep import Sweep, run_sweep
+
+DOUBT = 2.0  # depth is this many times more or less in nine of ten cases: an assumption
+FURTHEST, SHOCKS = 0.5, 20
+RISE, FINE = 0.02, 0.001  # a knee: the final fall rises by so much over so small a step
+_NEAR = 0.1
+_READ = (
+    "A row is a common fall of all that is no money, followed to its end by the cascade: what "
+    "was closed by force and what is lost beyond what accounts had, as shares of all that is "
+    "leveraged, and by how much prices fell in the end. Amplification is the final fall over the "
+    "first. The knee is the smallest fall at which 0.1 % more makes the final fall at least 2 % "
+    "larger. What was due at today's prices is closed first and does not count."
+)
+_MISLEADS = (
+    "A band is not sampling: it is the same book in markets half and twice as deep (at nine in "
+    "ten), the doubt that moves the answer most. Depth on the day that counts is less than on a "
+    "calm one. Owners do not answer here, money is as good as ever, and the market does not "
+    "recover. What is not seen of the book is in no number: with coverage below 1 losses are "
+    "lower bounds."
+)
+
+
+def fragility(
+    book: Snapshot | Crowd | Any,
+    *,
+    side: str = "fall",
+    furthest: float = FURTHEST,
+    shocks: int = SHOCKS,
+    doubt: float = DOUBT,
+    seed: int = 0,
+    level: float = 0.9,
+    executor: Executor | None = None,
+) -> Study:
+    """Loss, forced closing and amplification against the size of a common move, and the knee.
+
+    `doubt` is by how many times depth may be off in nine of ten cases, for the bands; at 1 there
+    are none.
+
+    Raises
+    ------
+    StateError
+        When it is no book, or a size is out of range.
+    EstimationError
+        When the level is out of range.
+    """
+    crowd = Crowd.of(book).settled
+    require_seed(seed)
+    within("level", level, 0.0, 1.0)
+    require_within("furthest", furthest, 0.0, 0.95, open_low=True)
+    require_within("doubt", doubt, 1.0, 1e3)
+    require_within("shocks", shocks, 2, 10_000)
+    sizes = np.linspace(0.0, furthest, int(shocks) + 1)[1:]
+    middle, thin, deep = (
+        swept(crowd.with_depth(times), side, sizes, executor) for times in depths(doubt, level)
+    )
+    table = _curve(crowd, sizes, middle, thin, deep)
+    knee = knee_of(crowd, side, sizes, middle, executor)
+    ends = [knee_of(crowd.with_depth(t), side, sizes, run, executor)
+            for t, run in zip(depths(doubt, level)[1:], (thin, deep), strict=True)]  # fmt: skip
+    known = [each for each in (knee, *ends) if each is not None]
+    band = (min(known), max(known)) if len(known) == 3 else None
+    return Study(
+        name="crowding.fragility",
+        title="How much worse a fall becomes",
+        readings=tuple(_readings(crowd, side, table, knee, band, furthest, level)),
+        tables={"curve": table},
+        says=tuple(_says(crowd, side, table, knee, ends, furthest)),
+        how_to_read=_READ,
+        misleads=_MISLEADS,
+    )
+
+
+def depths(doubt: float, level: float) -> tuple[float, float, float]:
+    """Depth as it is, thinner and deeper: the ends of a band in which it lies with `level`."""
+    times = doubt ** float(ndtri(0.5 + 0.5 * level) / ndtri(0.95))
+    return 1.0, 1.0 / times, times
+
+
+def swept(crowd: Crowd, side: str, sizes: FloatColumn, executor: Executor | None) -> Sweep:
+    """Common moves of these sizes, each followed to its end."""
+    moves = Line(MARKET, None, side).moves_of(crowd)
+    sign = 1.0 if side == "fall" else -1.0
+    given = Given.of(np.log1p(-sign * np.outer(sizes, moves)))
+    return run_sweep(
+        crowd.plan, given, len(sizes), options=crowd.options, settled=False, executor=executor
+    )
+
+
+def knee_of(
+    crowd: Crowd, side: str, sizes: FloatColumn, run: Sweep, executor: Executor | None
+) -> float | None:
+    """The first shock at which a little more of it moves prices by 2 % more; None if none does."""
+    falls = np.append(0.0, np.abs(run.rows["final_fall"]))
+    edges = np.append(0.0, sizes)
+    for k in np.flatnonzero(np.diff(falls) >= RISE):
+        fine = np.arange(1, round((edges[k + 1] - edges[k]) / FINE)) * FINE + edges[k]
+        if not len(fine):
+            return float(edges[k + 1])
+        between = np.abs(swept(crowd, side, fine, executor).rows["final_fall"])
+        rise = np.diff(np.concatenate([falls[k : k + 1], between, falls[k + 1 : k + 2]]))
+        at = np.flatnonzero(rise >= RISE)
+        if len(at):
+            return float(np.append(fine, edges[k + 1])[at[0]])
+    return None
+
+
+def _curve(crowd: Crowd, sizes: FloatColumn, *runs: Sweep) -> pl.DataFrame:
+    whole = max(float(crowd.leveraged.sum()), 1e-300)
+    middle, thin, deep = (
+        {
+            "liquidated_share": run.liquidated_usd / whole,
+            "insolvency_share": run.insolvency_usd / whole,
+            "final_fall": np.asarray(run.rows["final_fall"]),
+        }
+        for run in runs
+    )
+    found: dict[str, Any] = {"shock": sizes}
+    for name, short in (
+        ("liquidated_share", ""), ("insolvency_share", "insolvency_"), ("final_fall", "fall_"),
+    ):  # fmt: skip
+        every = np.stack([middle[name], thin[name], deep[name]])
+        found |= {name: middle[name], f"{short}low": every.min(0), f"{short}high": every.max(0)}
+    settled = runs[0].rows["outcome"] == 0
+    return pl.DataFrame(found).with_columns(
+        amplification=runs[0].amplification,
+        outcome=pl.Series(np.where(settled, "settled", "round limit")),
+    )
+
+
+def _readings(
+    crowd: Crowd, side: str, table: pl.DataFrame, knee: float | None,
+    band: tuple[float, float] | None, furthest: float, level: float,
+) -> list[Reading]:  # fmt: skip
+    found = [
+        crowd.reading(
+            "crowding.knee", knee, "1",
+            f"smallest common {side} at which {FINE:.1%} more of it makes the final fall of prices "
+            f"at least {RISE:.0%} larger, by the cascade; none up to {percent(furthest)}, or none "
+            "in the deeper of the markets that the band speaks of, where it has no band",
+            subject=side, band=band, level=level, modelled=True,
+        )
+    ]  # fmt: skip
+    marks = [m for m in (_NEAR, 2 * _NEAR, 3 * _NEAR) if m <= furthest + 1e-9]
+    for mark in marks:
+        row = table.row(int(np.argmin(np.abs(table["shock"].to_numpy() - mark))), named=True)
+        of = f"{percent(row['shock'])} {side}"
+        for name, short, what in (
+            ("liquidated_share", "", "closed by force in the end, over all that is leveraged"),
+            ("insolvency_share", "insolvency_",
+             "lost beyond what accounts had (bad debt and shortfall), over all that is leveraged"),
+        ):  # fmt: skip
+            found.append(
+                crowd.reading(
+                    f"crowding.{name}", row[name], "1",
+                    f"{what}, after a common {side}; the band is of markets thinner and deeper",
+                    subject=of, band=(row[f"{short}low"], row[f"{short}high"]), level=level,
+                    modelled=True,
+                )
+            )  # fmt: skip
+        if row["amplification"] is not None:
+            ends = sorted(row[f"fall_{end}"] / row["final_fall"] * row["amplification"]
+                          for end in ("low", "high"))  # fmt: skip
+            found.append(
+                crowd.reading(
+                    "crowding.amplification", row["amplification"], "1",
+                    f"final over first move of the book's prices after a common {side}",
+                    subject=of, band=(ends[0], ends[1]), level=level, modelled=True,
+                )
+            )  # fmt: skip
+    return found
+
+
+def _says(
+    crowd: Crowd, side: str, table: pl.DataFrame, knee: float | None,
+    ends: list[float | None], furthest: float,
+) -> list[str]:  # fmt: skip
+    if float(crowd.leveraged.sum()) <= 0.0:
+        return ["Nobody owes anything or holds a derivative: no fall closes anybody."]
+    if not (crowd.plan.carriers.depth > 0.0).any():
+        says = ["No depth is known of anything, so nothing is amplified here."]
+    elif knee is None:
+        says = [
+            f"Up to a common {side} of {percent(furthest)} there is no knee: losses grow evenly."
+        ]
+    else:
+        thin = "none" if ends[0] is None else f"at {percent(ends[0])}"
+        deep = "none" if ends[1] is None else f"at {percent(ends[1])}"
+        verb = "fall" if side == "fall" else "rise"
+        says = [
+            (
+                f"At a common {side} of {percent(knee)} the book tips: a little more, and prices "
+                f"{verb} by {RISE:.0%} and more on their own (in thinner markets {thin}, in deeper "
+                f"ones {deep})."
+            )
+        ]
+    rows = table.drop_nulls("amplification")
+    if rows.height:
+        most = rows.sort("amplification", descending=True).row(0, named=True)
+        says.append(
+            f"Sales make prices move up to {told(most['amplification'])} times as far as the shock "
+            f"did (at {percent(most['shock'])})."
+        )
+    near = table.row(int(np.argmin(np.abs(table["shock"].to_numpy() - 2 * _NEAR))), named=True)
+    says.append(
+        f"A {side} of {percent(near['shock'])} closes {percent(near['liquidated_share'])} of all "
+        f"that is leveraged by force, and {percent(near['insolvency_share'])} is lost beyond what "
+        "accounts had."
+    )
+    open_ended = table.filter(pl.col("outcome") != "settled").height
+    if open_ended:
+        says.append(f"{open_ended} of the falls were still selling at the last round.")
+    return says

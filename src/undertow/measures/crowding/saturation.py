@@ -1,0 +1,264 @@
+"""The undertow index: how near forced sales are to carrying themselves on, and who carries them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from undertow.econometrics.checks import within
+from undertow.fanout import Executor
+from undertow.measures.crowding.crowd import Crowd
+from undertow.measures.crowding.fragility import DOUBT, RISE, depths, swept
+from undertow.measures.crowding.ladders import MARKET, SIDES, Line
+from undertow.measures.door import require_seed
+from undertow.measures.study import Study
+from undertow.measures.words import listed, percent, told
+from undertow.rules.snapshot import Snapshot
+from undertow.state import Reading
+from undertow.stress.pressure import BANDWIDTH
+from undertow.stress.saturation import EXACT, Saturation, saturation_at
+from undertow.stress.saturation import saturation as follow
+from undertow.stress.shock import require_within
+
+FURTHEST, STEP = 0.5, 0.02
+_CHECKED = 17  # shocks around saturation that are simulated, to hold it against
+_AROUND = 0.4  # of it, either way
+_MOST = 5  # carriers that are named
+_READ = (
+    "rho(s) is by how much the fall that forced sales bring about exceeds the fall that forced "
+    "them, at the margin, once a shock of size s and all that followed from it have come to rest: "
+    "the spectral radius of impact times forced quantity, read over a further fall of {bandwidth}. "
+    "Below 1 forced sales die out; where it reaches 1 the book sells itself. `at` is the smallest "
+    "shock at which that happens, from thresholds and depth alone; `knee` is where the simulated "
+    "cascade jumps, to hold it against. Shares say what the leading eigenvalue would lose without "
+    "each asset and venue. `swing` is the largest eigenvalue that is negative or complex: sales "
+    "and purchases that answer each other."
+)
+_MISLEADS = (
+    "It is of accounts as they stand: nobody tops up, no liquidator lacks money, and late oracles "
+    "have published. Where single accounts move a price by 1 % and more, both it and the knee hang "
+    "on those few, and may differ. In books of longs and shorts there may be several points of "
+    "rest; the one that is reached from calm is followed. rho before saturation can be above 1 "
+    "where a dense stretch is narrower than what is sold into it. Bands are markets half and twice "
+    "as deep (at nine in ten), not sampling."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """One direction, followed to saturation or to the furthest shock."""
+
+    name: str  # of the line and the side
+    path: Saturation
+    ends: tuple[float | None, float | None]  # in thinner and in deeper markets
+    knee: float | None  # of the simulated cascade; None where it was not simulated or has none
+
+    @property
+    def now(self) -> float:
+        return float(self.path.path["rho"][0])
+
+
+def saturation(
+    book: Snapshot | Crowd | Any,
+    *,
+    assets: int = 2,
+    furthest: float = FURTHEST,
+    step: float = STEP,
+    bandwidth: float = BANDWIDTH,
+    doubt: float = DOUBT,
+    seed: int = 0,
+    level: float = 0.9,
+    executor: Executor | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Study:
+    """The undertow index along common falls and rises, and falls of the largest assets alone.
+
+    `assets` says how many assets are shocked alone, the largest exposures first. `doubt` is by how
+    many times depth may be off in nine of ten cases, for the bands of the common moves.
+
+    Raises
+    ------
+    StateError
+        When it is no book, or a size is out of range.
+    EstimationError
+        When the level is out of range.
+    """
+    crowd = Crowd.of(book).settled
+    require_seed(seed)
+    within("level", level, 0.0, 1.0)
+    require_within("furthest", furthest, 0.0, 0.95, open_low=True)
+    require_within("step", step, 0.0, furthest, open_low=True)
+    require_within("bandwidth", bandwidth, 0.0, 0.5, open_low=True)
+    require_within("doubt", doubt, 1.0, 1e3)
+    found = []
+    for line in _lines(crowd, assets):
+        name = line.side if line.asset is None else f"{line.name} {line.side}"
+        if progress is not None:
+            progress(name)
+        found.append(
+            _followed(crowd, line, name, furthest, step, bandwidth, doubt, level, executor)
+        )
+    return Study(
+        name="crowding.saturation",
+        title="How near the book is to selling itself",
+        readings=tuple(_readings(crowd, found, furthest, bandwidth, level)),
+        tables=_tables(found),
+        says=tuple(_says(crowd, found, furthest)),
+        how_to_read=_READ.format(bandwidth=percent(bandwidth)),
+        misleads=_MISLEADS,
+    )
+
+
+def _lines(crowd: Crowd, assets: int) -> list[Line]:
+    """Everything either way, then the largest assets alone, falling."""
+    universe = crowd.snapshot.universe
+    if not Line(MARKET, None, "fall").moves_of(crowd).any():
+        return []
+    at_stake = np.bincount(crowd.asset, np.abs(crowd.lean), len(universe.assets))
+    at_stake[universe.root != np.arange(len(universe.assets))] = 0.0
+    some = [int(k) for k in np.argsort(-at_stake, kind="stable")[:assets] if at_stake[k] > 0.0]
+    return [Line(MARKET, None, side) for side in SIDES] + [
+        Line(universe.assets[k], k, "fall") for k in some
+    ]
+
+
+def _followed(
+    crowd: Crowd, line: Line, name: str, furthest: float, step: float, bandwidth: float,
+    doubt: float, level: float, executor: Executor | None,
+) -> _Found:  # fmt: skip
+    direction = line.moves_of(crowd) * (1.0 if line.side == "fall" else -1.0)
+    with crowd.pressure(executor) as pressure:
+        path = follow(pressure, direction, furthest=furthest, step=step, bandwidth=bandwidth)
+    ends: list[float | None] = [path.at, path.at]
+    if line.asset is None and doubt > 1.0:
+        ends = []
+        for times in depths(doubt, level)[1:]:
+            with crowd.with_depth(times).pressure(executor) as pressure:
+                ends.append(
+                    saturation_at(
+                        pressure, direction, furthest=furthest, step=step, bandwidth=bandwidth
+                    )
+                )
+    knee = None
+    if line.asset is None and path.at is not None:
+        knee = _knee(crowd, line.side, path.at, furthest, executor)
+    return _Found(name, path, (ends[0], ends[1]), knee)
+
+
+def _knee(
+    crowd: Crowd, side: str, at: float, furthest: float, executor: Executor | None
+) -> float | None:
+    """Where the simulated cascade jumps near a shock: the largest of its jumps there."""
+    sizes = np.linspace(max(at * (1.0 - _AROUND), EXACT), min(at * (1.0 + _AROUND), furthest),
+                        _CHECKED)  # fmt: skip
+    fall = np.abs(swept(crowd, side, sizes, executor).rows["final_fall"])
+    jumps = np.diff(fall) - np.diff(sizes)
+    k = int(np.argmax(jumps))
+    return float(sizes[k + 1]) if jumps[k] >= RISE else None
+
+
+def _tables(found: list[_Found]) -> dict[str, pl.DataFrame]:
+    rows = [
+        (f.name, f.path.at, f.ends[0], f.ends[1], f.path.strongest, f.now, f.path.jump,
+         f.path.furthest, f.knee)
+        for f in found
+    ]  # fmt: skip
+    names = ("at", "at_thin", "at_deep", "strongest", "now", "jump", "furthest", "knee")
+    open_ended = pl.any_horizontal(pl.col("at", "at_thin", "at_deep").is_null())
+    directions = pl.DataFrame(
+        rows, schema={"direction": pl.String} | dict.fromkeys(names, pl.Float64), orient="row"
+    ).with_columns(
+        at_low=pl.min_horizontal("at_thin", "at_deep", "at"),
+        at_high=pl.when(~open_ended).then(pl.max_horizontal("at_thin", "at_deep", "at")),
+    )
+
+    def gathered(what: str) -> pl.DataFrame:
+        frames = [
+            getattr(f.path, what).select(pl.lit(f.name).alias("direction"), pl.all()) for f in found
+        ]
+        return pl.concat(frames) if frames else pl.DataFrame({"direction": []})
+
+    return {"directions": directions, "path": gathered("path"), "assets": gathered("assets"),
+            "venues": gathered("venues")}  # fmt: skip
+
+
+def _readings(
+    crowd: Crowd, found: list[_Found], furthest: float, bandwidth: float, level: float
+) -> list[Reading]:
+    said = []
+    for f in found:
+        known = [each for each in (f.path.at, *f.ends) if each is not None]
+        band = (min(known), max(known)) if len(known) == 3 and f.ends[0] != f.ends[1] else None
+        said.append(
+            crowd.reading(
+                "crowding.saturation", f.path.at, "1",
+                f"smallest {f.name} at which forced sales carry themselves on: the least point of "
+                f"rest breaks off by {percent(bandwidth)} or more; none up to {percent(furthest)}. "
+                "The band is of markets thinner and deeper; none where one of them has no such "
+                "shock, nor for assets alone",
+                subject=f.name, band=band, level=level, modelled=True,
+            )
+        )  # fmt: skip
+        said.append(
+            crowd.reading(
+                "crowding.rho", f.now, "1",
+                "spectral radius of impact times forced quantities at today's prices, over a "
+                f"further {f.name} of {percent(bandwidth)}: fall made by sales per fall that "
+                "forces them; it has no band: depth and thresholds are taken as known",
+                subject=f.name, modelled=True,
+            )
+        )  # fmt: skip
+        said.append(
+            crowd.reading(
+                "crowding.rho_strongest", f.path.strongest, "1",
+                "largest rho before saturation, or up to a "
+                f"{f.name} of {percent(f.path.furthest)}; "
+                "it has no band: depth and thresholds are taken as known",
+                subject=f.name, modelled=True,
+            )
+        )  # fmt: skip
+    return said
+
+
+def _says(crowd: Crowd, found: list[_Found], furthest: float) -> list[str]:
+    if not found or float(crowd.leveraged.sum()) <= 0.0:
+        return ["Nobody leans on anything with what is not theirs: nothing can sell itself."]
+    if not (crowd.plan.carriers.depth > 0.0).any():
+        return ["Whether the book could sell itself cannot be told: no depth is known of anything."]
+    says = []
+    for f in found:
+        if f.path.at is None:
+            says.append(
+                f"Along a {_spelled(f.name)} nothing sells itself up to {percent(furthest)}; rho "
+                f"is {told(f.now)} today and {told(f.path.strongest)} at most."
+            )
+            continue
+        jump = "" if f.path.jump is None else f", and prices go {percent(abs(f.path.jump))} further"
+        says.append(
+            f"A {_spelled(f.name)} of {percent(f.path.at)} is enough for forced sales to carry "
+            f"themselves on{jump}; rho is {told(f.now)} today."
+        )
+        if f.knee is not None:
+            says.append(
+                f"The simulated cascade jumps at {percent(f.knee)}, "
+                f"{percent(abs(f.path.at / f.knee - 1.0))} from it."
+            )
+        elif f.name in SIDES:
+            says.append(
+                f"The simulated cascade has no jump within {percent(_AROUND)} of it: hold the two "
+                "apart where few large accounts stand near."
+            )
+    first = found[0].path
+    carriers = [f"{n} ({percent(s)})" for n, s in first.assets.head(_MOST).iter_rows() if s > 0.01]
+    venues = [f"{n} ({percent(s)})" for n, s in first.venues.head(_MOST).iter_rows() if s > 0.01]
+    if carriers:
+        says.append(f"In a fall the feedback runs through {listed(carriers)}, at {listed(venues)}.")
+    return says
+
+
+def _spelled(name: str) -> str:
+    return f"common {name}" if name in SIDES else f"lone {name}"
