@@ -156,7 +156,7 @@ MEASURES = (
     Measure(
         "crowding.map",
         "what is called at which distance, by asset and venue, either way",
-        crowding.liquidation_map,
+        crowding.map,
         ("crowd",),
     ),
     Measure(
@@ -186,7 +186,7 @@ MEASURES = (
     Measure(
         "crowding.exit",
         "how long closing everything takes and what it does to prices",
-        crowding.way_out,
+        crowding.exit,
         ("crowd",),
     ),
     Measure(

@@ -156,6 +156,7 @@ def run_sweep(
     options: Options | None = None,
     settled: bool = True,
     executor: Executor | None = None,
+    bounds: Bounds | None = None,
     lanes: int = LANES,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Sweep:
@@ -164,7 +165,8 @@ def run_sweep(
     The book is first settled at zero shock, unless told otherwise. Factor moves are added to those
     of `stressed`. Scenarios of like severity are followed side by side, since they call the same
     accounts; results stand in the order of the draws. One whose prices rise beyond what sums have
-    room for is followed once more, alone, with more of it.
+    room for is followed once more, alone, with more of it. `bounds` are those of the plan, where
+    they were drawn already.
 
     Raises
     ------
@@ -183,7 +185,7 @@ def run_sweep(
             "stressed is of another snapshot than the plan",
             hint="start from Stressed.calm(plan.snapshot)",
         )
-    job = _Job(base, start, options, lanes)
+    job = _Job(base, start, options, lanes, bounds=bounds if base is plan else None)
     executor = executor or Serial()
     rows = np.zeros(count, dtype=sweep.SUMMARY)
     venues, assets = len(base.per_demand), len(base.snapshot.universe.assets)
@@ -227,6 +229,7 @@ class _Job:
     options: Options
     lanes: int
     room: float = 1.0
+    bounds: Bounds | None = None  # of the plan at rest
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "_kits"}
@@ -263,7 +266,10 @@ class _Kit:
         plan, options = job.plan.unpacked(), job.options
         case = case_of(plan, job.stressed, options, room=job.room)
         trigger = max(case.switches.buffer, 1.0)
-        bounds = Bounds.of(plan, trigger, hold=case.hold, vol=case.vol)
+        bounds = job.bounds
+        at_rest = case.hold is plan.hold and np.array_equal(case.vol, plan.insts["vol"])
+        if bounds is None or trigger > 1.0 or not at_rest:
+            bounds = Bounds.of(plan, trigger, hold=case.hold, vol=case.vol)
         return cls(
             plan,
             case,

@@ -9,7 +9,7 @@ from undertow.measures.crowding.crowd import Crowd
 from undertow.measures.crowding.demand import demand
 from undertow.measures.crowding.flows import owner_flows
 from undertow.measures.crowding.fragility import fragility
-from undertow.measures.crowding.liquidation_map import liquidation_map
+from undertow.measures.crowding.liquidation_map import liquidation_map as map  # noqa: A004 - ut.crowding.map
 from undertow.measures.crowding.markets import MarketPast
 from undertow.measures.crowding.rebalancing import rebalancing
 from undertow.measures.crowding.saturation import saturation
@@ -18,15 +18,16 @@ from undertow.measures.crowding.similarity import similarity
 from undertow.measures.crowding.surface import surface
 from undertow.measures.crowding.synchrony import synchrony
 from undertow.measures.crowding.vulnerability import vulnerability
-from undertow.measures.crowding.wayout import way_out
+from undertow.measures.crowding.wayout import way_out as exit  # noqa: A004 - ut.crowding.exit
 
 __all__ = [
     "Crowd",
     "MarketPast",
     "concentration",
     "demand",
+    "exit",
     "fragility",
-    "liquidation_map",
+    "map",
     "owner_flows",
     "rebalancing",
     "saturation",
@@ -35,5 +36,4 @@ __all__ = [
     "surface",
     "synchrony",
     "vulnerability",
-    "way_out",
 ]

@@ -19,7 +19,7 @@ from undertow.rules.snapshot import Snapshot
 from undertow.state import FloatColumn, Reading
 from undertow.stress.draws import Given
 from undertow.stress.shock import require_within
-from undertow.stress.sweep import Sweep, run_sweep
+from undertow.stress.sweep import LANES, Sweep, run_sweep
 
 DOUBT = 2.0  # depth is this many times more or less in nine of ten cases: an assumption
 FURTHEST, SHOCKS = 0.5, 20
@@ -102,9 +102,11 @@ def swept(crowd: Crowd, side: str, sizes: FloatColumn, executor: Executor | None
     moves = Line(MARKET, None, side).moves_of(crowd)
     sign = 1.0 if side == "fall" else -1.0
     given = Given.of(np.log1p(-sign * np.outer(sizes, moves)))
+    workers = 1 if executor is None else executor.width()
     return run_sweep(
-        crowd.plan, given, len(sizes), options=crowd.options, settled=False, executor=executor
-    )
+        crowd.plan, given, len(sizes), options=crowd.options, settled=False, executor=executor,
+        bounds=crowd.bounds, lanes=min(-(-len(sizes) // (2 * workers)), LANES),
+    )  # fmt: skip
 
 
 def knee_of(
