@@ -8,7 +8,7 @@ import pytest
 import undertow as ut
 from measures.tandem.past import past_of
 from undertow.errors import StateError
-from undertow.measures import MEASURES, Ground, chosen
+from undertow.measures import FAMILIES, MEASURES, Ground, chosen
 from undertow.measures.tandem import Links
 from undertow.measures.words import span
 from undertow.worlds import Tandem, demo_world
@@ -44,7 +44,9 @@ def test_a_seed_that_starts_nothing_is_refused() -> None:
 
 
 def test_an_unknown_measure_is_answered_with_what_may_be_meant() -> None:
-    assert chosen(["tandem"]) == MEASURES
+    for family in FAMILIES:
+        assert chosen([family]) == tuple(each for each in MEASURES if each.family == family)
+    assert chosen(FAMILIES) == MEASURES
     assert [each.name for each in chosen(["tandem.cycle", "tandem.cycle"])] == ["tandem.cycle"]
     with pytest.raises(StateError, match=r"did you mean tandem\.matrix"):
         chosen(["tandem.matrx"])
