@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from report.crowded import crowding
 from undertow.measures.study import Study
 from undertow.state import Reading
 
@@ -195,6 +196,7 @@ def tables(nodes: Sequence[str] = NODES, seed: int = 3) -> dict[str, dict[str, p
                                     "low": [0.6, None], "high": [0.8, None], "hits": [14, 6],
                                     "expected": [11.5, 6.0]}),
         },
+        **crowding(nodes, BEGAN),
     }  # fmt: skip
 
 

@@ -21,7 +21,9 @@ TITLES = [picture.title for picture in PICTURES]
 def figure(title: str, held: dict[str, dict[str, pl.DataFrame]] | None = None) -> go.Figure:
     """The figure of that title, of these tables."""
     found = [study(name, part) for name, part in (held or tables()).items()]
-    (one,) = [f for s in found for picture, f in drawn(s, found) if picture.title == title]
+    (of,) = [picture.study for picture in PICTURES if picture.title == title]
+    mine = next(each for each in found if each.name == of)
+    (one,) = [f for picture, f in drawn(mine, found) if picture.title == title]
     return one
 
 
@@ -116,6 +118,10 @@ def test_two_hundred_series_stay_light_and_say_what_is_not_drawn() -> None:
     assert "of 200" in notes["Phases of every node"]
     assert "of 200" in notes["Where losses arrive"]
     assert not notes["Who moves with whom"]
+    for title in ("Which way nodes lean", "Days to exit", "What is called at which price",
+                  "Who must trade after a move", "Owners who are called twice",
+                  "How far from selling itself", "The undertow index"):  # fmt: skip
+        assert "Drawn: " in notes[title], title
 
 
 def test_an_arrow_runs_from_giver_to_taker_as_wide_as_its_share() -> None:

@@ -268,10 +268,18 @@ def test_data_that_is_late_or_refused_is_marked_with_more_than_a_colour(page: Pa
     assert marked == ["▲ 12", "▲ yes"]
 
 
-def test_evidence_has_three_colours_that_no_figure_uses(document: str, page: Page) -> None:
+def test_evidence_has_three_colours_that_figures_use_for_nothing_else(
+    document: str, page: Page
+) -> None:
     assert len(set(EVIDENCE.values())) == 3
-    for color in EVIDENCE.values():
-        assert document.count(color) == 1  # where the page gives it its meaning
+    figures = [
+        page.held(place.attributes["data-figure"]) for place in page.all("div", class_="plot")
+    ]
+    every = [trace for figure in figures for trace in figure["data"]]
+    for word, color in EVIDENCE.items():
+        wearing = [trace for trace in every if color in json.dumps(trace)]
+        assert all(trace["name"].endswith(f", {word}") for trace in wearing)
+        assert document.count(color) == 1 + len(wearing)  # 1: where the page gives it its meaning
     assert len(page.all("figure", class_="modelled")) == len(PICTURES)
 
 

@@ -9,7 +9,7 @@ import polars as pl
 from plotly.subplots import make_subplots
 
 from undertow.report.ink import BLUE, FAINT, GREY, RED, framed
-from undertow.report.scales import band_lines, banded, labels, plain, stacked
+from undertow.report.scales import band_lines, banded, labels, logarithmic, plain, stacked
 from undertow.report.together import Tables
 from undertow.report.words import chance, number
 
@@ -233,5 +233,5 @@ def heights(tables: Tables) -> go.Figure:
     framed(figure, 120 + 24 * max(rows.height, 3), legend=True,
            note=note if rows.height < every.height else "")  # fmt: skip
     figure.update_yaxes(autorange="reversed", type="category")
-    figure.update_xaxes(title={"text": "leverage"}, type="log")
+    figure.update_xaxes(title={"text": "leverage"}, **logarithmic(rows["value"], rows["q90"]))
     return figure

@@ -9,7 +9,8 @@ import polars as pl
 from undertow.measures.study import Study
 from undertow.report.ink import note_of, sourced
 from undertow.report.markup import NOTHING, Anchors, Markup, data_block, join, tag
-from undertow.report.pictures import Picture, drawn
+from undertow.report.picture import Picture
+from undertow.report.pictures import drawn
 from undertow.report.pieces import (
     ON_PAPER,
     badge,
@@ -38,7 +39,7 @@ _UNTOLD = "The verdict is that this cannot be told; what there is of it is drawn
 
 def untold(study: Study) -> bool:
     """Whether the verdict is that there is none."""
-    return bool(study.says) and "cannot be told" in study.says[0]
+    return bool(study.says) and "cannot be told" in study.says[0].partition(":")[0]
 
 
 def family_of(study: Study) -> str:

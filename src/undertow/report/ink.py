@@ -102,7 +102,12 @@ def coloured(figure: go.Figure, scale: Scale, title: str, low: float, high: floa
             "cmin": low,
             "cmax": high,
             "cauto": high is None,
-            "colorbar": {"title": {"text": title}, "thickness": 12, "len": 0.9, "outlinewidth": 0},
+            "colorbar": {
+                "title": {"text": title, "side": "right"},
+                "thickness": 12,
+                "len": 0.9,
+                "outlinewidth": 0,
+            },
         },
         meta={"light": _steps(scale.light), "dark": _steps(scale.dark)},
     )

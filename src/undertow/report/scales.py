@@ -117,6 +117,31 @@ def band_lines(
     return go.Scatter(x=x, y=y, mode="lines", line=line, hoverinfo="skip", showlegend=False)
 
 
+def logarithmic(*columns: pl.Series) -> dict[str, Any]:
+    """An axis on which equal steps multiply, with ticks that say whole numbers and not digits."""
+    known = [v for column in columns for v in column.drop_nulls() if v > 0]
+    apart = max(known) / min(known) if known else 1.0
+    return {
+        "type": "log",
+        "tickformat": "~g",
+        "dtick": 1 if apart > 1e4 else "D2" if apart >= 5.0 else None,
+    }
+
+
+def ribbon(
+    at: Sequence[Any], low: pl.Series, high: pl.Series, color: str, name: str
+) -> list[go.Scatter]:
+    """A band as an area between two lines that are not drawn."""
+    shape = {"mode": "lines", "line": {"width": 0}, "x": at, "legendgroup": name}
+    return [
+        go.Scatter(y=plain(low), hoverinfo="skip", showlegend=False, **shape),
+        go.Scatter(
+            y=plain(high), fill="tonexty", fillcolor=color, name=name,
+            customdata=plain(low), hovertemplate="band %{customdata:.4g} to %{y:.4g}", **shape,
+        ),
+    ]  # fmt: skip
+
+
 def banded(rows: pl.DataFrame, value: str, low: str, high: str) -> list[str]:
     """Value and band of each row in words, for hovering."""
     return [

@@ -22,7 +22,17 @@ from undertow.report.ink import (
     coloured,
     framed,
 )
-from undertow.report.scales import alike, band_lines, banded, labels, plain, square, stacked, times
+from undertow.report.scales import (
+    alike,
+    band_lines,
+    banded,
+    labels,
+    plain,
+    ribbon,
+    square,
+    stacked,
+    times,
+)
 from undertow.report.words import chance as p_value
 from undertow.report.words import number
 
@@ -152,7 +162,7 @@ def index(tables: Tables) -> go.Figure:
     figure = go.Figure()
     if (turns := tables.get("tandem.cycle/turns")) is not None and turns.height:
         figure.add_trace(_unwinding_share(turns, at))
-    figure.add_traces(_ribbon(at, rows["low"], rows["high"], BLUE_BAND, "band"))
+    figure.add_traces(ribbon(at, rows["low"], rows["high"], BLUE_BAND, "band"))
     for column, dash, color in (("rolling", "solid", BLUE), ("ewma", "dot", GREY),
                                 ("dcc", "dash", RED)):  # fmt: skip
         if rows[column].drop_nulls().len():
@@ -183,20 +193,6 @@ def _line(
         line={"color": color, "width": 1.8, "dash": dash},
         hovertemplate=f"{name} %{{y:.4g}}",
     )
-
-
-def _ribbon(
-    at: Sequence[Any], low: pl.Series, high: pl.Series, color: str, name: str
-) -> list[go.Scatter]:
-    """A band as an area between two lines that are not drawn."""
-    shape = {"mode": "lines", "line": {"width": 0}, "x": at, "legendgroup": name}
-    return [
-        go.Scatter(y=plain(low), hoverinfo="skip", showlegend=False, **shape),
-        go.Scatter(
-            y=plain(high), fill="tonexty", fillcolor=color, name=name,
-            customdata=plain(low), hovertemplate="band %{customdata:.4g} to %{y:.4g}", **shape,
-        ),
-    ]  # fmt: skip
 
 
 def _unwinding_share(turns: pl.DataFrame, at: Sequence[Any]) -> go.Scatter:

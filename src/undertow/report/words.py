@@ -16,25 +16,71 @@ _NAMES = frozenset({"account", "owner"})  # integers that are names
 _UNITS = {"usd": "USD", "number": "", "none": "", "1": "", "count": "", "1/year": "a year"}
 _LEAST = 1e-16  # of a chance: what is smaller is no more than rounding
 NO_BREAK = "\N{NO-BREAK SPACE}"
-_TIED = re.compile(r"(?<=\d) (?=(?:%|USD|[kMBT]|min|[dhs])(?![\w]))")
+_TIED = re.compile(r"(?<=\d) (?=(?:%|USD|[kMBT]|min|days|[dhs])(?![\w]))")
 
-# Names of readings that the rule of `title` would spell badly, without their family.
+# Names of readings that the rule of `title` would spell badly; without their family, unless the
+# word means something else in another.
 _TITLES = {
+    "above_critical": "Above its critical leverage",
+    "at_risk_to_depth": "At risk against depth",
+    "at_risk_usd": "At risk",
+    "called_together_usd": "Called together",
+    "calling_together": "Chance of being called together",
     "capital_shortfall_usd": "Capital shortfall",
     "capital_unknown_usd": "Capital asked for where no funds are known",
+    "collateral_similarity": "Likeness of collateral",
     "common_factor": "One common factor",
     "connectedness": "Total connectedness",
+    "contagion_index": "Index of indirect contagion",
     "copula_degrees": "Degrees of freedom of the t copula",
     "correlation": "Mean correlation",
+    "crowding.demand": "Demand for leverage",
+    "crowding.overlap": "Overlap of owners",
+    "crowding.rebalancing": "To be traded after 1 %",
+    "crowding.systemic": "What its sales cost all",
+    "crowding.within": "Called within one stretch",
+    "dealer_gamma": "Gamma of dealers",
+    "demand_component": "Component of demand",
+    "direct_loss": "First loss",
+    "effective": "Effective holders",
+    "endogenous_risk": "Index of endogenous risk",
+    "exit_impact": "Impact of the way out",
     "explained": "Explained by what is shared",
     "explained_by_chance": "Explained by chance",
     "explained_raw": "Explained, prices and all",
+    "fund_rebalancing": "Rebalancing of leveraged tokens",
+    "gini": "Gini coefficient",
     "index": "Tandem index",
+    "insolvency_share": "Lost beyond equity",
+    "joint_usd": "Called by both falls only",
+    "knee": "Knee of the cascade",
+    "largest_place": "In the largest place",
+    "liquidated_share": "Closed by force",
+    "margin_share": "Share by margin",
     "mes": "Marginal expected shortfall",
     "noise": "Noise of the correlations",
-    "unwindings": "Common unwinds",
+    "one_sidedness": "One-sidedness, weighted by leverage",
+    "one_sidedness_plain": "One-sidedness",
+    "owner_similarity": "Likeness of owners",
+    "owners_called_twice": "Owners called twice",
+    "past_kink": "Lent out beyond the kink",
+    "protocol_similarity": "Likeness of protocols",
+    "rebalancing_e_folds": "To be traded after 1 %, in e-folds",
+    "rho": "Undertow index now",
+    "rho_strongest": "Undertow index at its largest",
+    "saturation": "Saturation (δ*)",
+    "strategies_by_entropy": "Effective strategies by entropy",
+    "top_1": "Share of the largest owner",
+    "top_10": "Share of the ten largest owners",
+    "top_5": "Share of the five largest owners",
     "unwinding_rate": "Common unwinds",
     "unwinding_share": "Share of nodes unwinding",
+    "unwindings": "Common unwinds",
+    "venue_similarity": "Likeness of venues",
+    "venues_calling": "Venues that call at once",
+    "vulnerability": "Aggregate vulnerability",
+    "vulnerability_factor": "Factor of vulnerability",
+    "zero_gamma": "Move to zero gamma",
 }
 _SPELLED = {
     "covar": "CoVaR",
@@ -98,7 +144,7 @@ def title(name: str, subject: str = "") -> str:
     """What a reading is called on a page: without its family, in words; and what it is of."""
     whole = name.rpartition(".")[2]
     spelled = [_SPELLED.get(word, word) for word in whole.split("_") if word]
-    said = _TITLES.get(whole) or " ".join(spelled) or name
+    said = _TITLES.get(name) or _TITLES.get(whole) or " ".join(spelled) or name
     return f"{said[:1].upper()}{said[1:]}" + (f" · {subject}" if subject else "")
 
 
