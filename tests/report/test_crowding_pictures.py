@@ -131,6 +131,7 @@ def test_zero_gamma_is_marked_where_there_is_one() -> None:
     marks = traces(found, "dealers' gamma is zero")
     assert {mark.x for mark in marks} == {(-0.2,)}
     assert len(marks) == 3  # of the four assets that are drawn one has none
+    assert [(s.x0, s.xref) for s in found.layout.shapes] == [(-0.2, x) for x in ("x2", "x3", "x4")]
     (both, *_) = traces(found, "both together")
     assert both.y[-1] == pytest.approx(5e5 * len(NODES))
 

@@ -6,6 +6,7 @@ What was observed, sampled and modelled keeps its colour, stands side by side an
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import plotly.graph_objects as go
 import polars as pl
@@ -54,21 +55,17 @@ def liquidations(tables: Tables) -> go.Figure:
         specs=[[{"colspan": 2}, None], *([{}, {}] for _ in range(deep - 1))],
         vertical_spacing=0.32 / (deep + 1), horizontal_spacing=0.1,
     )  # fmt: skip
-    walls = tables.get("crowding.map/dense")
     named: set[str] = set()
+    found = []
     for line, (row, col) in zip(lines, cells, strict=True):
         part = rows.filter(pl.col("line") == line)
         for trace in [*_called(part), _depth(part)]:
             trace.showlegend = trace.name not in named
             named.add(trace.name)
-            figure.add_trace(trace, row, col)
-        if walls is not None:
-            for side, a, b in walls.filter(pl.col("line") == line).select(
-                "side", "start", "end"
-            ).iter_rows():  # fmt: skip
-                turn = -1.0 if side == "fall" else 1.0
-                figure.add_vrect(x0=turn * a, x1=turn * b, fillcolor=RED_BAND, line_width=0,
-                                 layer="below", row=row, col=col)  # fmt: skip
+            found.append((trace, row, col))
+    figure.add_traces(*map(list, zip(*found, strict=True)))
+    if (walls := tables.get("crowding.map/dense")) is not None:
+        figure.update_layout(shapes=_walls(walls, lines))
     note = f"Drawn: {len(lines)} of {every} prices that are followed." if len(lines) < every else ""
     framed(figure, 150 + 270 + 185 * (deep - 1), legend=True, note=note)
     figure.update_xaxes(tickformat="+.3~p", zeroline=True)
@@ -120,6 +117,20 @@ def _depth(rows: pl.DataFrame) -> go.Scatter:
         customdata=[number(usd) for usd in depth["depth_usd"]],
         hovertemplate="%{customdata} USD move the price by %{x:+.1%}",
     )  # fmt: skip
+
+
+def _walls(walls: pl.DataFrame, lines: list[str]) -> list[dict[str, Any]]:
+    """A field behind each panel where most is called."""
+    panel = {line: "" if k == 0 else str(k + 1) for k, line in enumerate(lines)}
+    ends = walls.filter(pl.col("line").is_in(lines)).select("line", "side", "start", "end")
+    return [
+        {
+            "type": "rect", "xref": f"x{panel[line]}", "yref": f"y{panel[line]} domain",
+            "x0": -a if side == "fall" else a, "x1": -b if side == "fall" else b, "y0": 0, "y1": 1,
+            "fillcolor": RED_BAND, "line": {"width": 0}, "layer": "below",
+        }
+        for line, side, a, b in ends.iter_rows()
+    ]  # fmt: skip
 
 
 def calling(tables: Tables) -> go.Figure:

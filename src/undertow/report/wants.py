@@ -101,6 +101,7 @@ def ladder(tables: Tables) -> go.Figure:
         2, len(kept), shared_xaxes=True, row_heights=[0.66, 0.34], vertical_spacing=0.07,
         horizontal_spacing=0.09, subplot_titles=stacked(labels(kept).values()),
     )  # fmt: skip
+    found: list[tuple[go.Scatter, int, int]] = []
     for k, asset in enumerate(kept, start=1):
         part = rows.filter(pl.col("asset") == asset)
         for column, name, color, dash, width in (
@@ -110,12 +111,16 @@ def ladder(tables: Tables) -> go.Figure:
         ):
             rung = _rung(part, column, name)
             rung.update(line={"color": color, "dash": dash, "width": width}, showlegend=k == 1)
-            figure.add_trace(rung, 1, k)
-        figure.add_trace(_folds(part), 2, k)
+            found.append((rung, 1, k))
+        found.append((_folds(part), 2, k))
         if (turn := turns.get(asset)) is not None:
-            figure.add_vline(x=turn, line={"color": GREY, "width": 1.5, "dash": "dash"},
-                             row=1, col=k)  # fmt: skip
-            figure.add_trace(_turn(turn, k == 1), 1, k)
+            named = not any(trace.legendgroup == "turn" for trace, _, _ in found)
+            found.append((_turn(turn, named), 1, k))
+    figure.add_traces(*map(list, zip(*found, strict=True)))
+    for k, asset in enumerate(kept, start=1):
+        if (turn := turns.get(asset)) is not None:
+            line = {"color": GREY, "width": 1.5, "dash": "dash"}
+            figure.add_vline(x=turn, line=line, row=1, col=k)
     note = f"Drawn: the {len(kept)} that trade most, of {len(order)} assets."
     framed(figure, 470, legend=True, note=note if len(kept) < len(order) else "")
     figure.update_xaxes(tickformat="+.3~p", zeroline=True)
