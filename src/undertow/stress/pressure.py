@@ -29,7 +29,7 @@ from undertow.stress.setting import shocks_of, state_of
 from undertow.stress.stressed import Stressed
 
 BANDWIDTH = 0.02  # of log price: thresholds are counted over as much of a further fall
-STILL = 1e-6  # of log prices: a smaller move is none
+STILL = 1e-5  # of log prices: a smaller move is none
 _SHORT = 0.8  # of the way that even steps would still go
 MOST_TIMES = 2_000  # volumes to volumes, before a point counts as one that does not settle
 
@@ -74,14 +74,16 @@ class Pressure:
         options: Options | None = None,
         *,
         bounds: Bounds | None = None,
+        counted: KeyColumn | None = None,
         executor: Executor | None = None,
     ) -> Iterator[Pressure]:
         """Lay a book out over the workers of `executor`; they are let go at the end.
 
-        `bounds` are those of the plan, where they were drawn already.
+        `bounds` are those of the plan, where they were drawn already. `counted` is how often the
+        sales of each account count, where `looked_at` chose some to stand for all.
         """
         stressed = stressed or Stressed.calm(plan.snapshot)
-        with laid_out(plan, stressed, options, executor, bounds) as (case, crew):
+        with laid_out(plan, stressed, options, executor, bounds, counted) as (case, crew):
             yield cls(plan, stressed, case, crew)
 
     def shock(self, factor: FloatColumn) -> FloatMatrix:

@@ -31,9 +31,9 @@ from undertow.stress.atrisk import AtRisk
 from undertow.stress.cascade import settle
 from undertow.stress.lanes import Bounds
 from undertow.stress.options import Options
+from undertow.stress.parts import looked_at
 from undertow.stress.plan import Plan
 from undertow.stress.pressure import Pressure
-from undertow.stress.stressed import Stressed
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,10 +157,25 @@ class Crowd:
         return AtRisk.of(self.plan, options=self.options, bounds=self.bounds, executor=executor)
 
     def pressure(
-        self, executor: Executor | None = None, stressed: Stressed | None = None
+        self, executor: Executor | None = None, most: int | None = None
     ) -> AbstractContextManager[Pressure]:
-        """The book over workers, to be asked what is forced at which prices."""
-        return Pressure.of(self.plan, stressed, self.options, bounds=self.bounds, executor=executor)
+        """The book over workers, to be asked what is forced at which prices.
+
+        With `most`, a larger book is judged by about as many accounts.
+        """
+        counted = None if most is None else self._counted(most)
+        return Pressure.of(
+            self.plan, None, self.options, bounds=self.bounds, counted=counted, executor=executor
+        )
+
+    def _counted(self, most: int) -> KeyColumn | None:
+        """How often accounts count; None where all are looked at. Kept: it does not change."""
+        if most >= self.snapshot.book.accounts:
+            return None
+        kept: dict[int, KeyColumn] = self.__dict__.setdefault("_looked_at", {})
+        if most not in kept:
+            kept[most] = looked_at(self.plan, most)
+        return kept[most]
 
     @property
     def evidence(self) -> str:

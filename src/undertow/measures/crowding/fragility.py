@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from scipy.special import ndtri
 
 from undertow.econometrics.checks import within
+from undertow.errors import StateError
 from undertow.fanout import Executor
 from undertow.measures.crowding.crowd import Crowd
-from undertow.measures.crowding.ladders import MARKET, Line
+from undertow.measures.crowding.ladders import MARKET, SIDES, Line
 from undertow.measures.door import require_seed
 from undertow.measures.study import Study
 from undertow.measures.words import percent, told
@@ -22,7 +24,7 @@ from undertow.stress.shock import require_within
 from undertow.stress.sweep import LANES, Sweep, run_sweep
 
 DOUBT = 2.0  # depth is this many times more or less in nine of ten cases: an assumption
-FURTHEST, SHOCKS = 0.5, 20
+FURTHEST, SHOCKS = 0.4, 16
 RISE, FINE = 0.02, 0.001  # a knee: the final fall rises by so much over so small a step
 _NEAR = 0.1
 _READ = (
@@ -54,18 +56,20 @@ def fragility(
 ) -> Study:
     """Loss, forced closing and amplification against the size of a common move, and the knee.
 
-    `doubt` is by how many times depth may be off in nine of ten cases, for the bands; at 1 there
+    `side` is "fall" or "rise". `doubt` is by how many times depth may be off in nine of ten cases, for the bands; at 1 there
     are none.
 
     Raises
     ------
     StateError
-        When it is no book, or a size is out of range.
+        When it is no book, the side is neither, or a size is out of range.
     EstimationError
         When the level is out of range.
     """
     crowd = Crowd.of(book).settled
     require_seed(seed)
+    if side not in SIDES:
+        raise StateError(f"side was {side!r}; it must be fall or rise")
     within("level", level, 0.0, 1.0)
     require_within("furthest", furthest, 0.0, 0.95, open_low=True)
     require_within("doubt", doubt, 1.0, 1e3)
@@ -79,11 +83,13 @@ def fragility(
     ends = [knee_of(crowd.with_depth(t), side, sizes, run, executor)
             for t, run in zip(depths(doubt, level)[1:], (thin, deep), strict=True)]  # fmt: skip
     known = [each for each in (knee, *ends) if each is not None]
-    band = (min(known), max(known)) if len(known) == 3 else None
+    band = (min(known), max(known)) if len(known) == 3 and doubt > 1.0 else None
     return Study(
         name="crowding.fragility",
         title="How much worse a fall becomes",
-        readings=tuple(_readings(crowd, side, table, knee, band, furthest, level)),
+        readings=tuple(
+            _readings(crowd, side, table, knee, band, furthest, level if doubt > 1.0 else None)
+        ),
         tables={"curve": table},
         says=tuple(_says(crowd, side, table, knee, ends, furthest)),
         how_to_read=_READ,
@@ -102,29 +108,59 @@ def swept(crowd: Crowd, side: str, sizes: FloatColumn, executor: Executor | None
     moves = Line(MARKET, None, side).moves_of(crowd)
     sign = 1.0 if side == "fall" else -1.0
     given = Given.of(np.log1p(-sign * np.outer(sizes, moves)))
-    workers = 1 if executor is None else executor.width()
     return run_sweep(
         crowd.plan, given, len(sizes), options=crowd.options, settled=False, executor=executor,
-        bounds=crowd.bounds, lanes=min(-(-len(sizes) // (2 * workers)), LANES),
+        bounds=crowd.bounds, lanes=lanes_for(len(sizes), executor),
     )  # fmt: skip
+
+
+def lanes_for(count: int, executor: Executor | None) -> int:
+    """Scenarios side by side, so that every worker has several turns: the severe take longer."""
+    workers = 1 if executor is None else executor.width()
+    return max(min(-(-count // (3 * workers)), LANES), 1)
 
 
 def knee_of(
     crowd: Crowd, side: str, sizes: FloatColumn, run: Sweep, executor: Executor | None
 ) -> float | None:
-    """The first shock at which a little more of it moves prices by 2 % more; None if none does."""
-    falls = np.append(0.0, np.abs(run.rows["final_fall"]))
-    edges = np.append(0.0, sizes)
-    for k in np.flatnonzero(np.diff(falls) >= RISE):
-        fine = np.arange(1, round((edges[k + 1] - edges[k]) / FINE)) * FINE + edges[k]
-        if not len(fine):
-            return float(edges[k + 1])
-        between = np.abs(swept(crowd, side, fine, executor).rows["final_fall"])
-        rise = np.diff(np.concatenate([falls[k : k + 1], between, falls[k + 1 : k + 2]]))
-        at = np.flatnonzero(rise >= RISE)
-        if len(at):
-            return float(np.append(fine, edges[k + 1])[at[0]])
+    """The first shock at which a little more of it moves prices by 2 % more; None if none does.
+
+    A stretch in which prices move by that much beyond half of what the shock itself moves is halved
+    until it is fine; the lower half first.
+    """
+    points = [_Point(0.0, 0.0, 0.0), *map(_Point, sizes.tolist(), *_moves(run))]
+    for low, high in pairwise(points):
+        found = _jump_between(crowd, side, low, high, executor)
+        if found is not None:
+            return found
     return None
+
+
+class _Point(NamedTuple):
+    """One shock, and how far prices moved by it alone and in the end."""
+
+    shock: float
+    first: float
+    final: float
+
+
+def _moves(run: Sweep) -> tuple[list[float], list[float]]:
+    return np.abs(run.rows["first_fall"]).tolist(), np.abs(run.rows["final_fall"]).tolist()
+
+
+def _jump_between(
+    crowd: Crowd, side: str, low: _Point, high: _Point, executor: Executor | None
+) -> float | None:
+    if high.final - low.final < RISE + 0.5 * max(high.first - low.first - FINE, 0.0):
+        return None
+    if high.shock - low.shock <= FINE * (1.0 + 1e-9):
+        return high.shock
+    steps = round((high.shock - low.shock) / FINE)
+    middle = low.shock + FINE * max(steps // 2, 1)
+    ((first,), (final,)) = _moves(swept(crowd, side, np.array([middle]), executor))
+    point = _Point(middle, first, final)
+    below = _jump_between(crowd, side, low, point, executor)
+    return below if below is not None else _jump_between(crowd, side, point, high, executor)
 
 
 def _curve(crowd: Crowd, sizes: FloatColumn, *runs: Sweep) -> pl.DataFrame:
@@ -152,7 +188,7 @@ def _curve(crowd: Crowd, sizes: FloatColumn, *runs: Sweep) -> pl.DataFrame:
 
 def _readings(
     crowd: Crowd, side: str, table: pl.DataFrame, knee: float | None,
-    band: tuple[float, float] | None, furthest: float, level: float,
+    band: tuple[float, float] | None, furthest: float, level: float | None,
 ) -> list[Reading]:  # fmt: skip
     found = [
         crowd.reading(
@@ -164,8 +200,9 @@ def _readings(
         )
     ]  # fmt: skip
     marks = [m for m in (_NEAR, 2 * _NEAR, 3 * _NEAR) if m <= furthest + 1e-9]
-    for mark in marks:
-        row = table.row(int(np.argmin(np.abs(table["shock"].to_numpy() - mark))), named=True)
+    nearest = [int(np.argmin(np.abs(table["shock"].to_numpy() - mark))) for mark in marks]
+    for k in dict.fromkeys(nearest):
+        row = table.row(k, named=True)
         of = f"{percent(row['shock'])} {side}"
         for name, short, what in (
             ("liquidated_share", "", "closed by force in the end, over all that is leveraged"),
@@ -176,7 +213,8 @@ def _readings(
                 crowd.reading(
                     f"crowding.{name}", row[name], "1",
                     f"{what}, after a common {side}; the band is of markets thinner and deeper",
-                    subject=of, band=(row[f"{short}low"], row[f"{short}high"]), level=level,
+                    subject=of, level=level,
+                    band=None if level is None else (row[f"{short}low"], row[f"{short}high"]),
                     modelled=True,
                 )
             )  # fmt: skip
@@ -187,7 +225,8 @@ def _readings(
                 crowd.reading(
                     "crowding.amplification", row["amplification"], "1",
                     f"final over first move of the book's prices after a common {side}",
-                    subject=of, band=(ends[0], ends[1]), level=level, modelled=True,
+                    subject=of, band=None if level is None else (ends[0], ends[1]), level=level,
+                    modelled=True,
                 )
             )  # fmt: skip
     return found

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from undertow import schema
+from undertow.errors import StateError
 from undertow.fanout import Executor
 from undertow.measures.crowding.crowd import Crowd
 from undertow.measures.crowding.ladders import MARKET, Ladders
@@ -17,6 +18,7 @@ from undertow.measures.study import Study
 from undertow.measures.words import listed, many, percent, told
 from undertow.rules.snapshot import Snapshot
 from undertow.state import Reading
+from undertow.state.universe import NONE
 from undertow.stress.shock import require_within
 
 NEAR = 0.1  # the distance that readings speak of
@@ -55,7 +57,7 @@ def liquidation_map(
 ) -> Study:
     """What is called by distance: of the market and of each asset, by venue, falling and rising.
 
-    Readings are of a common move of `near`. `assets` limits how many assets are followed alone, the
+    Readings are of the step at `near` or next below it. `assets` limits how many assets are followed alone, the
     largest exposures first. Distances go up to `furthest` in `points` steps.
 
     Raises
@@ -70,6 +72,9 @@ def liquidation_map(
     require_within("furthest", furthest, 0.0, 0.95, open_low=True)
     require_within("near", near, 0.0, furthest, open_low=True)
     require_within("points", points, 1, 10_000)
+    if assets is not None:
+        require_within("assets", assets, 0)
+    near = _step_at(near, furthest, int(points))
     ladders = Ladders.of(crowd, furthest, int(points), assets=assets, executor=executor)
     drawn = Redrawn.of(crowd, crowd.leveraged, reps=reps, seed=seed, level=level)
     cumulative = ladders.cumulative()
@@ -90,17 +95,28 @@ def liquidation_map(
     )
 
 
+def _step_at(near: float, furthest: float, points: int) -> float:
+    """The largest step up to `near`: what is called is known at steps alone."""
+    step = furthest / points
+    if near < step * (1.0 - 1e-9):
+        raise StateError(
+            f"near was {near}, and the first step of {points} is {step:g}",
+            hint="set near further out, or more points",
+        )
+    steps = np.linspace(0.0, furthest, points + 1)
+    return float(steps[steps <= near + 1e-12][-1])
+
+
 def _whole(ladders: Ladders, drawn: Redrawn, near: float) -> list[Reading]:
     """What a common move calls, each way: a number for each way in which it is known."""
     crowd, found = ladders.crowd, []
     for side, first in (("fall", ladders.first), ("rise", ladders.first_rise)):
-        there = ladders.distances[np.minimum(first, len(ladders.distances) - 1)] <= near + 1e-12
-        called = np.flatnonzero(there & (first < len(ladders.distances)))
+        called = np.flatnonzero(first <= np.flatnonzero(ladders.distances == near)[0])
         kind = crowd.evidence_of[called]
         size = crowd.leveraged[called]
         sums = drawn.sums(called, kind, size, len(schema.EVIDENCE))
         low, high = drawn.band(sums)
-        for code in np.unique(crowd.evidence_of):
+        for code in np.unique(crowd.evidence_of[np.diff(crowd.snapshot.book.offset) > 0]):
             word = schema.EVIDENCE[int(code)]
             value = float(size[kind == code].sum())
             found.append(
@@ -120,9 +136,8 @@ def _whole(ladders: Ladders, drawn: Redrawn, near: float) -> list[Reading]:
 def _single(ladders: Ladders, cumulative: pl.DataFrame, near: float) -> list[Reading]:
     """What would be traded when one asset alone moves so far, against its depth."""
     crowd, found = ladders.crowd, []
-    at = float(ladders.distances[ladders.distances <= near + 1e-12][-1])
     rows = (
-        cumulative.filter((pl.col("distance") == at) & (pl.col("line") != MARKET))
+        cumulative.filter((pl.col("distance") == near) & (pl.col("line") != MARKET))
         .group_by("line", "side", maintain_order=True)
         .agg(pl.col("traded_usd").sum(), pl.col("depth_usd").first())
         .filter(pl.col("depth_usd") > 0.0)
@@ -166,13 +181,14 @@ def _densest(cumulative: pl.DataFrame) -> pl.DataFrame:
 
 
 def _left_out(crowd: Crowd) -> dict[str, str]:
-    universe = crowd.snapshot.universe
-    depth = crowd.plan.carriers.depth[: len(universe.assets)]
+    universe, carriers = crowd.snapshot.universe, crowd.plan.carriers
     at_stake = np.bincount(crowd.asset, np.abs(crowd.lean), len(universe.assets))
+    sold = np.zeros(len(universe.assets), dtype=np.bool_)  # itself, or as what it is redeemed for
+    pool = carriers.spot_pool
+    sold[universe.asset_of[(pool != NONE) & (carriers.depth[pool] > 0.0)]] = True
     return {
         universe.assets[k]: "no depth is known of it, so nothing says what its sale would do"
-        for k in np.flatnonzero((at_stake > 0.0) & (depth <= 0.0))
-        if crowd.plan.carriers.spot_pool[crowd.asset == k].size == 0 or universe.reference[k] < 0
+        for k in np.flatnonzero((at_stake > 0.0) & ~sold)
     }
 
 
@@ -182,16 +198,15 @@ def _says(ladders: Ladders, cumulative: pl.DataFrame, near: float) -> list[str]:
     if whole <= 0.0:
         return ["Nobody owes anything or holds a derivative: there is nothing to call."]
     says = []
-    at = float(ladders.distances[ladders.distances <= near + 1e-12][-1])
     for side in ("fall", "rise"):
         rows = cumulative.filter(
-            (pl.col("line") == MARKET) & (pl.col("side") == side) & (pl.col("distance") == at)
+            (pl.col("line") == MARKET) & (pl.col("side") == side) & (pl.col("distance") == near)
         )
         usd = float((rows["debt_usd"] + rows["notional_usd"]).sum())
         count, depth = int(rows["accounts"].sum()), rows["depth_usd"].drop_nulls()
         verb = "sell" if side == "fall" else "buy"
         if not count:
-            says.append(f"A common {side} of {percent(at)} calls nobody.")
+            says.append(f"A common {side} of {percent(near)} calls nobody.")
             continue
         against = (
             f"; they would {verb} {told(float(rows['traded_usd'].sum()), 3)} USD where "
@@ -200,7 +215,7 @@ def _says(ladders: Ladders, cumulative: pl.DataFrame, near: float) -> list[str]:
             else ""
         )
         says.append(
-            f"A common {side} of {percent(at)} calls {many(count, 'account')} with "
+            f"A common {side} of {percent(near)} calls {many(count, 'account')} with "
             f"{told(usd, 3)} USD, {percent(usd / whole)} of all that is leveraged{against}."
         )
     dense = _densest(cumulative).filter(pl.col("line") != MARKET)

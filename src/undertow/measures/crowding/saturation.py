@@ -12,7 +12,7 @@ import polars as pl
 from undertow.econometrics.checks import within
 from undertow.fanout import Executor
 from undertow.measures.crowding.crowd import Crowd
-from undertow.measures.crowding.fragility import DOUBT, RISE, depths, swept
+from undertow.measures.crowding.fragility import DOUBT, depths, knee_of, swept
 from undertow.measures.crowding.ladders import MARKET, SIDES, Line
 from undertow.measures.door import require_seed
 from undertow.measures.study import Study
@@ -20,12 +20,13 @@ from undertow.measures.words import listed, percent, told
 from undertow.rules.snapshot import Snapshot
 from undertow.state import Reading
 from undertow.stress.pressure import BANDWIDTH
-from undertow.stress.saturation import EXACT, Saturation, saturation_at
+from undertow.stress.saturation import Saturation, saturation_at
 from undertow.stress.saturation import saturation as follow
 from undertow.stress.shock import require_within
 
 FURTHEST, STEP = 0.5, 0.02
-_CHECKED = 17  # shocks around saturation that are simulated, to hold it against
+MOST = 200_000  # accounts that are looked at
+_CHECKED = 8  # shocks around saturation that are simulated, to hold it against
 _AROUND = 0.4  # of it, either way
 _MOST = 5  # carriers that are named
 _READ = (
@@ -70,6 +71,7 @@ def saturation(
     step: float = STEP,
     bandwidth: float = BANDWIDTH,
     doubt: float = DOUBT,
+    most: int | None = MOST,
     seed: int = 0,
     level: float = 0.9,
     executor: Executor | None = None,
@@ -78,7 +80,8 @@ def saturation(
     """The undertow index along common falls and rises, and falls of the largest assets alone.
 
     `assets` says how many assets are shocked alone, the largest exposures first. `doubt` is by how
-    many times depth may be off in nine of ten cases, for the bands of the common moves.
+    many times depth may be off in nine of ten cases, for the bands of the common moves. A book of
+    more than `most` accounts is judged by its largest and every k-th of the others, k times each.
 
     Raises
     ------
@@ -94,13 +97,15 @@ def saturation(
     require_within("step", step, 0.0, furthest, open_low=True)
     require_within("bandwidth", bandwidth, 0.0, 0.5, open_low=True)
     require_within("doubt", doubt, 1.0, 1e3)
+    if most is not None:
+        require_within("most", most, 2, 10**12)
     found = []
     for line in _lines(crowd, assets):
         name = line.side if line.asset is None else f"{line.name} {line.side}"
         if progress is not None:
             progress(name)
         found.append(
-            _followed(crowd, line, name, furthest, step, bandwidth, doubt, level, executor)
+            _followed(crowd, line, name, furthest, step, bandwidth, doubt, level, most, executor)
         )
     return Study(
         name="crowding.saturation",
@@ -128,16 +133,16 @@ def _lines(crowd: Crowd, assets: int) -> list[Line]:
 
 def _followed(
     crowd: Crowd, line: Line, name: str, furthest: float, step: float, bandwidth: float,
-    doubt: float, level: float, executor: Executor | None,
+    doubt: float, level: float, most: int | None, executor: Executor | None,
 ) -> _Found:  # fmt: skip
     direction = line.moves_of(crowd) * (1.0 if line.side == "fall" else -1.0)
-    with crowd.pressure(executor) as pressure:
+    with crowd.pressure(executor, most) as pressure:
         path = follow(pressure, direction, furthest=furthest, step=step, bandwidth=bandwidth)
     ends: list[float | None] = [path.at, path.at]
     if line.asset is None and doubt > 1.0:
         ends = []
         for times in depths(doubt, level)[1:]:
-            with crowd.with_depth(times).pressure(executor) as pressure:
+            with crowd.with_depth(times).pressure(executor, most) as pressure:
                 ends.append(
                     saturation_at(
                         pressure, direction, furthest=furthest, step=step, bandwidth=bandwidth
@@ -152,13 +157,9 @@ def _followed(
 def _knee(
     crowd: Crowd, side: str, at: float, furthest: float, executor: Executor | None
 ) -> float | None:
-    """Where the simulated cascade jumps near a shock: the largest of its jumps there."""
-    sizes = np.linspace(max(at * (1.0 - _AROUND), EXACT), min(at * (1.0 + _AROUND), furthest),
-                        _CHECKED)  # fmt: skip
-    fall = np.abs(swept(crowd, side, sizes, executor).rows["final_fall"])
-    jumps = np.diff(fall) - np.diff(sizes)
-    k = int(np.argmax(jumps))
-    return float(sizes[k + 1]) if jumps[k] >= RISE else None
+    """The knee of the simulated cascade near a shock; None where it has none there."""
+    sizes = np.linspace(at * (1.0 - _AROUND), min(at * (1.0 + _AROUND), furthest), _CHECKED)
+    return knee_of(crowd, side, sizes, swept(crowd, side, sizes, executor), executor)
 
 
 def _tables(found: list[_Found]) -> dict[str, pl.DataFrame]:

@@ -18,7 +18,7 @@ from undertow.measures.door import require_seed
 from undertow.measures.study import Study
 from undertow.measures.words import percent, told
 from undertow.rules.snapshot import Snapshot
-from undertow.state import FloatColumn, FloatMatrix, Reading
+from undertow.state import FloatColumn, FloatMatrix, KeyColumn, Reading
 from undertow.state.universe import NONE
 from undertow.stress.atrisk import AtRisk
 from undertow.stress.shock import require_within
@@ -91,8 +91,8 @@ def surface(
             share = np.linspace(0.0, face.furthest, UP)
             points = face.points(crowd, market, share)
             group = crowd.snapshot.book.venue.astype(np.int64) * _KINDS + crowd.evidence_of
-            found = asked.called(points, group, np.stack([crowd.debt, crowd.notional], axis=1))
-            frame = _rows(crowd, face, market, share, found.total)
+            total = _called(asked, points, group, np.stack([crowd.debt, crowd.notional], axis=1))
+            frame = _rows(crowd, face, market, share, total)
             frames.append(frame.drop("venue").group_by(
                 "surface", "market", "other", "evidence", maintain_order=True
             ).sum())  # fmt: skip
@@ -139,13 +139,25 @@ def _faces(crowd: Crowd, names: tuple[str, ...] | None, furthest: float) -> list
     ]  # fmt: skip
 
 
+def _called(
+    asked: AtRisk, points: FloatMatrix, group: KeyColumn, weight: FloatMatrix
+) -> FloatMatrix:
+    """(points, groups, kinds) What is called; of what nobody has, nothing is asked."""
+    there = weight.any(axis=0)
+    total = np.zeros((len(points), int(group.max(initial=-1)) + 1, weight.shape[1]))
+    if there.any():
+        total[:, :, there] = asked.called(points, group, weight[:, there]).total
+    return total
+
+
 def _rows(
     crowd: Crowd, face: _Face, market: FloatColumn, share: FloatColumn, total: FloatMatrix
 ) -> pl.DataFrame:
     """Points by venue and by how they are known; those without anything called stay, at 0."""
     universe = crowd.snapshot.universe
     points, groups = total.shape[:2]
-    present = np.unique(crowd.snapshot.book.venue.astype(np.int64) * _KINDS + crowd.evidence_of)
+    group = crowd.snapshot.book.venue.astype(np.int64) * _KINDS + crowd.evidence_of
+    present = np.unique(group[np.diff(crowd.snapshot.book.offset) > 0])
     present = present[present < groups]
     a, b = (each.ravel() for each in np.meshgrid(market, share, indexing="ij"))
     point, group = np.repeat(np.arange(points), len(present)), np.tile(present, points)

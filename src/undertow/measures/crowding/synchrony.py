@@ -11,6 +11,7 @@ from undertow.econometrics.checks import within
 from undertow.errors import StateError
 from undertow.fanout import Executor
 from undertow.measures.crowding.crowd import Crowd
+from undertow.measures.crowding.fragility import lanes_for
 from undertow.measures.crowding.ladders import MARKET, SIDES, Line
 from undertow.measures.door import require_seed
 from undertow.measures.study import Study
@@ -45,7 +46,7 @@ def synchrony(
     book: Snapshot | Crowd | Any,
     *,
     draws: Draws | None = None,
-    count: int = 128,
+    count: int = 100,
     days: float = 1.0,
     least: float = LEAST,
     near: float = WITHIN,
@@ -72,10 +73,16 @@ def synchrony(
     require_within("count", count, 10, 10_000_000)
     if not Line(MARKET, None, "fall").moves_of(crowd).any():
         raise StateError("all that is held is money: nothing can move", hint="give another book")
-    law = draws or assumed_draws(crowd.snapshot, days=days)
+    if draws is not None and not callable(getattr(draws, "draw", None)):
+        raise StateError(
+            f"draws was of type {type(draws).__name__}; it must be a law of joint moves",
+            hint="undertow.stress has several; without one, moves are assumed",
+        )
+    law = assumed_draws(crowd.snapshot, days=days) if draws is None else draws
     run = run_sweep(
         crowd.plan, law, int(count), seed=seed, options=crowd.options, settled=False,
-        executor=executor,
+        executor=executor, bounds=crowd.bounds,
+        lanes=lanes_for(int(count), executor),
     )  # fmt: skip
     calling = _calling(crowd, run, least)
     walls, owners = _static(crowd, near, executor)
@@ -185,37 +192,41 @@ def _wall(
 def _owners(
     crowd: Crowd, side: str, first: KeyColumn, distances: FloatColumn, width: int
 ) -> pl.DataFrame:
-    """Known owners of whom two venues or more call within one stretch, the largest first."""
+    """Known owners of whom two venues or more call within one stretch, the largest first.
+
+    An owner has the stretch in which most of it is called, of those in which two venues call.
+    """
     book = crowd.snapshot.book
     rows = np.flatnonzero((first < len(distances)) & crowd.owned)
+    venue = pl.Series(crowd.snapshot.universe.venues, dtype=pl.String).gather(book.venue[rows])
     frame = pl.DataFrame(
         {
-            "owner": book.owners[book.owner[rows]], "venue": book.venue[rows],
-            "at": first[rows], "usd": crowd.leveraged[rows],
+            "owner": book.owners[book.owner[rows]], "venue": venue,
+            "at": first[rows].astype(np.int64), "usd": crowd.leveraged[rows],
         }
-    ).sort("owner", "at")  # fmt: skip
+    )  # fmt: skip
     several = frame.filter(pl.col("venue").n_unique().over("owner") > 1)
-    nearest = several.with_columns(start=pl.col("at").min().over("owner", "venue"))
-    # the first two venues that call within a stretch of each other
-    pairs = nearest.unique(["owner", "venue"], maintain_order=True).sort("owner", "start")
-    gap = pl.col("start").diff().over("owner")
-    close = pairs.filter(gap.is_not_null() & (gap <= width))["owner"].unique()
-    names = pl.Series(crowd.snapshot.universe.venues, dtype=pl.String)
-    several = several.filter(pl.col("owner").is_in(close.implode()))
-    return (
-        several.with_columns(name=names.gather(several["venue"]))
-        .group_by("owner")
+    stretches = (
+        several.sort("owner", "at", maintain_order=True)
+        .rolling("at", period=f"{width}i", group_by="owner")
         .agg(
-            pl.lit(side).alias("side"),
-            pl.col("name").unique().sort().str.join(", ").alias("venues"),
+            pl.col("venue").unique().sort().alias("venues"),
             pl.len().cast(pl.Int64).alias("accounts"),
             pl.col("usd").sum().alias("called_usd"),
             pl.col("at").min().alias("nearest"),
-            pl.col("at").max().alias("farthest"),
         )
-        .with_columns(pl.col("nearest", "farthest").cast(pl.Float64) * distances[1])
-        .sort("called_usd", "owner", descending=[True, False])
+        .rename({"at": "farthest"})
     )
+    return (
+        stretches.filter(pl.col("venues").list.len() > 1)
+        .sort("called_usd", "owner", "farthest", descending=[True, False, False])
+        .unique("owner", keep="first", maintain_order=True)
+        .with_columns(pl.col("nearest", "farthest").cast(pl.Float64) * distances[1])
+        .select(
+            "owner", pl.lit(side).alias("side"), pl.col("venues").list.join(", "),
+            "accounts", "called_usd", "nearest", "farthest",
+        )
+    )  # fmt: skip
 
 
 def _readings(
