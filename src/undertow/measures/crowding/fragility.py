@@ -56,8 +56,8 @@ def fragility(
 ) -> Study:
     """Loss, forced closing and amplification against the size of a common move, and the knee.
 
-    `side` is "fall" or "rise". `doubt` is by how many times depth may be off in nine of ten cases, for the bands; at 1 there
-    are none.
+    `side` is "fall" or "rise". `doubt` is by how many times depth may be off in nine of ten cases,
+    for the bands; at 1 there are none.
 
     Raises
     ------

@@ -57,13 +57,13 @@ def liquidation_map(
 ) -> Study:
     """What is called by distance: of the market and of each asset, by venue, falling and rising.
 
-    Readings are of the step at `near` or next below it. `assets` limits how many assets are followed alone, the
-    largest exposures first. Distances go up to `furthest` in `points` steps.
+    Readings are of the step at `near` or next below it. `assets` limits how many assets are
+    followed alone, the largest exposures first. Distances go up to `furthest` in `points` steps.
 
     Raises
     ------
     StateError
-        When it is no book, or a distance is out of range.
+        When it is no book, or a distance is out of range or nearer than the first step.
     EstimationError
         When the level is out of range or the draws are too few.
     """
