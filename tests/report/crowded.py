@@ -19,7 +19,7 @@ def crowding(nodes: Sequence[str], began: datetime) -> dict[str, dict[str, pl.Da
     return {
         "crowding.concentration": _concentration(nodes),
         "crowding.sides": {"whole": _leaning(["all"]), "assets": _leaning(nodes),
-                           "nodes": _leaning(nodes)},
+                           "nodes": _leaning([f"venue {node}" for node in nodes])},
         "crowding.exit": {"assets": _ways_out(nodes)},
         "crowding.vulnerability": _vulnerability(nodes),
         "crowding.demand": _demand(nodes, began),

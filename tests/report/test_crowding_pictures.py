@@ -117,6 +117,16 @@ def test_plain_and_weighted_leaning_stand_apart_in_a_row() -> None:
     assert (field.base[0], field.x[0]) == (-0.2, 0.4)
 
 
+def test_nodes_that_are_assets_are_not_drawn_twice() -> None:
+    held = tables()["crowding.sides"]
+    apart = study("crowding.sides", held)
+    alike = study("crowding.sides", {**held, "nodes": held["assets"].reverse()})
+    assert [p.title for p, _ in drawn(apart, [apart])] == [
+        "Which way assets lean", "Which way nodes lean",
+    ]  # fmt: skip
+    assert [p.title for p, _ in drawn(alike, [alike])] == ["Which way assets lean"]
+
+
 def test_a_side_without_volume_is_counted_as_unknown() -> None:
     found = figure("Days to exit")
     assert "Of 2 more it is not known" in note_of(found)

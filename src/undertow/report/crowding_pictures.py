@@ -60,6 +60,7 @@ CROWDING: tuple[Picture, ...] = (
         "is at zero, and only the circle says which side is nearer to the edge.",
         crowds.sides_by_node,
         {"nodes": _LEAN},
+        repeats=("nodes", "assets", "name"),
     ),
     Picture(
         "crowding.exit",
@@ -142,8 +143,8 @@ CROWDING: tuple[Picture, ...] = (
     Picture(
         "crowding.similarity",
         "Which venues hold the same",
-        "Red: the same mix, white: nothing in common, blue: the opposite side. One order in all "
-        "panels: venues that are alike stand side by side.",
+        "Red: the same mix, no colour: nothing in common, blue: the opposite side; an empty cell "
+        "cannot be told. One order in all panels: venues that are alike stand side by side.",
         crowds.venues,
         {
             "venues": (
@@ -155,7 +156,7 @@ CROWDING: tuple[Picture, ...] = (
     Picture(
         "crowding.similarity",
         "Places that many stand in",
-        "A bar is a strategy that many follow, cut by the leverage at which they do. A pale bar "
+        "A bar is a strategy that many follow, cut by the leverage at which they do. A faded bar "
         "was not found again among other owners of the same kind.",
         crowds.places,
         {

@@ -23,3 +23,4 @@ class Picture:
     draw: Callable[[Tables], go.Figure]
     needs: Mapping[str, tuple[str, ...]]
     beside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    repeats: tuple[str, str, str] | None = None  # two tables and a column: not drawn if it is alike

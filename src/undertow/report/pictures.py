@@ -28,9 +28,17 @@ def drawn(study: Study, others: Iterable[Study]) -> list[tuple[Picture, go.Figur
         if picture.study != study.name:
             continue
         own = _carried(study.tables, picture.needs)
-        if len(own) == len(picture.needs):
+        if len(own) == len(picture.needs) and not _repeated(study.tables, picture):
             found.append((picture, picture.draw({**_carried(aside, picture.beside), **own})))
     return found
+
+
+def _repeated(tables: Mapping[str, pl.DataFrame], picture: Picture) -> bool:
+    """Whether another figure says the same already: nodes that are assets, say."""
+    if picture.repeats is None:
+        return False
+    one, other, column = picture.repeats
+    return other in tables and set(tables[one][column]) == set(tables[other][column])
 
 
 def _carried(
