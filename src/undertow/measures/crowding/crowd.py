@@ -139,7 +139,8 @@ class Crowd:
         """The same book in markets that are so many times as deep."""
         found = Crowd(self.snapshot, self.options)
         carriers = replace(self.plan.carriers, depth=frozen(self.plan.carriers.depth * times))
-        found.__dict__.update(self.__dict__ | {"plan": replace(self.plan, carriers=carriers)})
+        kept = {name: each for name, each in self.__dict__.items() if name != "settled"}
+        found.__dict__.update(kept | {"plan": replace(self.plan, carriers=carriers)})
         return found
 
     @cached_property

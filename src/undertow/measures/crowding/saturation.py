@@ -55,12 +55,21 @@ class _Found:
 
     name: str  # of the line and the side
     path: Saturation
-    ends: tuple[float | None, float | None]  # in thinner and in deeper markets
+    ends: tuple[float | None, float | None] | None  # in thinner and deeper markets, where asked
     knee: float | None  # of the simulated cascade; None where it was not simulated or has none
 
     @property
     def now(self) -> float:
         return float(self.path.path["rho"][0])
+
+    @property
+    def band(self) -> tuple[float | None, float | None]:
+        """Ends of the band; an end past the furthest shock is none."""
+        if self.ends is None:
+            return None, None
+        every = (self.path.at, *self.ends)
+        known = [each for each in every if each is not None]
+        return min(known, default=None), max(known) if len(known) == len(every) else None
 
 
 def saturation(
@@ -92,6 +101,7 @@ def saturation(
     """
     crowd = Crowd.of(book).settled
     require_seed(seed)
+    require_within("assets", assets, 0)
     within("level", level, 0.0, 1.0)
     require_within("furthest", furthest, 0.0, 0.95, open_low=True)
     require_within("step", step, 0.0, furthest, open_low=True)
@@ -138,20 +148,21 @@ def _followed(
     direction = line.moves_of(crowd) * (1.0 if line.side == "fall" else -1.0)
     with crowd.pressure(executor, most) as pressure:
         path = follow(pressure, direction, furthest=furthest, step=step, bandwidth=bandwidth)
-    ends: list[float | None] = [path.at, path.at]
+    ends = None
     if line.asset is None and doubt > 1.0:
-        ends = []
+        found = []
         for times in depths(doubt, level)[1:]:
             with crowd.with_depth(times).pressure(executor, most) as pressure:
-                ends.append(
+                found.append(
                     saturation_at(
                         pressure, direction, furthest=furthest, step=step, bandwidth=bandwidth
                     )
                 )
+        ends = (found[0], found[1])
     knee = None
     if line.asset is None and path.at is not None:
         knee = _knee(crowd, line.side, path.at, furthest, executor)
-    return _Found(name, path, (ends[0], ends[1]), knee)
+    return _Found(name, path, ends, knee)
 
 
 def _knee(
@@ -164,17 +175,14 @@ def _knee(
 
 def _tables(found: list[_Found]) -> dict[str, pl.DataFrame]:
     rows = [
-        (f.name, f.path.at, f.ends[0], f.ends[1], f.path.strongest, f.now, f.path.jump,
-         f.path.furthest, f.knee)
+        (f.name, f.path.at, *(f.ends or (None, None)), f.path.strongest, f.now, f.path.jump,
+         f.path.furthest, f.knee, *f.band)
         for f in found
     ]  # fmt: skip
-    names = ("at", "at_thin", "at_deep", "strongest", "now", "jump", "furthest", "knee")
-    open_ended = pl.any_horizontal(pl.col("at", "at_thin", "at_deep").is_null())
+    names = ("at", "at_thin", "at_deep", "strongest", "now", "jump", "furthest", "knee",
+             "at_low", "at_high")  # fmt: skip
     directions = pl.DataFrame(
         rows, schema={"direction": pl.String} | dict.fromkeys(names, pl.Float64), orient="row"
-    ).with_columns(
-        at_low=pl.min_horizontal("at_thin", "at_deep", "at"),
-        at_high=pl.when(~open_ended).then(pl.max_horizontal("at_thin", "at_deep", "at")),
     )
 
     def gathered(what: str) -> pl.DataFrame:
@@ -192,8 +200,8 @@ def _readings(
 ) -> list[Reading]:
     said = []
     for f in found:
-        known = [each for each in (f.path.at, *f.ends) if each is not None]
-        band = (min(known), max(known)) if len(known) == 3 and f.ends[0] != f.ends[1] else None
+        low, high = f.band
+        band = None if low is None or high is None else (low, high)
         said.append(
             crowd.reading(
                 "crowding.saturation", f.path.at, "1",
