@@ -102,7 +102,7 @@ def stored(lake: Lake, table: str) -> int:
     return 0 if handle is None else handle.count()
 
 
-@pytest.mark.parametrize("kills", [31, pytest.param(51, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [16, pytest.param(51, marks=pytest.mark.slow)])
 def test_killed_at_any_moment_the_lake_shows_whole_runs_and_a_second_try_completes_them(
     tmp_path: Path,
     hire: Callable[..., Worker],

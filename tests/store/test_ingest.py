@@ -165,7 +165,7 @@ _PRICES = st.lists(
 )
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(rows=_PRICES, data=st.data())
 def test_order_of_columns_and_rows_width_of_types_and_batches_change_nothing(
     tmp_path_factory: pytest.TempPathFactory,
