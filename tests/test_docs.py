@@ -97,6 +97,7 @@ def test_help_of_every_command_speaks() -> None:
     paths += [["stress"], ["stress", "run"], ["stress", "list"], ["stress", "sweep"],
               ["stress", "reverse"]]  # fmt: skip
     paths += [["lake", name] for name in ("verify", "history", "compact", "quality")]
+    paths += [["measure"], ["report"], ["export"], ["export", "liquidations"], ["export", "ladder"]]
     for path in paths:
         done = runner.invoke(app, [*path, "--help"])
         assert done.exit_code == 0

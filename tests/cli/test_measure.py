@@ -56,6 +56,7 @@ def test_readings_can_be_kept_in_a_file(run, lake: str, tmp_path: Path) -> None:
     done = run("measure", "tandem.cycle", "--lake", lake, "-o", "cycle.parquet", "--quiet")
     assert (done.code, done.out) == (0, "")
     assert set(pl.read_parquet(tmp_path / "cycle.parquet")["name"]) == {
+        "tandem.clarity",
         "tandem.concordance",
         "tandem.unwinding_share",
     }

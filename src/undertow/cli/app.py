@@ -54,6 +54,11 @@ lake_app = typer.Typer(help="Look after the lake.", rich_markup_mode=None, no_ar
 ingest_app = typer.Typer(
     help="Bring data into the lake.", rich_markup_mode=None, no_args_is_help=True
 )
+export_app = typer.Typer(
+    help="Give what was measured in a shape that other programs read.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+)
 stress_app = typer.Typer(
     help="What if: `undertow stress NAME` follows a scenario through the book, to its end.",
     cls=_StressGroup,
@@ -255,6 +260,7 @@ def measure(
     as_of: options.AsOf = None,
     at: options.At = None,
     seed: options.Seed = None,
+    workers: options.Crew = None,
     as_json: options.Json = False,
     output: Annotated[
         Path | None,
@@ -268,7 +274,7 @@ def measure(
     ] = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure systemic leverage: what moves together, since when, and why."""
+    """Measure systemic leverage: what moves together and why, who is crowded and how near."""
     from undertow.cli.measure import run_list, run_measure
 
     if names == ["list"]:
@@ -282,6 +288,7 @@ def measure(
         at=at,
         seed=seed,
         level=level,
+        workers=workers,
         as_json=as_json,
         output=output,
         quiet=quiet,
@@ -303,6 +310,7 @@ def report(
     as_of: options.AsOf = None,
     at: options.At = None,
     seed: options.Seed = None,
+    workers: options.Crew = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Write all measures into one HTML file that opens anywhere, without a network."""
@@ -317,6 +325,93 @@ def report(
         at=at,
         seed=seed,
         level=level,
+        workers=workers,
+        quiet=quiet,
+    )
+
+
+class Shape(Enum):
+    """The shapes in which single positions leave."""
+
+    rows = "rows"
+    defillama = "defillama"
+
+
+Evidence = Annotated[
+    options.Known | None,
+    typer.Option("--evidence", help="Only what is known in this way.", show_default="all"),
+]
+
+
+@export_app.command("liquidations")
+def export_liquidations(
+    form: Annotated[
+        Shape,
+        typer.Option(
+            "--format",
+            help="rows: one an account, asset and side, units in the names of columns. "
+            "defillama: collateral alone, as DefiLlama's liquidation adapters give it.",
+        ),
+    ] = Shape.rows,
+    evidence: Evidence = None,
+    within: Annotated[
+        float | None,
+        typer.Option("--within", metavar="SHARE", help="Leave out what is further: 0.3 is 30 %."),
+    ] = None,
+    lake: options.Lake = None,
+    as_of: options.AsOf = None,
+    at: options.At = None,
+    as_json: options.Json = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write all rows to a .csv, .json, .ndjson, .parquet or .arrow file; with "
+            "--format defillama a .json file.",
+        ),
+    ] = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """At which price of one asset, moving alone, each account is called."""
+    from undertow.cli.export import Seen, run_liquidations
+
+    run_liquidations(
+        Seen(lake, as_of, at, evidence.value if evidence else None),
+        form=form.value,
+        within=within,
+        as_json=as_json,
+        output=output,
+        quiet=quiet,
+    )
+
+
+@export_app.command("ladder")
+def export_ladder(
+    furthest: Annotated[
+        float, typer.Option("--furthest", metavar="SHARE", help="Largest move: 0.5 is 50 %.")
+    ] = 0.5,
+    points: Annotated[int, typer.Option("--points", min=1, help="Steps up to there.")] = 50,
+    evidence: Evidence = None,
+    workers: options.Crew = None,
+    lake: options.Lake = None,
+    as_of: options.AsOf = None,
+    at: options.At = None,
+    as_json: options.Json = False,
+    output: options.Output = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """The liquidation map: what is called from each distance on, by line, venue and evidence."""
+    from undertow.cli.export import Seen, run_ladder
+
+    run_ladder(
+        Seen(lake, as_of, at, evidence.value if evidence else None),
+        furthest=furthest,
+        points=points,
+        workers=workers,
+        as_json=as_json,
+        output=output,
         quiet=quiet,
     )
 
@@ -571,5 +666,6 @@ def lake_quality(
 
 
 app.add_typer(ingest_app, name="ingest")
+app.add_typer(export_app, name="export")
 app.add_typer(stress_app, name="stress")
 app.add_typer(lake_app, name="lake")

@@ -13,6 +13,8 @@ from undertow.cli import FAILED
 from undertow.cli.lake import the_lake
 from undertow.cli.options import UnusableOption, instant, iso, now_us
 from undertow.cli.output import Answer, Progress, render
+from undertow.fanout import Executor, Serial, Threads, parse_executor
+from undertow.fanout.machine import usable_cpus
 from undertow.measures import FAMILIES, MEASURES, Study
 from undertow.report.words import unit
 from undertow.settings import load_settings
@@ -44,6 +46,7 @@ def run_measure(
     at: str | None,
     seed: int | None,
     level: float,
+    workers: str | None,
     as_json: bool,
     output: Path | None,
     quiet: bool,
@@ -58,7 +61,7 @@ def run_measure(
             f"--json with --output keeps whole studies, and --output was {str(output)!r}",
             hint="name a .json file, or leave --json out to keep the readings alone",
         )
-    found = _assessed(the_lake(lake), names, by, as_of, at, seed, level, answer)
+    found = _assessed(the_lake(lake), names, by, as_of, at, seed, level, workers, answer)
     if not found.studies:
         for sentence in found.untold:
             print(sentence, file=sys.stderr)  # --quiet too: it is why nothing comes
@@ -99,11 +102,12 @@ def run_report(
     at: str | None,
     seed: int | None,
     level: float,
+    workers: str | None,
     quiet: bool,
 ) -> None:
     """Write everything that was found into one HTML file."""
     answer = the_page(file, quiet=quiet)
-    found = _assessed(the_lake(lake), names, by, as_of, at, seed, level, answer)
+    found = _assessed(the_lake(lake), names, by, as_of, at, seed, level, workers, answer)
     write_report(found, answer)
     answer.say(f"{len(found.readings)} readings of {len(found.studies)} measures in {file}")
     for note in found.notes:
@@ -125,23 +129,33 @@ def write_report(found: Assessment, page: Answer) -> None:
 
 def _assessed(
     lake: Lake, names: list[str], by: str, as_of: str | None, at: str | None,
-    seed: int | None, level: float, answer: Answer,
+    seed: int | None, level: float, workers: str | None, answer: Answer,
 ) -> Assessment:  # fmt: skip
     if not 0.0 < level < 1.0:
         raise UnusableOption(f"--level was {level:g}", hint="a share: 0.9 is 90 %")
-    now = now_us()
+    executor, now = executor_of(workers), now_us()
     bar = Progress("measuring", quiet=answer.quiet)
-    return assess(
-        lake,
-        now=now,
-        as_of=instant("--as-of", as_of, now),
-        at=instant("--at", at, now),
-        by=by,
-        only=names or FAMILIES,
-        seed=load_settings().seed if seed is None else seed,
-        level=level,
-        progress=lambda done, total, _: bar(done, total),
-    )
+    with executor.running():  # who cannot be reached is known before any work is done
+        return assess(
+            lake,
+            now=now,
+            as_of=instant("--as-of", as_of, now),
+            at=instant("--at", at, now),
+            by=by,
+            only=names or FAMILIES,
+            seed=load_settings().seed if seed is None else seed,
+            level=level,
+            executor=executor,
+            progress=lambda done, total, _: bar(done, total),
+        )
+
+
+def executor_of(workers: str | None) -> Executor:
+    """The workers that were named; unless any were, a thread for each usable CPU."""
+    if workers is not None:
+        return parse_executor(workers)
+    cpus = usable_cpus()
+    return Threads(cpus) if cpus > 1 else Serial()
 
 
 def _print(study: Study) -> None:

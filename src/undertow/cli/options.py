@@ -57,6 +57,14 @@ class Curve(Enum):
     ladder = "ladder"
 
 
+class Known(Enum):
+    """How a position is known."""
+
+    observed = "observed"
+    sampled = "sampled"
+    modelled = "modelled"
+
+
 class Invented(Enum):
     """The worlds that a scenario may run on without a lake."""
 
@@ -104,6 +112,15 @@ Workers = Annotated[
         metavar="KIND",
         help="serial, threads:N, processes:N, ray or ray:ADDRESS.",
         show_default="serial",
+    ),
+]
+Crew = Annotated[
+    str | None,
+    typer.Option(
+        "--workers",
+        metavar="KIND",
+        help="serial, threads:N, processes:N, ray or ray:ADDRESS; the same numbers.",
+        show_default="a thread a CPU",
     ),
 ]
 Ray = Annotated[

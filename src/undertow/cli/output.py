@@ -18,7 +18,7 @@ from undertow.report.words import chance, is_chance, number, span
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["Answer", "Progress", "cell", "key", "number", "plain", "render", "span"]
+__all__ = ["ENDINGS", "Answer", "Progress", "cell", "key", "number", "plain", "render", "span"]
 
 _WRITERS = {
     ".csv": "write_csv",
@@ -26,7 +26,7 @@ _WRITERS = {
     ".arrow": "write_ipc",
     ".ndjson": "write_ndjson",
 }
-_ENDINGS = (*_WRITERS, ".json")
+ENDINGS = (*_WRITERS, ".json")
 _INSTANT = "%Y-%m-%dT%H:%M:%S%.fZ"  # in .csv, as JSON and the terminal spell it
 
 
@@ -38,7 +38,7 @@ class Answer:
     file: Path | None = None
     quiet: bool = False
     option: str = "--output"  # by which the file was named
-    endings: tuple[str, ...] = _ENDINGS  # that it may have
+    endings: tuple[str, ...] = ENDINGS  # that it may have
 
     def __post_init__(self) -> None:
         """Refuse a file that cannot be written before any work is done."""
