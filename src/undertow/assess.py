@@ -48,7 +48,7 @@ _HEADLINES = (
     ),
     *("tandem.unwindings", "tandem.unwinding_share"),
     *("crowding.saturation", "crowding.at_risk_usd", "crowding.calling_together"),
-    *("crowding.liquidated_share", "crowding.effective_holders", "crowding.demand"),
+    *("crowding.liquidated_share", "crowding.effective", "crowding.days_to_exit"),
 )
 
 
