@@ -8,10 +8,11 @@ import sys
 from bench.cascade import BENCHMARKS as CASCADE
 from bench.connectedness import BENCHMARKS as CONNECTEDNESS
 from bench.correlation import BENCHMARKS as CORRELATION
+from bench.crowding import BENCHMARKS as CROWDING
 from bench.foundation import BENCHMARKS as FOUNDATION
 from bench.harness import run
 
-BENCHMARKS = {**FOUNDATION, **CASCADE, **CORRELATION, **CONNECTEDNESS}
+BENCHMARKS = {**FOUNDATION, **CASCADE, **CORRELATION, **CONNECTEDNESS, **CROWDING}
 
 
 def main() -> int:
