@@ -237,8 +237,8 @@ def clarity(turns: TurningPoints, *, level: float = 0.9) -> Clarity:
     that adds up along it, whatever the sampling. Cuts are chosen where drift was large, so what is
     read is about (s^3 + 2.2^3)^(1/3), 2.2 of a walk, with a deviation of sqrt((1 + s^2 / 40) /
     phases): a rule of thumb, and taken out here. The page on cycles has how it stands up to
-    simulated cycles: a half cosine of middling s reads a tenth more, so its band holds the truth too
-    seldom. Noise is taken to have no memory.
+    simulated cycles: a half cosine of middling s reads a tenth more, so its band holds the truth
+    too seldom. Noise is taken to have no memory.
     """
     within("level", level, 0.0, 1.0)
     whole = [each.end - each.start for each in turns.spells if each.whole]
