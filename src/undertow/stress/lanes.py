@@ -86,6 +86,14 @@ class Bounds:
         )
         return replace(self, lines=lines, start=first)
 
+    def only(self, some: BoolColumn) -> Bounds:
+        """The bounds of some accounts, by row; nobody else could ever be called."""
+        lines, groups = self.lines, self.lines.groups
+        level = np.where(some, lines.level, np.float32(np.inf)).astype(_FLOAT)
+        return replace(
+            self, lines=lines._replace(level=level, groups=groups[some[groups["account"]]])
+        )
+
     def groups(self) -> Bounds:
         """The bounds of portfolio groups alone."""
         nobody = np.full_like(self.lines.level, np.inf)

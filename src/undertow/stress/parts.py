@@ -101,6 +101,8 @@ class Part:
     ) -> None:
         self.case, bounds, self.counted = shared
         self.bounds = bounds.part(*part)
+        if self.counted is not None:
+            self.bounds = self.bounds.only(self.counted[slice(*part)] > 0)
         self.all = np.arange(*part, dtype=np.int64)
         self.state = state_of(self.case)
         self.scale = np.ones(len(self.case.venues))
@@ -131,10 +133,7 @@ class Part:
         self._look(*moves)
         found = np.zeros((pull.shape[1], len(self.case.insts)), dtype=np.int64)
         grouped = self.case.hold.accounts["grid"][self.near] >= 0
-        for times, accounts in self._weighed(self.near[~grouped]):
-            more = np.zeros_like(found)
-            self._add_plain(accounts, shock, volume, pull, deep, bandwidth, more)
-            found += times * more
+        self._add_plain(self.near[~grouped], shock, volume, pull, deep, bandwidth, found)
         for m, accounts in self._by_pool(self.near[grouped], pull[0] != 0.0, deep):
             pressure.set_prices(volume, shock - bandwidth * pull[:, m], self.case, self.state)
             found[m] += self._sold(accounts)
@@ -158,11 +157,15 @@ class Part:
             pressure.set_prices(volume, shock - bandwidth * pull[:, m], self.case, self.state)
             points[m] = self.state.now
         pressure.set_prices(volume, shock, self.case, self.state)
-        base = self.state.now.copy()
-        pressure.add_differences(
-            accounts, self.scale, base, points.view(np.recarray), deep, self.case, self.state, found
-        )
-        pressure.all_sold(self.state, np.empty(len(self.case.insts), dtype=np.int64))
+        base, rows = self.state.now.copy(), points.view(np.recarray)
+        nothing = np.empty(len(self.case.insts), dtype=np.int64)
+        for times, some in self._weighed(accounts):
+            more = np.zeros_like(found)
+            pressure.add_differences(
+                some, self.scale, base, rows, deep, self.case, self.state, more
+            )
+            pressure.all_sold(self.state, nothing)
+            found += times * more
 
     def first_called(self, shocks: FloatMatrix) -> KeyColumn:
         """By account, the first of `shocks` (points, 2, instruments) at which it is called.
@@ -246,8 +249,10 @@ class Part:
             yield 1, accounts
             return
         times = self.counted[accounts]
-        for each in np.unique(times[times > 0]).tolist():
-            yield each, accounts[times == each]
+        for each in (1, int(self.counted.max())):
+            some = accounts[times == each]
+            if len(some):
+                yield each, some
 
     def _moves(self) -> FloatColumn:
         """Relative moves of what is seen; of options, of their forwards."""

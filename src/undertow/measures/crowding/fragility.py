@@ -26,6 +26,7 @@ from undertow.stress.sweep import LANES, Sweep, run_sweep
 DOUBT = 2.0  # depth is this many times more or less in nine of ten cases: an assumption
 FURTHEST, SHOCKS = 0.4, 16
 RISE, FINE = 0.02, 0.001  # a knee: the final fall rises by so much over so small a step
+_CUTS = 5  # parts that a stretch is divided into
 _NEAR = 0.1
 _READ = (
     "A row is a common fall of all that is no money, followed to its end by the cascade: what "
@@ -125,8 +126,8 @@ def knee_of(
 ) -> float | None:
     """The first shock at which a little more of it moves prices by 2 % more; None if none does.
 
-    A stretch in which prices move by that much beyond half of what the shock itself moves is halved
-    until it is fine; the lower half first.
+    A stretch in which prices move by that much beyond half of what the shock itself moves is
+    divided until it is fine; the lowest part first.
     """
     points = [_Point(0.0, 0.0, 0.0), *map(_Point, sizes.tolist(), *_moves(run))]
     for low, high in pairwise(points):
@@ -156,11 +157,14 @@ def _jump_between(
     if high.shock - low.shock <= FINE * (1.0 + 1e-9):
         return high.shock
     steps = round((high.shock - low.shock) / FINE)
-    middle = low.shock + FINE * max(steps // 2, 1)
-    ((first,), (final,)) = _moves(swept(crowd, side, np.array([middle]), executor))
-    point = _Point(middle, first, final)
-    below = _jump_between(crowd, side, low, point, executor)
-    return below if below is not None else _jump_between(crowd, side, point, high, executor)
+    cuts = np.unique(np.linspace(0, max(steps, 2), _CUTS + 1).astype(np.int64)[1:-1])
+    between = low.shock + (high.shock - low.shock) * cuts[cuts > 0] / max(steps, 2)
+    inner = map(_Point, between.tolist(), *_moves(swept(crowd, side, between, executor)))
+    for pair in pairwise([low, *inner, high]):
+        found = _jump_between(crowd, side, *pair, executor)
+        if found is not None:
+            return found
+    return None
 
 
 def _curve(crowd: Crowd, sizes: FloatColumn, *runs: Sweep) -> pl.DataFrame:

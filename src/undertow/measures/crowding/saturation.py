@@ -25,7 +25,7 @@ from undertow.stress.saturation import saturation as follow
 from undertow.stress.shock import require_within
 
 FURTHEST, STEP = 0.5, 0.02
-MOST = 200_000  # accounts that are looked at
+MOST = 100_000  # accounts that are looked at
 _CHECKED = 8  # shocks around saturation that are simulated, to hold it against
 _AROUND = 0.4  # of it, either way
 _MOST = 5  # carriers that are named
@@ -155,7 +155,11 @@ def _followed(
             with crowd.with_depth(times).pressure(executor, most) as pressure:
                 found.append(
                     saturation_at(
-                        pressure, direction, furthest=furthest, step=step, bandwidth=bandwidth
+                        pressure,
+                        direction,
+                        furthest=furthest,
+                        step=min(2.0 * step, furthest),
+                        bandwidth=bandwidth,
                     )
                 )
         ends = (found[0], found[1])
