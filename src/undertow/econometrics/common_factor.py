@@ -10,18 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from scipy.stats import gamma
 
 from undertow.econometrics.absorption import counted
+from undertow.econometrics.autoregression import FloatStack
 from undertow.econometrics.bootstrap import block_shifts
 from undertow.econometrics.chance import redirected
 from undertow.econometrics.checks import FloatColumn, FloatMatrix, chosen, frozen, matrix, within
 from undertow.econometrics.spectrum import EffectiveNumber, effective_number
 from undertow.errors import EstimationError
 
+_BATCH = 50  # worlds that are remade together
 _MEAN, _VARIANCE, _SKEW = -1.2065335745820, 1.607781034581, 0.29346452408  # of Tracy-Widom, order 1
 
 
@@ -66,6 +69,7 @@ def common_factor(
     fraction: float = 0.2,
     draws: int = 999,
     level: float = 0.9,
+    again: Callable[[FloatStack], FloatStack] | None = None,
 ) -> FactorTest:
     """Test for a common factor by the share of the largest eigenvalue, and by the absorption ratio.
 
@@ -76,6 +80,9 @@ def common_factor(
     time, take that for a factor. It asks that shocks are as likely up as down by the same amount.
     `SHIFTED` turns each series as a ring by a lag of its own and so keeps any memory, but for one
     seam; it is wrong where volatility is shared. The other nulls are for independent rows.
+
+    Where series were made by estimates that all share regressors, hand what made them as `again`
+    (`Purged.again`): drawn worlds go through it too, so what its noise ties is in the null.
 
     Raises
     ------
@@ -109,7 +116,9 @@ def common_factor(
             null, largest, absorption, top, p, np.nan, band, (np.nan, np.nan),
             none, none, none, effective, "",
         )  # fmt: skip
-    drawn = np.array([_eigenvalues(_standardised(w)) for w in _worlds(standard, null, draws, rng)])
+    worlds = _worlds(standard, null, draws, rng)
+    worlds = worlds if again is None else _redone(worlds, again)
+    drawn = np.array([_eigenvalues(_standardised(w)) for w in worlds])
     one, few = (np.array(column) for column in zip(*(_shares(e, top) for e in drawn), strict=True))
     return FactorTest(
         null,
@@ -141,6 +150,13 @@ def _worlds(
     }
     make = makers[null]
     return (make() for _ in range(draws))
+
+
+def _redone(
+    worlds: Iterator[FloatMatrix], again: Callable[[FloatStack], FloatStack]
+) -> Iterator[FloatMatrix]:
+    while some := list(islice(worlds, _BATCH)):
+        yield from again(np.stack(some))
 
 
 def _standardised(x: FloatMatrix) -> FloatMatrix:

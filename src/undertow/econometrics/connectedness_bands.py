@@ -23,7 +23,14 @@ from undertow.econometrics.autoregression import (
 )
 from undertow.econometrics.bootstrap import band, stationary_indices
 from undertow.econometrics.chance import flipped
-from undertow.econometrics.checks import FloatColumn, FloatMatrix, frozen, matrix, within
+from undertow.econometrics.checks import (
+    BoolColumn,
+    FloatColumn,
+    FloatMatrix,
+    frozen,
+    matrix,
+    within,
+)
 from undertow.econometrics.connectedness import (
     TOO_FEW,
     Connectedness,
@@ -50,6 +57,7 @@ _LEAST_SHARE = 0.5  # of the draws must give a table, or there is no band
 
 Band = tuple[float, float]
 Codes = NDArray[np.int64]
+Redone = Callable[[FloatStack], FloatStack]  # (draws, time, series) in and out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,6 +157,7 @@ def connectedness_null(
     level: float = 0.9,
     estimator: Estimator = LEAST_SQUARES,
     scheme: Scheme = Scheme.GENERALISED,
+    again: Redone | None = None,
 ) -> ConnectednessNull:
     """The total of independent series with the same own dynamics and as many rows.
 
@@ -156,6 +165,9 @@ def connectedness_null(
     place and size, and their signs are drawn: loud times stay loud for all, and which way each
     series went is broken. In 200 rows, 60 independent series without any past show a generalised
     total of about 0.2: every chance correlation of shocks counts as something given.
+
+    Where series were made by estimates that all share regressors, hand what made them as `again`
+    (`Purged.again`): drawn series go through it too, so what its noise ties is in the null.
 
     Raises
     ------
@@ -173,7 +185,9 @@ def connectedness_null(
     status = fit.status or next((f"alone, {own.status}" for own in alone if own.status), "")
     if status:
         return _no_null(fit, 0, status)
-    redraw = _Apart(like, alone, rng)
+    redraw: Callable[[int], FloatStack] = _Apart(like, alone, rng)
+    if again is not None:
+        redraw = _Redone(redraw, again, fit.used)
     tables = _tables(redraw, draws, lags, horizon, estimator, scheme)
     totals = np.sort([summary(shares)[2] for shares in tables])
     if len(totals) < max(_LEAST_SHARE * draws, 2):
@@ -235,6 +249,21 @@ class _Apart:
         for t in range(lags, len(self.x)):
             path[:, t] += self.level + (path[:, t - lags : t] * self.slope).sum(axis=1)
         return path
+
+
+class _Redone:
+    """Paths (count, T, N) that went through what made the series as well."""
+
+    def __init__(
+        self, redraw: Callable[[int], FloatStack], again: Redone, used: BoolColumn
+    ) -> None:
+        self.redraw, self.again, self.used = redraw, again, used
+
+    def __call__(self, count: int) -> FloatStack:
+        path = self.redraw(count)
+        wide = np.zeros((*path.shape[:2], len(self.used)))
+        wide[:, :, self.used] = path
+        return self.again(wide)[:, :, self.used]
 
 
 def _tables(

@@ -7,7 +7,7 @@ so often, so rounding does not pile up.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -48,6 +48,7 @@ from undertow.errors import EstimationError
 _AFRESH = 64  # moves of the window after which its sums are taken again from the rows
 _SPENT = 1e-6  # of the largest sum since then: so little left says that a spike took the digits
 _COPY = 1e-10  # of 1: what the correlation of a series with its copy may lack
+_HELD = 4_000_000  # doubles of drawn series held at once
 
 
 class LeftOut(IntEnum):
@@ -150,6 +151,7 @@ def window_null(
     level: float = 0.9,
     estimator: Estimator = LEAST_SQUARES,
     scheme: Scheme = Scheme.GENERALISED,
+    again: Callable[[FloatStack], FloatStack] | None = None,
 ) -> WindowNull:
     """The total of a window as long as those that roll, of series that share loud times alone.
 
@@ -157,7 +159,7 @@ def window_null(
     anew, and looks at one window of what comes: how large shocks were, and when, stays; which way
     each series went is broken. The short window is what counts: the total of unrelated series
     falls as rows are added, so a null of the whole history lies below nearly every window. One null
-    serves all windows.
+    serves all windows. `again` is what made the series, as in `connectedness_null`.
 
     Raises
     ------
@@ -172,19 +174,35 @@ def window_null(
     if draws < 20:
         raise EstimationError(f"draws was {draws}; quantiles need at least 20")
     totals = np.full(draws, np.nan)
-    own = [whitened(column) for column in given.T]
-    shocks = np.column_stack([np.nan_to_num(each.shocks) for each in own])
-    for k in range(draws):
-        start = int(rng.integers(len(given) - window + 1))
-        drawn = flipped(shocks, rng)[: start + window]
-        made = [each.rebuilt(column)[start:] for each, column in zip(own, drawn.T, strict=True)]
-        rows = np.column_stack(made)
+    for k, rows in enumerate(_unrelated(given, window, rng, draws, again)):
         totals[k] = connectedness(rows, lags, horizon, estimator=estimator, scheme=scheme).total
     known = np.sort(totals[~np.isnan(totals)])
     lost = draws - len(known)
     if 2 * lost > draws:
         return WindowNull(float("nan"), float("nan"), frozen(known), lost)
     return WindowNull(float(known.mean()), float(np.quantile(known, level)), frozen(known), lost)
+
+
+def _unrelated(
+    x: FloatMatrix,
+    window: int,
+    rng: np.random.Generator,
+    draws: int,
+    again: Callable[[FloatStack], FloatStack] | None,
+) -> Iterator[FloatMatrix]:
+    """One window each of so many panels like `x` that share loud times alone."""
+    own = [whitened(column) for column in x.T]
+    shocks = np.column_stack([np.nan_to_num(each.shocks) for each in own])
+    chunk = max(1, _HELD // x.size)
+    for first in range(0, draws, chunk):
+        starts, made = [], np.empty((min(chunk, draws - first), *x.shape))
+        for panel in made:
+            starts.append(int(rng.integers(len(x) - window + 1)))
+            for j, (each, column) in enumerate(zip(own, flipped(shocks, rng).T, strict=True)):
+                panel[:, j] = each.rebuilt(column)
+        made = made if again is None else again(made)
+        for start, panel in zip(starts, made, strict=True):
+            yield np.ascontiguousarray(panel[start : start + window])
 
 
 class Curves:

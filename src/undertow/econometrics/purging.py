@@ -63,11 +63,45 @@ class Purged:
     coefficients: int  # of each series' regression
     market: FloatMatrix  # (time, factors): market-wide returns that were used
     kept: float  # of a correlation between residuals, what outlives the noise of the fits
+    fits: tuple[Fit | None, ...]  # (series,): None where left out
 
     @property
     def keep(self) -> BoolColumn:
         """Which series were purged."""
         return np.array([not reason for reason in self.reasons], dtype=np.bool_)
+
+    def again(self, rows: BoolColumn, series: BoolColumn) -> Again:
+        """The purge once more, over worlds of some rows of some series that were purged."""
+        at = np.flatnonzero(series & self.keep)
+        fits = tuple(fit for fit in (self.fits[j] for j in at.tolist()) if fit is not None)
+        return Again(fits, np.nan_to_num(self.scale[:, at], nan=1.0), rows)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Again:
+    """What worlds look like once each series has been purged as the recorded one was.
+
+    Coefficients are estimates. Their errors multiply the returns of one market in every series, so
+    series that share nothing are tied by chance a little more often once they are purged. A null
+    of purged series has to have that noise too: put its worlds through this.
+    """
+
+    fits: tuple[Fit, ...]
+    scale: FloatMatrix  # (time, series)
+    rows: BoolColumn  # (time,): those that worlds have
+
+    def __call__(self, worlds: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(worlds, rows, series) of scaled residuals in, the same of what is left of them out.
+
+        Where a series has more rows than all of them share, its fit hears earlier ones there.
+        """
+        left, at = np.empty_like(worlds), np.flatnonzero(self.rows)
+        place = np.zeros(len(self.rows), dtype=np.int64)
+        place[at] = np.arange(len(at))
+        place[~self.rows] = np.arange(len(place) - len(at)) % len(at)
+        for j, fit in enumerate(self.fits):
+            left[:, :, j] = fit.heard(worlds[:, place, j].T, self.scale[:, j])[at].T
+        return left
 
 
 def purge(
@@ -142,6 +176,7 @@ def purge(
     shared = [_PriceTerms.of(wide[:, k], lags, half_life) for k in range(wide.shape[1])]
     residual, scale = np.full(y.shape, np.nan), np.full(y.shape, np.nan)
     r2, reasons, width = np.full(y.shape[1], np.nan), [], 0
+    fits: list[Fit | None] = []
     heard, echo = chirps(len(y)), Echo()
     for j in range(y.shape[1]):
         terms = [_PriceTerms.of(r[:, j], lags, half_life), *shared]
@@ -151,9 +186,11 @@ def purge(
         reason = _unusable(y[:, j], seen, width, blocks)
         reasons.append(reason)
         if reason:
+            fits.append(None)
             continue
         loud = np.column_stack([each.variance for each in terms])
         fit = Fit(standardised(x, seen), loud, seen, blocks, ridge, half_life)
+        fits.append(fit)
         left, spread, r2[j] = fit.run(np.where(seen, y[:, j], 0.0))
         echo.add(fit.heard(heard, spread))
         residual[seen, j], scale[seen, j] = left[seen], spread[seen]
@@ -166,6 +203,7 @@ def purge(
         width,
         frozen(wide),
         echo.kept(),
+        tuple(fits),
     )
 
 

@@ -71,7 +71,7 @@ def commonality(
     seen = used.together(Layer.OWN)
     test = common_factor(
         seen.values, rng=np.random.default_rng([seed, 3]), null=FactorNull.FLIPPED, draws=draws,
-        level=level,
+        level=level, again=seen.again,
     )  # fmt: skip
     share = max(_STRONGEST, 0.5 / len(seen.labels))  # of two nodes, one
     width = min(250, max(len(seen.ts) // 4, LEAST_ROWS)) if window is None else window

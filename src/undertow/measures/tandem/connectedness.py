@@ -64,8 +64,9 @@ def connectedness(
         x, lags, horizon, rng=first, draws=draws, level=level, estimator=estimator
     )
     null = bands.connectedness_null(
-        x, lags, horizon, rng=second, draws=draws, level=level, estimator=estimator
-    )
+        x, lags, horizon, rng=second, draws=draws, level=level, estimator=estimator,
+        again=seen.again,
+    )  # fmt: skip
     fit = found.fit
     return Study(
         name="tandem.connectedness",
@@ -166,8 +167,9 @@ def _rolling(
     step = max((steps - width) // _WINDOWS, 1)
     curve = rolling_connectedness(seen.values, width, lags, horizon, step=step, estimator=estimator)
     null = window_null(
-        seen.values, width, lags, horizon, rng=rng, draws=draws, level=level, estimator=estimator
-    )
+        seen.values, width, lags, horizon, rng=rng, draws=draws, level=level, estimator=estimator,
+        again=seen.again,
+    )  # fmt: skip
     return pl.DataFrame(
         {
             "ts": pl.Series(seen.ts[curve.end - 1]).cast(pl.Datetime("us", "UTC")),
