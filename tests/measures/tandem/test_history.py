@@ -7,7 +7,7 @@ import pytest
 
 from measures.tandem.past import DAY, past_of
 from undertow.errors import EstimationError, StateError
-from undertow.measures.tandem import Layer, LeverageHistory
+from undertow.measures.tandem import Layer, LeverageHistory, matrix
 from undertow.state import Panel
 from undertow.worlds import Tandem
 
@@ -45,14 +45,98 @@ def test_a_price_that_was_last_seen_long_ago_makes_no_return() -> None:
     got = LeverageHistory.of(level(WALK), holed).returns[:, 0]
     moves = np.diff(np.log(WALK[:, 0]))
     assert got[49:51].tolist() == [0.0, 0.0]
+    assert got[98] == pytest.approx(moves[98])
     assert got[51] == pytest.approx(moves[49:52].sum())
-    assert got[99:102].tolist() == [0.0, 0.0, 0.0]
-    assert np.isnan(got[102:120]).all()  # and the first price after it ends no step
+    assert np.isnan(got[99:120]).all()  # nor before it was old: what ends those steps is missing
     np.testing.assert_allclose(got[120:], moves[120:])
     patient = LeverageHistory.of(level(WALK), holed, stale=30.0).returns[:, 0]
     assert patient[119] == pytest.approx(moves[99:120].sum())
     with pytest.raises(EstimationError, match="stale was -1"):
         LeverageHistory.of(level(WALK), holed, stale=-1.0)
+
+
+HOUR = DAY // 24
+NAMES = ("ETH", "BTC", "SOL", "XRP")
+
+
+def hourly(
+    every: int, shared: float = 0.0, steps: int = 2400, slow: int = 4, offset: int = 0
+) -> LeverageHistory:
+    """Leverage by the hour that answers to prices, the first `slow` of which come more seldom."""
+    rng = np.random.default_rng(1)
+    r = 0.01 * rng.standard_normal((steps, 1)) + 0.005 * rng.standard_normal((steps, 4))
+    own = rng.standard_normal((steps, 4))
+    own = np.sqrt(1.0 - shared) * own + np.sqrt(shared) * rng.standard_normal((steps, 1))
+    ts = HOUR * np.arange(1, steps + 1)
+    seen = np.exp(r.cumsum(axis=0))
+    missed = (np.arange(steps)[:, None] - offset * np.arange(slow)) % every != 0
+    seen[:, :slow] = np.where(missed, np.nan, seen[:, :slow])
+    grown = np.exp((0.01 * own - 0.8 * r).cumsum(axis=0))
+    levels = Panel.from_arrays("leverage", "1", ts, NAMES, grown)
+    prices = Panel.from_arrays("prices", "usd", ts, NAMES, seen)
+    held = Panel.from_arrays("revaluation", "1", ts[1:], NAMES, -0.8 * r[1:])
+    return LeverageHistory.of(levels, prices, revaluation=held)
+
+
+@pytest.mark.parametrize(("every", "offset"), [(4, 0), (8, 0), (4, 1)])
+def test_prices_that_come_seldom_make_no_tie_beyond_them(every: int, offset: int) -> None:
+    history = hourly(every, offset=offset)
+    assert len(history.ts) == pytest.approx(2400 / every, abs=2)
+    assert (history.returns[1:] != 0.0).all()
+    mean = matrix(history, reps=99).tables["layers"].rows_by_key("layer", named=True, unique=True)
+    assert mean["raw"]["mean_correlation"] > 0.2
+    beyond = mean["beyond prices"]
+    assert beyond["low"] < 0.0 < beyond["high"]
+    assert beyond["p_value"] > 0.05
+    assert f"Prices come every {every} hours and levels every 1 hour" in history.pace
+
+
+def test_a_tie_is_found_though_prices_come_seldom() -> None:
+    study = matrix(hourly(4, shared=0.4), reps=99)
+    reading = study.readings[0]
+    assert reading.low <= 0.4 <= reading.high
+    assert "moves together beyond prices" in study.says[0]
+    assert "only instants with new prices count" in study.how_to_read
+
+
+def test_what_untouched_quantities_did_is_summed_between_prices() -> None:
+    all_steps, some = hourly(1), hourly(4)
+    assert not all_steps.paced
+    np.testing.assert_allclose(
+        some.revaluation, all_steps.revaluation[:2396].reshape(-1, 4, 4).sum(axis=1)
+    )
+    np.testing.assert_allclose(
+        some.growth, all_steps.growth[:2396].reshape(-1, 4, 4).sum(axis=1), atol=1e-13
+    )
+
+
+def test_nodes_whose_prices_come_too_seldom_to_thin_the_history_are_unpriced() -> None:
+    blind = hourly(24)  # a hundred steps would be left
+    assert len(blind.ts) == 2399
+    assert (
+        "prices come every 1 day, too seldom for steps of 1 hour" in matrix(blind, reps=99).says[0]
+    )
+    with pytest.raises(StateError, match="prices come every 1 day, too seldom"):
+        blind.together(Layer.OWN)
+    part = hourly(24, slow=2)
+    assert tuple(part.unpriced) == ("ETH", "BTC")
+    assert [bool(why) for why in part.purged.reasons] == [True, True, False, False]
+    assert "too seldom" in part.purged.reasons[0]
+    assert "Prices of what BTC and ETH hold come too seldom" in part.pace
+
+
+def test_a_hole_in_the_prices_of_one_asset_holds_up_none_of_the_others() -> None:
+    ts = HOUR * np.arange(1, 1201)
+    prices = np.exp(0.01 * RNG.standard_normal((1200, 2)).cumsum(axis=0))
+    prices[np.arange(1200) % 4 != 0] = np.nan
+    prices[400:600, 0] = np.nan
+    history = LeverageHistory.of(
+        Panel.from_arrays("leverage", "1", ts, NAMES[:2], np.exp(RNG.standard_normal((1200, 2)))),
+        Panel.from_arrays("prices", "usd", ts, NAMES[:2], prices),
+    )
+    assert len(history.ts) == 299  # one step is two hours longer, and the next shorter
+    assert np.isnan(history.returns[:, 0]).sum() == pytest.approx(50, abs=1)
+    assert not np.isnan(history.returns[:, 1]).any()
 
 
 def test_a_history_cut_at_an_instant_is_the_one_known_then() -> None:

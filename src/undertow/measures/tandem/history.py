@@ -8,7 +8,7 @@ alone do to quantities that nobody touched; less all that returns explain, whoev
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from undertow.econometrics.checks import screen, within
-from undertow.econometrics.purging import Again, Purged, purge
+from undertow.econometrics.purging import Purged, purge
 from undertow.errors import StateError
+from undertow.measures.tandem.pacing import log_returns, paced
 from undertow.measures.words import day, listed, many, span
 from undertow.state import FloatMatrix, KeyColumn, Panel, Reading
 from undertow.state.arrays import digest, frozen
@@ -56,7 +57,6 @@ class Together(NamedTuple):
     ts: KeyColumn
     labels: tuple[str, ...]
     left_out: Mapping[str, str]
-    again: Again | None = None  # the purge once more, for nulls of growth beyond prices
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +74,8 @@ class LeverageHistory:
     evidence: str = "observed"
     revaluation: FloatMatrix | None = None  # (steps, nodes) growth of untouched quantities
     coverage: float | None = None
+    slow: Mapping[str, str] = field(default_factory=dict)  # nodes priced too seldom, and why
+    paced: str = ""  # what was done where prices come more seldom than levels
 
     @classmethod
     def of(
@@ -94,6 +96,9 @@ class LeverageHistory:
         the asset it is called after. A price older than `stale` steps is not known: carried on, it
         would make returns of 0, and one of many steps at its end. `revaluation` is log growth by
         step, in the row of the step's end, as `rules.leverage.leverage_panel` makes it.
+
+        Where prices come more seldom than levels, only the instants with new prices are used, or,
+        where those are too few, a node has no returns and `slow` says why.
 
         Raises
         ------
@@ -116,15 +121,18 @@ class LeverageHistory:
                 hint="leave it out as NaN",
             )
         within("stale", stale, 0.0, np.inf, closed=True)
-        moves = _log_returns(prices, level.ts, stale * float(np.median(np.diff(level.ts))))
         weights = _weights(level.labels, prices.labels, baskets)
+        held = None if revaluation is None else _on_steps(revaluation, level)
+        found = paced(level.ts, prices, level.labels, weights)
+        if len(found.rows) < len(level):
+            level, held = _thinned(level, held, found.rows)
+        moves = log_returns(prices, level.ts, stale * float(np.median(np.diff(level.ts))))
+        moves[:, found.apart] = np.nan
         market = Panel.from_arrays("returns", "1", level.ts[1:], prices.labels, moves)
-        held = None
-        if revaluation is not None:
-            held = frozen(_on_steps(revaluation, level))
         return cls(
-            level, frozen(_baskets(moves, weights)), market, called, evidence, held, coverage
-        )
+            level, frozen(_baskets(moves, weights)), market, called, evidence,
+            None if held is None else frozen(held), coverage, found.slow, found.said,
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         nodes = len(self.level.labels)
@@ -157,10 +165,9 @@ class LeverageHistory:
         """How long a step is, as a sentence."""
         gaps = np.diff(self.level.ts)
         uneven = f" at the median, {span(gaps.max())} at most" if gaps.max() > gaps.min() else ""
-        return (
-            f"A step is {span(self.step_us)}{uneven}; there are {len(self.ts):,}, over "
-            f"{span(self.level.ts[-1] - self.level.ts[0])}."
-        )
+        long = span(self.level.ts[-1] - self.level.ts[0])
+        said = f"A step is {span(self.step_us)}{uneven}; there are {len(self.ts):,}, over {long}."
+        return f"{said} {self.paced}".rstrip()
 
     @cached_property
     def growth(self) -> FloatMatrix:
@@ -178,16 +185,20 @@ class LeverageHistory:
         extra = [before] if self.revaluation is None else [before, self.revaluation]
         found = purge(self.growth, self.returns, extra=np.stack(extra, axis=2))
         reasons = [
-            UNPRICED if why and node in self.unpriced else why
+            self.unpriced.get(node, why) if why else why
             for node, why in zip(self.labels, found.reasons, strict=True)
         ]
         return replace(found, reasons=tuple(reasons))
 
     @cached_property
-    def unpriced(self) -> frozenset[str]:
-        """The nodes of whose holdings no return is known at any step."""
+    def unpriced(self) -> Mapping[str, str]:
+        """The nodes of whose holdings no return is known at any step, and why."""
         seen = np.count_nonzero(~np.isnan(self.returns), axis=0).tolist()
-        return frozenset(n for n, count in zip(self.labels, seen, strict=True) if not count)
+        return {
+            node: self.slow.get(node, UNPRICED)
+            for node, count in zip(self.labels, seen, strict=True)
+            if not count
+        }
 
     @cached_property
     def left_out(self) -> Mapping[str, str]:
@@ -269,8 +280,8 @@ class LeverageHistory:
         """
         if layer is Layer.OWN and len(self.unpriced) > len(self.labels) - 2:
             raise StateError(
-                f"{UNPRICED} of {listed(sorted(self.unpriced))}, so growth of {self.called} beyond "
-                "prices cannot be told",
+                f"{'; '.join(sorted(set(self.unpriced.values())))}: growth of {self.called} beyond "
+                f"prices of {listed(sorted(self.unpriced))} cannot be told",
                 source=self.level.name,
                 hint="give prices of what the nodes hold over the time of the history",
             )
@@ -296,8 +307,7 @@ class LeverageHistory:
             else "too few steps in common with the others"
             for k in np.flatnonzero(~kept).tolist()
         }
-        again = self.purged.again(np.asarray(rows), kept) if layer is Layer.OWN else None
-        return Together(growth[np.ix_(rows, kept)], self.ts[rows], tuple(names), gone, again)
+        return Together(growth[np.ix_(rows, kept)], self.ts[rows], tuple(names), gone)
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -344,25 +354,14 @@ def _without_zeros(level: Panel) -> Panel:
     return Panel.from_arrays(level.name, level.unit, level.ts, level.labels, values)
 
 
-def _log_returns(prices: Panel, ts: KeyColumn, stale_us: float) -> FloatMatrix:
-    """Log returns between instants, of the newest price known at each; NaN where that is stale."""
-    if not prices.labels or not len(prices):
-        raise StateError("there is no price", source=prices.name)
-    known = np.full((len(ts), len(prices.labels)), np.nan)
-    for j in range(len(prices.labels)):
-        some = np.flatnonzero(~np.isnan(prices.values[:, j]))
-        if not some.size:
-            continue
-        at = np.searchsorted(prices.ts[some], ts, side="right") - 1
-        row = some[np.maximum(at, 0)]
-        fresh = (at >= 0) & (ts - prices.ts[row] <= stale_us)
-        known[fresh, j] = prices.values[row[fresh], j]
-    if (known <= 0.0).any():
-        column = int(np.nonzero(known <= 0.0)[1][0])
-        raise StateError(
-            "a price is not positive", source=prices.name, column=prices.labels[column]
-        )
-    return np.diff(np.log(known), axis=0)
+def _thinned(
+    level: Panel, held: FloatMatrix | None, rows: KeyColumn
+) -> tuple[Panel, FloatMatrix | None]:
+    """Some instants of a level, and what untouched quantities grew by between them."""
+    kept = Panel.from_arrays(
+        level.name, level.unit, level.ts[rows], level.labels, level.values[rows]
+    )
+    return kept, None if held is None else np.add.reduceat(held[: rows[-1]], rows[:-1], axis=0)
 
 
 def _weights(nodes: tuple[str, ...], assets: tuple[str, ...], baskets: Any) -> FloatMatrix:

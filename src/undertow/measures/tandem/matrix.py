@@ -15,7 +15,7 @@ from undertow.econometrics.pairwise import Method, pairwise_correlation
 from undertow.measures.door import require_seed
 from undertow.measures.study import Study
 from undertow.measures.tandem.door import require_history
-from undertow.measures.tandem.history import LEAST_ROWS, UNPRICED, Layer, LeverageHistory
+from undertow.measures.tandem.history import LEAST_ROWS, Layer, LeverageHistory
 from undertow.measures.words import banded, chance, corrected, known, listed, many, percent, told
 
 _READ = (
@@ -145,7 +145,8 @@ def _says(history: LeverageHistory, layers: Mapping[Layer, _Layer], level: float
     own, raw = layers[Layer.OWN], layers[Layer.RAW]
     band = banded(own.mean.value, own.mean.low, own.mean.high)
     if own.mean.reason:
-        why = UNPRICED if len(history.unpriced) > len(history.labels) - 2 else own.mean.reason
+        blind = len(history.unpriced) > len(history.labels) - 2
+        why = "; ".join(sorted(set(history.unpriced.values()))) if blind else own.mean.reason
         says = [f"Whether {history.called} moves together beyond prices cannot be told: {why}."]
         if not raw.mean.reason:
             says.append(f"As it is, the mean correlation is {told(raw.mean.value)}.")

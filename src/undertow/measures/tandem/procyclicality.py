@@ -65,7 +65,7 @@ def procyclicality(
         if not why.startswith("a copy"):  # nodes may well hold the same
             node = history.labels[j]
             missing = node in history.unpriced and not known[j]
-            left_out.setdefault(node, UNPRICED if missing else f"assets: {why}")
+            left_out.setdefault(node, history.unpriced[node] if missing else f"assets: {why}")
     names = tuple(node for node in history.labels if node not in left_out)
     if not names:
         why = "; ".join(f"{node}: {reason}" for node, reason in left_out.items())
