@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from undertow.econometrics.checks import screen, within
-from undertow.econometrics.purging import Purged, purge
+from undertow.econometrics.purging import Again, Purged, purge
 from undertow.errors import StateError
 from undertow.measures.tandem.pacing import log_returns, paced
 from undertow.measures.words import day, listed, many, span
@@ -57,6 +57,7 @@ class Together(NamedTuple):
     ts: KeyColumn
     labels: tuple[str, ...]
     left_out: Mapping[str, str]
+    again: Again | None = None  # the purge once more, for nulls of growth beyond prices
 
 
 @dataclass(frozen=True, eq=False)
@@ -307,7 +308,8 @@ class LeverageHistory:
             else "too few steps in common with the others"
             for k in np.flatnonzero(~kept).tolist()
         }
-        return Together(growth[np.ix_(rows, kept)], self.ts[rows], tuple(names), gone)
+        again = self.purged.again(np.asarray(rows), kept) if layer is Layer.OWN else None
+        return Together(growth[np.ix_(rows, kept)], self.ts[rows], tuple(names), gone, again)
 
     @property
     def layers(self) -> tuple[Layer, ...]:
