@@ -27,6 +27,7 @@ from undertow.measures.tandem.history import LEAST_ROWS, Layer, LeverageHistory,
 from undertow.measures.words import chance, percent, told
 from undertow.state import FloatColumn, FloatMatrix, Reading
 
+_SELDOM = 0.05  # a chance below which a factor counts as there
 _STRONGEST = 0.2  # of the common directions, whose share is absorbed
 
 _READ = (
@@ -36,7 +37,8 @@ _READ = (
     "The number of independent leverages says how many separate bets the nodes really are. The "
     "largest share is published less the bias upward that every largest eigenvalue has, as its "
     "band is; that bias is largest where there is no factor, and then not all of it is taken out: "
-    "whether there is one, the p-value says. Of the absorption ratio and of the number of "
+    "whether there is one, the p-value says, and neither that share nor absorption has a band "
+    "unless it is small. Of the absorption ratio and of the number of "
     "independent leverages, which noise makes too small, the same is true; the ratio over time is "
     "as measured."
 )
@@ -192,25 +194,37 @@ def _centred(resampled: Draws, level: float, least: float) -> list[Band]:
     return [(float(v), float(a), float(b)) for v, a, b in zip(value, low, high, strict=True)]
 
 
+def _distinct(test: FactorTest) -> bool:
+    """Whether chance alone would seldom have made so large a share."""
+    return test.p_largest < _SELDOM
+
+
 def _readings(
     history: LeverageHistory, test: FactorTest, sure: _Sure, shift: Band
 ) -> tuple[Reading, ...]:
     def tell(name: str, band: Band, definition: str, rows: int | None = None) -> Reading:
         return history.tell(name, band[0], definition, band=band[1:], level=sure.level, rows=rows)
 
+    largest, absorbed, why = sure.largest, sure.absorbed, ""
+    if not _distinct(test):  # all directions are alike, and noise decides which is the strongest
+        largest, absorbed = (largest[0], np.nan, np.nan), (absorbed[0], np.nan, np.nan)
+        why = (
+            "; no band: the largest share is not distinct from chance, and where no direction is "
+            "stronger than others none holds as often as it says"
+        )
     return (
         tell(
             "tandem.common_factor",
-            sure.largest,
+            largest,
             f"share of the largest eigenvalue of correlations of the {Layer.OWN.words}; less the "
-            "bias of the estimate (bootstrap)",
+            f"bias of the estimate (bootstrap){why}",
         ),
         tell(
             "tandem.absorption",
-            sure.absorbed,
+            absorbed,
             f"share of the variance of standardised growth beyond prices that the strongest "
             f"{sure.top} directions took in the last {sure.width} steps; less the bias of the "
-            "estimate (bootstrap)",
+            f"estimate (bootstrap){why}",
             sure.width,
         ),
         tell(
@@ -235,7 +249,7 @@ def _says(
     share, _, shift, independent = readings
     if test.status:
         return [f"Whether there is a common factor cannot be told: {test.status}."]
-    there = test.p_largest < 0.05
+    there = _distinct(test)
     found = "" if there else " was found"
     verdict = (
         f"{'A' if there else 'No'} common factor of {history.called} beyond prices{found}: "
