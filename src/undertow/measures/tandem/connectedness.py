@@ -51,8 +51,8 @@ def connectedness(
     Generalised shares, so no order of nodes matters; past 15 nodes the autoregression is an elastic
     net whose penalty is chosen by cross-validation in blocks. Bands are by a bootstrap of its
     residuals, the null keeps each node's own dynamics and nothing between nodes. The total has its
-    bias taken out by the same bootstrap. Windows over time have a null of their own length: nodes
-    shifted apart in time.
+    bias taken out by the same bootstrap. Windows over time have a null of their own length: the
+    sign of each shock drawn at random.
     """
     require_history(history)
     require_seed(seed)
