@@ -25,22 +25,32 @@ def small_world() -> World:
     return build_world(4, assets=8, venues=6, population=Population(60))
 
 
+@cache
+def small_book() -> Snapshot:
+    """Its book."""
+    return small_world().snapshot()
+
+
+@cache
 def bankrupt() -> Snapshot:
     """Three that owe more than they have."""
     return crowd([-0.5, -0.3, -0.2], [1e3, 2e3, 3e3], share=0.5)
 
 
+@cache
 def shorts() -> Snapshot:
     """Three shorts, called by rises of 10, 20 and 30 %."""
     return crowd([0.1, 0.2, 0.3], [1e3] * 3, share=0.5, long=np.zeros(3, dtype=bool))
 
 
+@cache
 def without_depth() -> Snapshot:
     """Three borrowers of what nobody knows the depth of."""
     book = crowd([0.1, 0.2, 0.3], [1e3] * 3, share=0.5)
     return replace(book, market=replace(book.market, depth=np.zeros_like(book.market.depth)))
 
 
+@cache
 def without_owners() -> Snapshot:
     """Three borrowers of whom nobody knows who they are."""
     return owned_by(crowd([0.1, 0.2, 0.3], [1e3] * 3, share=0.5), [UNKNOWN] * 3)
@@ -49,7 +59,7 @@ def without_owners() -> Snapshot:
 @cache
 def money() -> Snapshot:
     """A world in which only what is money is held and owed."""
-    world, names = small_world(), small_world().snapshot().universe
+    world, names = small_world(), small_book().universe
     stable = names.stable[names.root[names.asset_of]]
     kept = [name for name, is_money in zip(names.instruments, stable, strict=True) if is_money]
     positions = world.tables["positions"].filter(pl.col("instrument").is_in(kept))

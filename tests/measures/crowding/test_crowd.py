@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from crowds import PRICE, THRESHOLD, crowd
-from measures.crowding.extremes import BOOKS, mixed, nothing, small_world
+from measures.crowding.extremes import BOOKS, mixed, nothing, small_book, small_world
 from measures.crowding.owned import UNKNOWN, owned_by, peopled, under_water
 from undertow import schema
 from undertow.errors import StateError
@@ -104,7 +104,7 @@ def test_what_is_due_is_closed_in_the_settled_book_and_in_no_other() -> None:
 
 
 def test_books_plans_and_crowds_are_the_same_crowd_and_nothing_else_is() -> None:
-    snapshot = small_world().snapshot()
+    snapshot = small_book()
     seen, plan = Crowd.of(snapshot), Plan.of(snapshot)
     assert Crowd.of(seen) is seen
     assert Crowd.of(plan).plan is plan

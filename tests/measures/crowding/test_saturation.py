@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from crowds import crowd
-from measures.crowding.extremes import BOOKS, same, small_world, sound
+from measures.crowding.extremes import BOOKS, same, small_book, sound
 from measures.crowding.owned import in_two_orders, peopled
 from undertow.errors import EstimationError, StateError
 from undertow.fanout import Threads
@@ -36,7 +36,7 @@ def row_of(study: Study, direction: str) -> dict[str, Any]:
 
 def test_where_density_rises_the_band_is_of_half_and_of_twice_the_depth() -> None:
     # F(y) = kappa (y / w)^2 breaks at y* = w^2 / (2 kappa), which a shock of y* / 2 reaches
-    count, width, kappa = 3_000, 0.5, 0.8
+    count, width, kappa = 2_000, 0.5, 0.8
     book = longs(width * np.sqrt(np.arange(1, count + 1) / count), kappa)
     found = sound(saturation(book, assets=1, doubt=2.0, level=0.9))
     low, at, high = (-math.expm1(-(width**2) / (4.0 * k)) for k in (2 * kappa, kappa, kappa / 2))
@@ -58,7 +58,7 @@ def test_where_density_rises_the_band_is_of_half_and_of_twice_the_depth() -> Non
 
 def test_where_all_markets_break_at_the_first_threshold_the_band_is_a_point() -> None:
     # all move log price by 1.2 over a stretch of 0.3: rho is 4, and 2 at twice the depth
-    found = saturation(longs(np.linspace(0.1, 0.4, 1_001)[1:], 1.2), assets=0)
+    found = saturation(longs(np.linspace(0.1, 0.4, 501)[1:], 1.2), assets=0)
     told = found.reading("crowding.saturation", "fall")
     assert told.value == pytest.approx(-math.expm1(-0.1), abs=1e-3)
     assert told.low == pytest.approx(told.value, abs=1e-3)
@@ -68,14 +68,14 @@ def test_where_all_markets_break_at_the_first_threshold_the_band_is_a_point() ->
 
 def test_where_a_deeper_market_never_breaks_the_band_has_no_end() -> None:
     # rho is 1.5 as it is, and 0.75 at twice the depth
-    found = sound(saturation(longs(np.linspace(0.1, 0.4, 1_001)[1:], 0.45), assets=0))
+    found = sound(saturation(longs(np.linspace(0.1, 0.4, 501)[1:], 0.45), assets=0))
     told, row = found.reading("crowding.saturation", "fall"), row_of(found, "fall")
     assert told.value == pytest.approx(-math.expm1(-0.1), abs=1e-3)
     assert told.low is None
     assert row["at_deep"] is None
     assert row["at_high"] is None
     assert row["at_low"] == pytest.approx(told.value, abs=1e-3)
-    deeper = saturation(longs(np.linspace(0.1, 0.4, 1_001)[1:], 0.225), assets=0)
+    deeper = saturation(longs(np.linspace(0.1, 0.4, 501)[1:], 0.225), assets=0)
     assert deeper.reading("crowding.saturation", "fall").value is None
     assert deeper.reading("crowding.rho_strongest", "fall").value == pytest.approx(0.75, rel=0.03)
     assert "nothing sells itself" in deeper.says[0]
@@ -83,7 +83,7 @@ def test_where_a_deeper_market_never_breaks_the_band_has_no_end() -> None:
 
 def test_rho_of_today_is_what_the_next_stretch_forces_times_what_that_does() -> None:
     # evenly spread from here on: a density of kappa / width wherever one looks
-    found = saturation(longs(np.linspace(0.0, 0.5, 1_501)[1:], 0.3), assets=0, doubt=1.0)
+    found = saturation(longs(np.linspace(0.0, 0.5, 801)[1:], 0.3), assets=0, doubt=1.0)
     assert found.reading("crowding.rho", "fall").value == pytest.approx(0.6, rel=0.03)
     assert all(r.low is None for r in found.readings)
 
@@ -101,19 +101,21 @@ def test_deeper_markets_break_later() -> None:
     book = Crowd.of(crowd(rng.uniform(0.02, 0.5, 500), rng.pareto(2.0, 500) + 1.0, share=0.8))
     assert book.settled.plan is book.plan
     found = [
-        saturation(book.with_depth(times), assets=0, doubt=1.0) for times in (0.5, 1.0, 2.0, 20.0)
+        saturation(book.with_depth(times), assets=0, doubt=1.0, furthest=0.3)
+        for times in (1.0, 2.0, 20.0)
     ]
     at = [each.reading("crowding.saturation", "fall").value for each in found]
     ends = [1.0 if each is None else each for each in at]
     assert ends == sorted(ends)
     assert ends[0] < ends[-1] == 1.0
     rho = [each.reading("crowding.rho", "fall").value for each in found]
-    assert rho == pytest.approx([rho[1] * 2.0, rho[1], rho[1] / 2.0, rho[1] / 20.0], rel=0.1)
+    assert rho == pytest.approx([rho[0], rho[0] / 2.0, rho[0] / 20.0], rel=0.1)
 
 
+@pytest.mark.slow
 def test_saturation_foretells_the_knee_that_is_simulated() -> None:
     errors = []
-    for seed in range(3):
+    for seed in range(12):
         rng = np.random.default_rng(seed)
         usd = 1e3 * (rng.pareto(1.5, 600).clip(max=10.0) + 1.0)
         fall = np.clip(rng.lognormal(np.log(rng.uniform(0.1, 0.3)), 0.5, 600), 0.006, 0.95)
@@ -142,7 +144,7 @@ def test_who_carries_it_is_who_is_sold() -> None:
 
 def test_the_largest_assets_are_shocked_alone() -> None:
     names = [
-        saturation(small_world().snapshot(), assets=n, doubt=1.0, furthest=0.06, step=0.03).tables[
+        saturation(small_book(), assets=n, doubt=1.0, furthest=0.06, step=0.03).tables[
             "directions"
         ]["direction"]
         for n in (0, 3)
@@ -154,11 +156,11 @@ def test_the_largest_assets_are_shocked_alone() -> None:
 
 def test_rows_in_any_order_and_any_worker_make_the_same() -> None:
     one, other = in_two_orders()
-    found = saturation(one, assets=1)
-    assert same(found, saturation(other, assets=1))
-    assert same(found, saturation(one, assets=1, executor=Threads(2)))
-    assert same(found, saturation(one, assets=1, seed=5))  # nothing is drawn
-    assert same(found, saturation(one, assets=1, most=None))  # a small book is looked at whole
+    way: dict[str, Any] = {"assets": 1, "furthest": 0.1, "step": 0.05}
+    found = saturation(one, **way)
+    assert same(found, saturation(other, **way, executor=Threads(2)))
+    # nothing is drawn, and a small book is looked at whole
+    assert same(found, saturation(one, **way, seed=5, most=None))
 
 
 def test_a_world_of_all_kinds_is_told() -> None:
@@ -205,4 +207,4 @@ def test_what_cannot_be_is_refused(
     options: dict[str, Any], error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words):
-        saturation(small_world().snapshot(), **options)
+        saturation(small_book(), **options)

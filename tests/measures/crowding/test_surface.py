@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from crowds import THRESHOLD, crowd
-from measures.crowding.extremes import BOOKS, mixed, same, small_world, sound
+from measures.crowding.extremes import BOOKS, mixed, same, small_book, sound
 from measures.crowding.owned import in_two_orders, peopled
 from undertow.errors import EstimationError, StateError
 from undertow.fanout import Threads
@@ -132,9 +132,7 @@ def test_an_edge_of_the_surface_is_the_ladder_of_the_market() -> None:
 def test_rows_in_any_order_and_any_worker_make_the_same() -> None:
     one, other = in_two_orders()
     found = surface(one, reps=19)
-    assert same(found, surface(other, reps=19))
-    assert same(found, surface(one, reps=19, executor=Threads(2)))
-    assert same(found, surface(one, reps=19, seed=0))
+    assert same(found, surface(other, reps=19, executor=Threads(2)))
     assert not same(found, surface(one, reps=19, seed=1))
 
 
@@ -175,4 +173,4 @@ def test_what_cannot_be_is_refused(
     options: dict[str, Any], error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words):
-        surface(small_world().snapshot(), **options)
+        surface(small_book(), **options)
