@@ -251,7 +251,8 @@ def measure(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[FAMILY|MEASURE]...", help="tandem, tandem.matrix, ...; `list` names them all."
+            metavar="[FAMILY|MEASURE]...",
+            help="tandem, crowding, crowding.map, ...; `list` names them all.",
         ),
     ] = None,
     by: By = Division.asset,

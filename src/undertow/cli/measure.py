@@ -16,12 +16,14 @@ from undertow.cli.output import Answer, Progress, render
 from undertow.fanout import Executor, Serial, Threads, parse_executor
 from undertow.fanout.machine import usable_cpus
 from undertow.measures import FAMILIES, MEASURES, Study
+from undertow.measures.words import many
 from undertow.report.words import unit
 from undertow.settings import load_settings
 from undertow.state import Reading, readings_frame
 from undertow.store import Lake
 
 _SHOWN = 8  # rows of a table on the terminal
+_WIDEST = 160  # characters of a table on the terminal, beyond which its lines would only be broken
 
 
 def run_list(*, as_json: bool, output: Path | None = None, quiet: bool = False) -> None:
@@ -167,11 +169,11 @@ def _print(study: Study) -> None:
         if len(study.readings) > _SHOWN:
             print(f"  … and {len(study.readings) - _SHOWN} more (--json)")
     for name, table in study.tables.items():
-        if 0 < table.height <= _SHOWN:
-            print(f"{name}")
-            print(render(table))
+        drawn = render(table) if 0 < table.height <= _SHOWN else ""
+        if drawn and max(map(len, drawn.splitlines())) <= _WIDEST:
+            print(f"{name}\n{drawn}")
         elif table.height:
-            print(f"{name}: {table.height:,} rows (--json)")
+            print(f"{name}: {many(table.height, 'row')} of {table.width} columns (--json)")
     for node, why in study.left_out.items():
         print(f"  left out: {node}: {why}")
     print(f"  how to read it: {study.how_to_read}")

@@ -32,7 +32,7 @@ NAMES = {"asset": ["C0", "USDC"], "chain": ["ethereum", "ethereum"], "caip19": [
 
 @pytest.fixture(scope="module")
 def demo() -> Snapshot:
-    return build_world(7, accounts=400).snapshot()
+    return build_world(7, accounts=250).snapshot()
 
 
 def test_a_borrower_is_called_at_the_fall_that_was_planted_and_a_trader_on_the_side_it_fears() -> (
@@ -73,8 +73,8 @@ def test_a_moved_book_is_called_beyond_each_price_and_not_before(demo: Snapshot)
     optional = book.account[book.leg_account[book.kind == OPTION]]  # repriced: see the ladder
     rows = rows.filter(~pl.col("account").is_in(optional.tolist()))
     place = {int(a): n for n, a in enumerate(demo.book.account)}
-    some = rows.unique(["asset", "side"], keep="last", maintain_order=True)
-    assert some.height > 10
+    some = rows.unique(["asset", "side"], keep="last", maintain_order=True).gather_every(2)
+    assert some.height > 5
     for row in some.iter_rows(named=True):
         way = -1.0 if row["side"] == "fall" else 1.0
         for nudge, called in ((-1e-7, False), (1e-7, True)):
@@ -120,7 +120,7 @@ def test_prices_lie_in_the_step_of_the_ladder_that_has_them(demo: Snapshot) -> N
     lines = set(ladder["line"])
     counted = {(a, s, round(d, 2)): n for a, s, d, n in mine.iter_rows() if a in lines}
     steps = {(a, s, round(d, 2)): n for a, s, d, n in whole.iter_rows()}
-    assert len(steps) > 60
+    assert len(steps) > 40
     assert counted == steps
 
 
