@@ -144,11 +144,16 @@ def test_more_series_than_rows_are_tested_all_the_same() -> None:
     assert 0.0 < found.p_largest <= 1.0
 
 
-def test_a_copy_is_a_factor_and_a_flat_series_an_outcome() -> None:
+def test_a_copy_a_short_series_and_a_flat_one_are_outcomes() -> None:
     rng = np.random.default_rng(11)
     x = rng.standard_normal((60, 6))
     x[:, 1] = x[:, 0]
-    assert common_factor(x, rng=rng, draws=99).p_largest <= 0.02
+    for null in FactorNull:
+        copied = common_factor(x, rng=rng, null=null, draws=9)
+        assert copied.status == "column 1 cannot be used: a copy of column 0"
+        assert np.isnan(copied.p_largest)
+    short = common_factor(x[:9, 2:], rng=rng)
+    assert short.status == "column 0 cannot be used: too short: 9 values, 10 are needed"
     x[:, 1] = 4.0
     found = common_factor(x, rng=rng)
     assert found.status == "column 1 stood still: it has no correlation"

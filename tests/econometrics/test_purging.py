@@ -233,6 +233,24 @@ def test_a_series_that_starts_late_counts_for_the_steps_that_it_was_seen() -> No
     assert np.isnan(nothing.value)
 
 
+def test_copies_and_short_series_make_no_tie() -> None:
+    rng = np.random.default_rng(14)
+    x = rng.standard_normal((300, 5))
+    x[:, 1] = 7.0 - 2.0 * x[:, 0]
+    x[:, 3] = x[:, 2]
+    x[9:, 4] = np.nan
+    found = mean_correlation_test(x, rng=rng, reps=99)
+    assert found.left_out == (
+        "", "a copy of column 0", "", "a copy of column 2", "too short: 9 values, 10 are needed"
+    )  # fmt: skip
+    assert found.series == 2
+    assert found.value == pytest.approx(np.corrcoef(x[:, 0], x[:, 2])[0, 1])
+    assert found.low < 0.0 < found.high
+    one = mean_correlation_test(x[:, :2], rng=rng, reps=99)
+    assert np.isnan([one.value, one.p_value]).all()
+    assert one.reason.endswith("column 1: a copy of column 0")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", [750, 1_500])
 def test_null_worlds_are_called_tied_as_often_as_the_level_says(steps: int) -> None:

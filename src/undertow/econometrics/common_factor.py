@@ -20,10 +20,19 @@ from undertow.econometrics.absorption import counted
 from undertow.econometrics.autoregression import FloatStack
 from undertow.econometrics.bootstrap import block_shifts
 from undertow.econometrics.chance import redirected
-from undertow.econometrics.checks import FloatColumn, FloatMatrix, chosen, frozen, matrix, within
+from undertow.econometrics.checks import (
+    FloatColumn,
+    FloatMatrix,
+    chosen,
+    frozen,
+    matrix,
+    screen,
+    within,
+)
 from undertow.econometrics.spectrum import EffectiveNumber, effective_number
 from undertow.errors import EstimationError
 
+_LEAST = 10  # rows, for a correlation to mean anything
 _BATCH = 50  # worlds that are remade together
 _MEAN, _VARIANCE, _SKEW = -1.2065335745820, 1.607781034581, 0.29346452408  # of Tracy-Widom, order 1
 
@@ -43,7 +52,8 @@ class FactorTest:
     """The largest eigenvalues of a correlation matrix against a world without a common factor.
 
     Of `RANDOM_MATRIX` there is no law of the absorption: `p_absorption` and its band are NaN, and
-    there are no draws. All is NaN where `status` says why.
+    there are no draws. All is NaN where `status` says why: a series that stood still, is
+    too short or repeats another, which would make a factor of the two.
     """
 
     null: FactorNull
@@ -106,6 +116,8 @@ def common_factor(
     still = np.flatnonzero(np.ptp(given, axis=0) == 0.0)
     if still.size:
         return _nothing(null, top, f"column {still[0]} stood still: it has no correlation")
+    for column, why in screen(given, least=_LEAST).dropped().items():
+        return _nothing(null, top, f"column {column} cannot be used: {why}")
     standard = _standardised(given)
     largest, absorption = _shares(_eigenvalues(standard), top)
     effective = effective_number(standard.T @ standard / len(given))

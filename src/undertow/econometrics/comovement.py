@@ -14,11 +14,18 @@ from scipy.special import ndtri
 
 from undertow.econometrics.bootstrap import stationary_indices
 from undertow.econometrics.chance import redirected
-from undertow.econometrics.checks import BoolColumn, FloatColumn, FloatMatrix, matrix, within
+from undertow.econometrics.checks import (
+    BoolColumn,
+    FloatColumn,
+    FloatMatrix,
+    matrix,
+    screen,
+    within,
+)
 from undertow.econometrics.purging import Purged
 from undertow.errors import EstimationError
 
-_FLAT = 1e-12  # of a series' own size
+_LEAST = 10  # values seen of a series, and rows with two series seen
 _CHUNK = 500_000  # doubles held at once
 
 
@@ -38,6 +45,9 @@ class MeanCorrelation:
     rows: int
     block: float  # expected length of a resampled block, in steps
     reason: str = ""
+    left_out: tuple[
+        str, ...
+    ] = ()  # (columns given,): why a series was left out; empty if it was not
 
 
 def mean_correlation_test(
@@ -50,6 +60,7 @@ def mean_correlation_test(
 ) -> MeanCorrelation:
     """Do residuals move together, how much, and could independent series have looked like it?
 
+    A series that is constant, too short or repeats an earlier one is left out, with its reason.
     The value is the mean correlation over pairs of series, each pair weighted by the steps that
     both were seen. The band is from a stationary bootstrap of whole rows. The p-value compares the
     value with those of the same series, rebuilt by their own autoregressions from their own shocks
@@ -84,16 +95,18 @@ def mean_correlation_test(
     within("level", level, 0.0, 1.0)
     if block is not None:
         within("block", block, 1.0, len(x), closed=True)
+    verdict = screen(x, least=_LEAST, gaps=1.0, late=1.0, name="residual")
+    x = x[:, verdict.keep]
     seen = ~np.isnan(x)
-    usable = _usable(x, seen)
-    x, seen = x[:, usable], seen[:, usable]
     used = np.flatnonzero(seen.sum(axis=1) >= 2)
     length = max(1.0, float(ceil(max(len(used), 1) ** (1 / 3)))) if block is None else float(block)
-    if x.shape[1] < 2 or len(used) < 10:
+    if x.shape[1] < 2 or len(used) < _LEAST:
         reason = f"{x.shape[1]} series that move, {len(used)} rows with two or more of them seen"
+        why = "".join(f"; column {j}: {each}" for j, each in verdict.dropped().items())
         return MeanCorrelation(
-            nan, nan, nan, level, nan, x.shape[1], len(used), length, f"too little: {reason}"
-        )
+            nan, nan, nan, level, nan, x.shape[1], len(used), length,
+            f"too little: {reason}{why}", verdict.reasons,
+        )  # fmt: skip
     rows = slice(used[0], used[-1] + 1)
     gappy, seen = x[rows], seen[rows]
     x = np.nan_to_num(gappy)
@@ -108,7 +121,7 @@ def mean_correlation_test(
     beyond = int((chance >= own - 1e-12).sum())
     return MeanCorrelation(
         value, low / kept, high / kept, level, (1 + beyond) / (1 + reps), x.shape[1],
-        len(used), length,
+        len(used), length, left_out=verdict.reasons,
     )  # fmt: skip
 
 
@@ -126,14 +139,6 @@ def _band(
     reach = float(ndtri(0.5 + 0.5 * level)) * spread * (rows / max(rows - spent, 1)) ** 0.5
     middle = atanh(min(max(value, -inside), inside))
     return tanh(middle - reach), tanh(middle + reach)
-
-
-def _usable(x: FloatMatrix, seen: BoolColumn) -> BoolColumn:
-    mean = np.nan_to_num(x).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
-    spread = np.sqrt(np.nan_to_num((x - mean) ** 2).sum(axis=0))
-    size = np.abs(np.nan_to_num(x)).max(axis=0)
-    usable: BoolColumn = (seen.sum(axis=0) >= 3) & (spread > _FLAT * np.maximum(size, 1e-300))
-    return usable
 
 
 def _pooled(weights: FloatMatrix, x: FloatMatrix, seen: BoolColumn) -> FloatColumn:
