@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 
 import numpy as np
 import polars as pl
 import pytest
 from bench.connectedness import plain_table, planted
+from scipy.signal import lfilter
 
 from shared import Case, check_all, shared_folder
 from undertow.econometrics.autoregression import autoregression
@@ -402,6 +404,42 @@ def test_nine_in_ten_windows_of_independent_series_lie_below_the_null_of_their_l
     assert (rolling_connectedness(tied, 100, step=50).total > null.high).all()
     assert null.lost == 0
     assert null.expected < null.high
+
+
+def unrelated(kind: str, seed: int) -> np.ndarray:
+    """Five series of 2,160 rows that share nothing, but how loud a time is in the last kind."""
+    rng = np.random.default_rng([seed, 23])
+    shocks = rng.standard_normal((2_160, 5))
+    if kind == "autoregressive":
+        return np.asarray(lfilter([1.0], [1.0, -0.4], shocks, axis=0))
+    if kind == "white":
+        return shocks
+    each = 1 if kind == "volatility shared by all" else 5
+    wander = lfilter([0.15], [1.0, -0.98], rng.standard_normal((2_160, each)), axis=0)
+    return np.asarray(shocks * np.exp(wander))
+
+
+@pytest.mark.slow
+def test_nine_in_ten_windows_lie_below_the_null_of_their_length_whatever_volatility_does() -> None:
+    """Prints the shares that `docs/methods/connectedness.md` gives (`-m slow -rP`)."""
+    panels = 16
+    for kind in ("white", "autoregressive", "volatility of their own", "volatility shared by all"):
+        whole, below = [], {100: [], 250: []}
+        for seed in range(panels):
+            x, rng = unrelated(kind, seed), np.random.default_rng(seed)
+            high = connectedness_null(x, rng=rng, draws=99).high
+            for width, shares in below.items():
+                total = rolling_connectedness(x, width, step=10).total
+                shares.append(float((total <= window_null(x, width, rng=rng).high).mean()))
+                whole.append(float((total <= high).mean()))
+        means = {width: float(np.mean(shares)) for width, shares in below.items()}
+        sys.stdout.write(
+            f"\n{panels} panels, {kind}: below the null of their length "
+            f"{means[100]:.3f} of windows of 100 rows, {means[250]:.3f} of 250; below that of the "
+            f"whole history {np.mean(whole):.3f}"
+        )
+        assert all(0.84 < mean < 0.96 for mean in means.values()), kind
+        assert np.mean(whole) < 0.02
 
 
 def test_the_same_generator_gives_the_same_bands_and_a_wider_level_wider_ones() -> None:
