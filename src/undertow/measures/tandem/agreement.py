@@ -24,6 +24,7 @@ from undertow.measures.words import many
 from undertow.state import FloatMatrix, KeyColumn
 
 _MANY = 15  # series above which connectedness is regularised
+_SAME = atanh(1.0 - 1e-9)  # of a rank correlation on Fisher's scale: one order, or its opposite
 _ROWS_EACH = 5  # rows a coefficient, under which it is too
 
 
@@ -165,7 +166,9 @@ def agreed_band(closed: FloatMatrix, given: FloatMatrix, level: float) -> tuple[
     """Band of Spearman's correlation over pairs, were other nodes of the kind seen.
 
     Pairs share nodes, so nodes are what is left out, one at a time (jackknife), on Fisher's scale,
-    with as many degrees of freedom as nodes less one. NaN where an order is lost with a node.
+    with as many degrees of freedom as nodes less one. NaN where an order is lost with a node, and
+    where orders are the same or opposite: no node that is left out then changes anything, which
+    says nothing of other nodes.
 
     References
     ----------
@@ -184,6 +187,8 @@ def agreed_band(closed: FloatMatrix, given: FloatMatrix, level: float) -> tuple[
 
     every = np.arange(count)
     whole = on_scale(every)
+    if abs(whole) >= _SAME:
+        return nan, nan
     left = np.array([on_scale(np.delete(every, k)) for k in every])
     error = sqrt((count - 1) / count * float(((left - left.mean()) ** 2).sum()))
     reach = float(stdtrit(count - 1, 0.5 + 0.5 * level)) * error

@@ -160,7 +160,7 @@ def _readings(owned: Owned, agreed: Agreement | None, level: float) -> list[Read
                 "tandem.agreement", agreed.spearman,
                 "rank correlation over pairs of nodes between what the cascade closes in one when "
                 f"the other falls and the estimated connectedness of {agreed.called} beyond "
-                "prices; none where either cannot be told",
+                "prices; none where either cannot be told, and no band where both have one order",
                 (agreed.low, agreed.high),
             )
         )  # fmt: skip
