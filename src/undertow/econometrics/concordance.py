@@ -87,7 +87,8 @@ def concordance_bands(
 
     Each step adds 2 (S_i - m_i)(S_j - m_j). What such a sum would be another time is told by its
     slowest cosines: one for every two cycles, of `cycle` steps, that were seen, three at least, and
-    as many degrees of freedom. Phases are taken as they were dated.
+    as many degrees of freedom. Turns are dated to a step at best: no band is narrower than what
+    one step at each turn does, or phases that are alike throughout would have none.
 
     References
     ----------
@@ -100,7 +101,7 @@ def concordance_bands(
     count = s.shape[1]
     low, high = np.full((2, count, count), np.nan)
     usable = [j for j in range(count) if not _one_phase(s[:, j])]
-    added, often = np.zeros(len(s)), np.zeros(len(s))
+    added, often, floors = np.zeros(len(s)), np.zeros(len(s)), []
     for place, i in enumerate(usable):
         for j in usable[place + 1 :]:
             both = ~np.isnan(s[:, i]) & ~np.isnan(s[:, j])
@@ -108,23 +109,33 @@ def concordance_bands(
                 continue
             a, b = s[both, i], s[both, j]
             moves = 2.0 * (a - a.mean()) * (b - b.mean())
-            low[i, j], high[i, j] = low[j, i], high[j, i] = _around(moves, cycle, level)
+            floors.append(_misdated(a, b))
+            ends = _around(moves, cycle, level, floors[-1])
+            low[i, j], high[i, j] = low[j, i], high[j, i] = ends
             added[both] += moves
             often[both] += 1.0
     seen = often > 0.0
-    mean = _around(added[seen] / often[seen], cycle, level) if seen.any() else (nan, nan)
+    if not floors:
+        return frozen(low), frozen(high), (nan, nan)
+    mean = _around(added[seen] / often[seen], cycle, level, float(np.mean(floors)))
     return frozen(low), frozen(high), mean
 
 
-def _around(moves: FloatColumn, cycle: float, level: float) -> Band:
-    """Mean of the steps, give or take what slow cosines of them say."""
+def _misdated(a: FloatColumn, b: FloatColumn) -> float:
+    """Share of time that is in another phase where each turn of either lies one step off."""
+    turns = np.count_nonzero(np.diff(a)) + np.count_nonzero(np.diff(b))
+    return 0.5 * turns / len(a)
+
+
+def _around(moves: FloatColumn, cycle: float, level: float, least: float) -> Band:
+    """Mean of the steps, give or take what slow cosines of them say, and `least` at least."""
     rows = len(moves)
     degrees = min(max(int(0.5 * rows / cycle), 3), rows - 1)
     places = np.pi * (np.arange(rows) + 0.5) / rows
     waves = np.cos(np.arange(1, degrees + 1)[:, None] * places)
     size = sqrt(2.0 / rows) * (waves @ moves)
     reach = float(stdtrit(degrees, 0.5 + 0.5 * level)) * sqrt(float(size @ size) / degrees / rows)
-    mean = float(moves.mean())
+    mean, reach = float(moves.mean()), max(reach, least)
     return max(mean - reach, -_MOST), min(mean + reach, _MOST)
 
 
