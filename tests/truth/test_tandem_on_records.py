@@ -55,17 +55,27 @@ def bars() -> pl.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def contracts(bars: pl.DataFrame) -> pl.DataFrame:
-    """Open interest of coins with prices, in units that no price moves; the long records."""
+def every_contract(bars: pl.DataFrame) -> pl.DataFrame:
+    """Open interest of coins with prices, in units that no price moves; some begin late."""
     days = recorded("open_interest_daily/open_interest_1d").join(bars, on=["coin", "ts"])
     coin_margined = pl.col("coinalyze_symbol").str.contains(COIN_MARGINED)
     units = pl.when(coin_margined).then("oi_close").otherwise(pl.col("oi_close") / pl.col("close"))
+    return days.with_columns(units=units, coin_margined=coin_margined).sort("ts")
+
+
+@pytest.fixture(scope="module")
+def contracts(every_contract: pl.DataFrame) -> pl.DataFrame:
+    """Those with a long record."""
     early = pl.col("ts").min().over("coin") < pl.datetime(2022, 1, 1, time_zone="UTC")
-    return days.with_columns(units=units, coin_margined=coin_margined).filter(early).sort("ts")
+    return every_contract.filter(early)
 
 
 @pytest.fixture(scope="module")
 def open_interest(contracts: pl.DataFrame, bars: pl.DataFrame) -> LeverageHistory:
+    return history_of_contracts(contracts, bars)
+
+
+def history_of_contracts(contracts: pl.DataFrame, bars: pl.DataFrame) -> LeverageHistory:
     levels = contracts.pivot("coin", index="ts", values="units", sort_columns=True).sort("ts")
     return history_of(levels, closes(bars, levels.columns[1:]), "open interest")
 
@@ -211,6 +221,35 @@ def test_open_interest_is_counted_in_units_that_prices_do_not_move(
 # ---------------------------------------------------------------- open interest
 
 
+def test_coins_that_begin_late_have_a_reason_or_change_little(
+    every_contract: pl.DataFrame, open_interest: LeverageHistory, bars: pl.DataFrame, say: Say
+) -> None:
+    """Of 29 coins in both records 23 begin in 2021; here the other six are in as well.
+
+    Measures of pairs use what two coins share. Those of a matrix need steps at which all were seen,
+    and leave out whoever costs too many of them.
+    """
+    prices = recorded("binance_perp_4h/perp_4h")["symbol"].str.strip_suffix("USDT")
+    both = set(prices) & set(recorded("open_interest_daily/open_interest_1d")["coin"])
+    history = history_of_contracts(every_contract, bars)
+    begun = dict(every_contract.group_by("coin").agg(pl.col("ts").min()).iter_rows())
+    study, seen = ut.tandem.matrix(history, reps=199), history.usable().together(Layer.OWN)
+    reasons = {**history.left_out, **seen.left_out}
+    say("open interest, all coins of both records", coins=len(both), **layers(study),
+        nodes_at_common_steps=len(seen.labels), common_steps=len(seen.ts))  # fmt: skip
+    for coin in sorted(both - set(open_interest.labels), key=lambda each: begun[each]):
+        say(f"{coin}, from {begun[coin]:%Y-%m-%d}", **{
+            "measures of pairs": study.left_out.get(coin, "used"),
+            "common steps": reasons.get(coin, "used"),
+        })  # fmt: skip
+    assert set(history.labels) == both
+    assert len(both) == 29
+    assert not set(reasons) & set(open_interest.labels)
+    assert p_of(study, OWN) <= 0.01
+    old = ut.tandem.matrix(open_interest, reps=199).reading("tandem.correlation", OWN)
+    assert old.low < study.reading("tandem.correlation", OWN).value < old.high
+
+
 def test_open_interest_moves_together_beyond_prices_but_little(
     open_interest: LeverageHistory, say: Say
 ) -> None:
@@ -231,8 +270,9 @@ def test_open_interest_has_a_weak_common_factor(open_interest: LeverageHistory, 
     say("open interest, common factor", factor=banded(factor), independent=number.value)
     say(study.says[0])
     assert study.says[0].startswith("A common factor")
-    assert factor.low > 1.2 / len(open_interest.labels)
-    assert number.value > 0.8 * len(open_interest.labels)
+    nodes = len(open_interest.labels) - len(study.left_out)
+    assert factor.low > 1.2 / nodes
+    assert number.value > 0.8 * nodes
 
 
 def test_dates_of_unwinding_are_few_and_mostly_not_the_worst_days_of_prices(
@@ -245,7 +285,7 @@ def test_dates_of_unwinding_are_few_and_mostly_not_the_worst_days_of_prices(
     study = ut.tandem.unwinding(open_interest, reps=499)
     peaks = study.tables["events"]["peak"]
     days = pl.DataFrame({"ts": pl.Series(open_interest.ts).cast(pl.Datetime("us", "UTC"))})
-    days = days.with_columns(fall=pl.Series(-open_interest.market.values.mean(axis=1)))
+    days = days.with_columns(fall=pl.Series(-np.nanmean(open_interest.market.values, axis=1)))
     days = days.join(liquidated, on="ts", how="left").fill_null(0.0)
     ranked = days.with_columns(pl.col("fall", "usd").rank("min", descending=True).cast(pl.Int64))
     found, worst = ranked.filter(pl.col("ts").is_in(peaks.implode())), days.height // 50
@@ -486,7 +526,7 @@ def intraday(bars: pl.DataFrame, history: LeverageHistory) -> np.ndarray:
     for column in ("down", "up"):
         wide = beyond.pivot("coin", index="ts", values=column).select("ts", *history.labels)
         own = days.join(wide, on="ts", how="left", maintain_order="left").drop("ts").to_numpy()
-        for each in (own, np.repeat(own.mean(axis=1, keepdims=True), own.shape[1], axis=1)):
+        for each in (own, np.repeat(np.nanmean(own, axis=1, keepdims=True), own.shape[1], axis=1)):
             terms += [each, each * np.abs(each), np.vstack([np.full((1, own.shape[1]), np.nan),
                                                             each[:-1]])]  # fmt: skip
     return np.stack(terms, axis=2)
