@@ -78,7 +78,7 @@ class AtRisk:
         """
         if not np.isfinite(weight).all() or (weight < 0.0).any():
             raise StateError("a weight is negative or not finite")
-        per_unit = np.array([quanta_per_unit(max(float(w.sum()), 1e-300)) for w in weight.T])
+        per_unit = np.array([quanta_per_unit(float(w.sum())) for w in weight.T])
         counts = np.rint(weight * per_unit).astype(np.int64)
         parts = self.crew.call("called", self._shocks(factors), group, counts)
         total = sum(part[0] for part in parts)

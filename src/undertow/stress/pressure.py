@@ -155,8 +155,8 @@ class Pressure:
     ) -> Feedback:
         """What a further fall of each pool forces, and what that does to every pool.
 
-        Thresholds are counted over the next `bandwidth` of a fall, so it is a secant. The impact of
-        a pool is marginal, at the volume that it has taken.
+        Thresholds are counted over the next `bandwidth` of a fall, so it is a secant; below 0, of a
+        rise. The impact of a pool is marginal, at the volume that it has taken.
         """
         base = self.counts(shock, volume)
         here = self.volume(base, shock, volume)

@@ -85,6 +85,7 @@ def saturation(
     """
     _require_direction(direction, step, furthest)
     walk = _Walk(pressure, direction, bandwidth)
+    further = bandwidth if direction.max() > 0.0 else -bandwidth  # of a rise, thresholds above
     rows, last = [], walk.point(0.0, None)
     strongest: tuple[float, Feedback | None] = (-1.0, None)
     broken: Point | None = None
@@ -92,7 +93,7 @@ def saturation(
         here = walk.point(float(shock), last)
         broken = walk.break_between(last, here)
         here = walk.followed(here) if broken is None else walk.before
-        feedback = pressure.feedback(walk.shock(here.shock), here.volume, bandwidth)
+        feedback = pressure.feedback(walk.shock(here.shock), here.volume, further)
         rho, swing = spectrum(feedback)
         rows.append((here.shock, here.fall, rho, swing, here.settled))
         strongest = max(strongest, (rho, feedback), key=lambda found: found[0])

@@ -197,9 +197,10 @@ def _readings(
     found = [
         crowd.reading(
             "crowding.knee", knee, "1",
-            f"smallest common {side} at which {percent(FINE)} more of it makes the final fall of prices "
-            f"at least {percent(RISE)} larger, by the cascade; none up to {percent(furthest)}, or none "
-            "in the deeper of the markets that the band speaks of, where it has no band",
+            f"smallest common {side} at which {percent(FINE)} more of it makes the final fall of "
+            f"prices at least {percent(RISE)} larger, by the cascade; none up to "
+            f"{percent(furthest)}, or none in the deeper of the markets that the band speaks of, "
+            "where it has no band",
             subject=side, band=band, level=level, modelled=True,
         )
     ]  # fmt: skip
@@ -255,8 +256,8 @@ def _says(
         says = [
             (
                 f"At a common {side} of {percent(knee)} the book tips: a little more, and prices "
-                f"{verb} by {percent(RISE)} and more on their own (in thinner markets {thin}, in deeper "
-                f"ones {deep})."
+                f"{verb} by {percent(RISE)} and more on their own (in thinner markets {thin}, in "
+                f"deeper ones {deep})."
             )
         ]
     rows = table.drop_nulls("amplification")

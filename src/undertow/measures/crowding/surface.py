@@ -18,7 +18,7 @@ from undertow.measures.door import require_seed
 from undertow.measures.study import Study
 from undertow.measures.words import percent, told
 from undertow.rules.snapshot import Snapshot
-from undertow.state import FloatColumn, FloatMatrix, KeyColumn, Reading
+from undertow.state import FloatColumn, FloatMatrix, Reading
 from undertow.state.universe import NONE
 from undertow.stress.atrisk import AtRisk
 from undertow.stress.shock import require_within
@@ -91,8 +91,8 @@ def surface(
             share = np.linspace(0.0, face.furthest, UP)
             points = face.points(crowd, market, share)
             group = crowd.snapshot.book.venue.astype(np.int64) * _KINDS + crowd.evidence_of
-            total = _called(asked, points, group, np.stack([crowd.debt, crowd.notional], axis=1))
-            frame = _rows(crowd, face, market, share, total)
+            found = asked.called(points, group, np.stack([crowd.debt, crowd.notional], axis=1))
+            frame = _rows(crowd, face, market, share, found.total)
             frames.append(frame.drop("venue").group_by(
                 "surface", "market", "other", "evidence", maintain_order=True
             ).sum())  # fmt: skip
@@ -137,17 +137,6 @@ def _faces(crowd: Crowd, names: tuple[str, ...] | None, furthest: float) -> list
         else _Face(f"{universe.assets[k]} beyond it", k, furthest)
         for k in chosen
     ]  # fmt: skip
-
-
-def _called(
-    asked: AtRisk, points: FloatMatrix, group: KeyColumn, weight: FloatMatrix
-) -> FloatMatrix:
-    """(points, groups, kinds) What is called; of what nobody has, nothing is asked."""
-    there = weight.any(axis=0)
-    total = np.zeros((len(points), int(group.max(initial=-1)) + 1, weight.shape[1]))
-    if there.any():
-        total[:, :, there] = asked.called(points, group, weight[:, there]).total
-    return total
 
 
 def _rows(
