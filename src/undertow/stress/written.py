@@ -156,7 +156,9 @@ def strangers(table: Any, universe: Universe) -> list[str]:
 
 
 def price_panel(rows: pl.DataFrame, universe: Universe, *, step_us: int = _HOUR_US) -> Panel:
-    """Prices of assets over time, out of rows of the table `prices`: the last of every step.
+    """Prices of assets over time, out of rows of the table `prices`: the last up to every step.
+
+    A price stands at the step that it was known by: at an instant nothing later is in the panel.
 
     Of an asset with several series (venues, kinds of price) the one that covers most steps counts,
     of equals spot before index, oracle and mark; options and other terms on it have no say.
@@ -169,7 +171,7 @@ def price_panel(rows: pl.DataFrame, universe: Universe, *, step_us: int = _HOUR_
         }
     ).filter("plain")
     order = pl.DataFrame({"kind": list(_KINDS), "order": list(range(len(_KINDS)))})
-    step = (pl.col("ts").cast(pl.Int64) // step_us * step_us).alias("step")
+    step = (-(-pl.col("ts").cast(pl.Int64) // step_us) * step_us).alias("step")
     found = (
         rows.select("ts", "instrument", "kind", "price")
         .join(listed, on="instrument")

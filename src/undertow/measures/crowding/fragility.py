@@ -30,8 +30,8 @@ _CUTS = 5  # parts that a stretch is divided into
 _NEAR = 0.1
 _READ = (
     "A row is a common fall of all that is no money, followed to its end by the cascade: what "
-    "was closed by force and what is lost beyond what accounts had, as shares of all that is "
-    "leveraged, and by how much prices fell in the end. Amplification is the final fall over the "
+    "was closed by force, over all that accounts held outright or as notional; what is lost beyond "
+    "what accounts had, over all that is leveraged; and by how much prices fell in the end. Amplification is the final fall over the "
     "first. The knee is the smallest fall at which 0.1 % more makes the final fall at least 2 % "
     "larger. What was due at today's prices is closed first and does not count."
 )
@@ -168,10 +168,12 @@ def _jump_between(
 
 
 def _curve(crowd: Crowd, sizes: FloatColumn, *runs: Sweep) -> pl.DataFrame:
+    seen = crowd.exposures
+    held = max(float((seen.outright + seen.notional + seen.delta).sum()), 1e-300)
     whole = max(float(crowd.leveraged.sum()), 1e-300)
     middle, thin, deep = (
         {
-            "liquidated_share": run.liquidated_usd / whole,
+            "liquidated_share": run.liquidated_usd / held,
             "insolvency_share": run.insolvency_usd / whole,
             "final_fall": np.asarray(run.rows["final_fall"]),
         }
@@ -210,7 +212,9 @@ def _readings(
         row = table.row(k, named=True)
         of = f"{percent(row['shock'])} {side}"
         for name, short, what in (
-            ("liquidated_share", "", "closed by force in the end, over all that is leveraged"),
+            ("liquidated_share", "",
+             "closed by force in the end, at the prices of the closing, over all that accounts "
+             "held outright or as notional"),
             ("insolvency_share", "insolvency_",
              "lost beyond what accounts had (bad debt and shortfall), over all that is leveraged"),
         ):  # fmt: skip
@@ -270,7 +274,7 @@ def _says(
     near = table.row(int(np.argmin(np.abs(table["shock"].to_numpy() - 2 * _NEAR))), named=True)
     says.append(
         f"A {side} of {percent(near['shock'])} closes {percent(near['liquidated_share'])} of all "
-        f"that is leveraged by force, and {percent(near['insolvency_share'])} is lost beyond what "
+        f"that is held by force, and {percent(near['insolvency_share'])} is lost beyond what "
         "accounts had."
     )
     open_ended = table.filter(pl.col("outcome") != "settled").height
