@@ -63,6 +63,7 @@ def test_the_draws_hold_a_severe_one_and_a_mild_one() -> None:
     assert engines()[0].bad.sum() > 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", range(DRAWS))
 def test_blocks_give_the_bits_of_the_engine(n: int) -> None:
     assert blocked().run(stressed(n)).same(engines()[n])
@@ -75,6 +76,7 @@ def test_matrices_come_within_a_billionth_of_the_book(n: int) -> None:
     assert found.apart(engines()[n]) <= NEAR * plan().gross_usd.sum()
 
 
+@pytest.mark.slow
 def test_the_size_of_a_block_changes_no_bit_and_a_scenario_leaves_nothing_behind() -> None:
     single = Blocked.of(plan(), block=1)
     for n in (0, 3, 0):
@@ -84,6 +86,7 @@ def test_the_size_of_a_block_changes_no_bit_and_a_scenario_leaves_nothing_behind
     assert sparse().run(stressed(3)).same(first)
 
 
+@pytest.mark.slow
 def test_blocks_spare_most_of_the_book_a_look() -> None:
     mildest = min(range(DRAWS), key=lambda n: engines()[n].accounts)
     blocked().run(stressed(mildest))

@@ -434,6 +434,7 @@ def test_a_cluster_that_does_not_answer_is_known_before_the_book_is_read(typed: 
     assert "Ray at 127.0.0.1:1 did not answer" in err
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_sweep_on_a_cluster_tells_the_same(files: Typed) -> None:
     assert swept(files, "--ray", "local") == swept(files, "--workers", "serial")

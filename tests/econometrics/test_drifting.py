@@ -137,6 +137,7 @@ def test_nothing_after_a_row_changes_what_was_believed_at_it() -> None:
     assert (whole.total[:110] == cut.total).all()
 
 
+@pytest.mark.slow
 def test_a_spillover_that_begins_at_a_date_is_followed() -> None:
     """12 samples, the memories of the literature: half of the rise takes 100 to 150 rows.
 

@@ -105,6 +105,7 @@ def test_layers_share_one_order_that_puts_like_beside_like() -> None:
     assert order in ([0, 0, 0, 1, 1, 1], [1, 1, 1, 0, 0, 0])
 
 
+@pytest.mark.slow
 def test_two_hundred_series_stay_light_and_say_what_is_not_drawn() -> None:
     made = studies(MANY)
     every = {picture.title: found for one in made for picture, found in drawn(one, made)}

@@ -169,6 +169,7 @@ def test_any_executor_gives_the_same_bits(executor: Executor) -> None:
                 require_same(alone, run(plan, stressed, options, check=True, trace=True))
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_ray_gives_the_same_bits() -> None:
     plan, stressed, options = stressed_of("a hand-made book")

@@ -194,6 +194,7 @@ def test_any_executor_gives_the_same_bits(executor: object) -> None:
     assert same(swept("bench", executor=executor, lanes=2), swept("bench"))
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_ray_gives_the_same_bits() -> None:
     alone = swept("demo")  # first: what it compiles is there for the workers

@@ -221,6 +221,7 @@ def test_open_interest_is_counted_in_units_that_prices_do_not_move(
 # ---------------------------------------------------------------- open interest
 
 
+@pytest.mark.slow
 def test_coins_that_begin_late_have_a_reason_or_change_little(
     every_contract: pl.DataFrame, open_interest: LeverageHistory, bars: pl.DataFrame, say: Say
 ) -> None:
@@ -275,6 +276,7 @@ def test_open_interest_has_a_weak_common_factor(open_interest: LeverageHistory, 
     assert number.value > 0.8 * nodes
 
 
+@pytest.mark.slow
 def test_dates_of_unwinding_are_few_and_mostly_not_the_worst_days_of_prices(
     open_interest: LeverageHistory, liquidated: pl.DataFrame, say: Say
 ) -> None:

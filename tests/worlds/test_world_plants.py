@@ -157,7 +157,7 @@ def test_a_crowd_closes_by_the_rules_of_its_day() -> None:
         require_closes_where_it_says(world, crowd)
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(
     seed=st.integers(0, 2**40),
     accounts=st.integers(5, 400),

@@ -71,7 +71,7 @@ def test_tables_fit_their_declarations_and_make_every_noun(accounts: int, seed: 
     assert world.tables["accounts"].height == accounts
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(
     seed=st.integers(0, 2**40),
     accounts=st.integers(5, 400),

@@ -146,6 +146,7 @@ def test_few_shocks_are_told_once_each() -> None:
     assert {r.subject for r in found.readings} == {"fall", "25 % fall"}
 
 
+@pytest.mark.slow
 def test_rows_in_any_order_and_any_worker_make_the_same() -> None:
     one, other = in_two_orders()
     found = fragility(one, shocks=8)

@@ -153,6 +153,7 @@ def test_the_largest_assets_are_shocked_alone() -> None:
     assert names[1][2:].str.ends_with(" fall").all()
 
 
+@pytest.mark.slow
 def test_rows_in_any_order_and_any_worker_make_the_same() -> None:
     one, other = in_two_orders()
     way: dict[str, Any] = {"assets": 1, "furthest": 0.1, "step": 0.05}

@@ -164,6 +164,7 @@ def test_the_window_is_the_one_in_which_a_crowd_was_planted(side: str) -> None:
     assert found.reading("crowding.within", way).value == pytest.approx(wall["share"])
 
 
+@pytest.mark.slow
 def test_rows_in_any_order_and_any_worker_make_the_same() -> None:
     one, other = in_two_orders()
     found = synchrony(one, count=16, seed=3)

@@ -46,6 +46,7 @@ def test_every_definition_is_there_and_says_what_the_table_says() -> None:
     assert {r.evidence for r in found.readings} == {"modelled"}
 
 
+@pytest.mark.slow
 def test_the_band_holds_the_truth_as_often_as_it_says() -> None:
     rng, inside, trials = np.random.default_rng(0), 0, 60
     usd = (rng.pareto(2.5, 200_000) + 1.0).clip(max=50.0)
