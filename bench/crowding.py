@@ -30,7 +30,8 @@ def at_risk_surface() -> Result:
     few = points[:: len(points) // 10]
     plain = seconds(lambda: _plain(crowd, few, weight), runs=1, warm=1) * len(points) / len(few)
     told = _plain(crowd, few, weight)
-    error = float(np.abs(found.total.sum(axis=1)[:: len(points) // 10] / told - 1.0).max())
+    apart = np.abs(found.total.sum(axis=1)[:: len(points) // 10] - told)
+    error = float(apart.max() / told.max())
     return Result(
         "at_risk_surface",
         {"accounts": crowd.snapshot.book.accounts, "points": len(points), "workers": workers},
