@@ -13,6 +13,8 @@ from undertow.fanout import Threads
 from undertow.rules.margins import margins
 from undertow.stress import Plan
 from undertow.stress.atrisk import AtRisk, line_of
+from undertow.stress.parts import looked_at
+from undertow.stress.pressure import Pressure
 from undertow.worlds import demo_world
 
 
@@ -50,6 +52,34 @@ def test_a_surface_is_what_the_margins_of_a_moved_book_say(executor: Threads | N
                 np.testing.assert_allclose(
                     found.total[point, venue], weight[here].sum(axis=0), rtol=1e-9, atol=1e-6
                 )
+
+
+def test_moves_beyond_the_lines_are_asked_of_everybody() -> None:
+    snapshot = demo_world().snapshot()
+    universe, plan = snapshot.universe, Plan.of(snapshot)
+    whole = ((universe.root == np.arange(len(universe.assets))) & ~universe.stable).astype(float)
+    factors = np.outer(np.log([0.9, 0.1, 4.0]), whole)  # the last two are out of their reach
+    group, one = (
+        np.zeros(snapshot.book.accounts, dtype=np.int64),
+        np.ones((snapshot.book.accounts, 1)),
+    )
+    with AtRisk.of(plan) as book:
+        together = book.called(factors, group, one).accounts
+        apart = [(book.first_called(row[None, :]) == 0).sum() for row in factors]
+    assert together.tolist() == apart
+    judged = margins(snapshot)
+    assert together[1] >= (judged.fall <= 0.9 - 1e-9).sum() - (snapshot.book.mode == 2).sum()
+
+
+def test_who_counts_once_is_counted_once() -> None:
+    snapshot = crowd(np.array([0.05, 0.1]), np.full(2, 1_000.0), share=0.5)
+    plan = Plan.of(snapshot)
+    everybody = looked_at(plan, 2)
+    assert everybody.tolist() == [1, 1]
+    with Pressure.of(plan) as whole, Pressure.of(plan, counted=everybody) as counted:
+        shock = whole.shock(np.log1p(-0.2) * np.array([1.0, 0.0, 0.0]))
+        nothing = np.zeros(plan.carriers.pools)
+        assert (whole.counts(shock, nothing) == counted.counts(shock, nothing)).all()
 
 
 def _moved(snapshot: object, plan: Plan, factor: np.ndarray, price: np.ndarray) -> object:

@@ -155,6 +155,7 @@ def add_called(lines, start, level, slope, points, box, group, weight, case, sta
     hold, insts, losses = case.hold, case.insts, state.losses
     legs, many = hold.legs, points.shape[0]
     top, bottom = np.empty(many), np.empty(many, dtype=np.float32)
+    all_hold = box.holds.all()
     for n in range(lines.level.size):
         if lines.level[n] == np.inf:
             continue
@@ -163,7 +164,7 @@ def add_called(lines, start, level, slope, points, box, group, weight, case, sta
         for i in range(first, last):
             c, k = lines.slope[i], lines.inst[i]
             worst += c * box.lowest[k] if c > 0.0 else c * box.highest[k]
-        if worst >= 0.0:
+        if worst >= 0.0 and all_hold:
             continue
         top[:], bottom[:] = level[a], lines.level[n]
         for i in range(first, last):

@@ -249,7 +249,7 @@ class Part:
             yield 1, accounts
             return
         times = self.counted[accounts]
-        for each in (1, int(self.counted.max())):
+        for each in sorted({1, int(self.counted.max())}):
             some = accounts[times == each]
             if len(some):
                 yield each, some
