@@ -31,9 +31,10 @@ _NEAR = 0.1
 _READ = (
     "A row is a common fall of all that is no money, followed to its end by the cascade: what "
     "was closed by force, over all that accounts held outright or as notional; what is lost beyond "
-    "what accounts had, over all that is leveraged; and by how much prices fell in the end. Amplification is the final fall over the "
-    "first. The knee is the smallest fall at which 0.1 % more makes the final fall at least 2 % "
-    "larger. What was due at today's prices is closed first and does not count."
+    "what accounts had, over all that is leveraged; and by how much prices fell in the end. "
+    "Amplification is the final fall over the first. The knee is the smallest fall at which 0.1 % "
+    "more makes the final fall at least 2 % larger. What was due at today's prices is closed first "
+    "and does not count."
 )
 _MISLEADS = (
     "A band is not sampling: it is the same book in markets half and twice as deep (at nine in "
@@ -213,8 +214,8 @@ def _readings(
         of = f"{percent(row['shock'])} {side}"
         for name, short, what in (
             ("liquidated_share", "",
-             "closed by force in the end, at the prices of the closing, over all that accounts "
-             "held outright or as notional"),
+             ("closed by force in the end, at the prices of the closing, over all that accounts "
+              "held outright or as notional")),
             ("insolvency_share", "insolvency_",
              "lost beyond what accounts had (bad debt and shortfall), over all that is leveraged"),
         ):  # fmt: skip
