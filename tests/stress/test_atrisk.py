@@ -13,8 +13,6 @@ from undertow.fanout import Threads
 from undertow.rules.margins import margins
 from undertow.stress import Plan
 from undertow.stress.atrisk import AtRisk, line_of
-from undertow.stress.parts import looked_at
-from undertow.stress.pressure import Pressure
 from undertow.worlds import demo_world
 
 
@@ -69,17 +67,6 @@ def test_moves_beyond_the_lines_are_asked_of_everybody() -> None:
     assert together.tolist() == apart
     judged = margins(snapshot)
     assert together[1] >= (judged.fall <= 0.9 - 1e-9).sum() - (snapshot.book.mode == 2).sum()
-
-
-def test_who_counts_once_is_counted_once() -> None:
-    snapshot = crowd(np.array([0.05, 0.1]), np.full(2, 1_000.0), share=0.5)
-    plan = Plan.of(snapshot)
-    everybody = looked_at(plan, 2)
-    assert everybody.tolist() == [1, 1]
-    with Pressure.of(plan) as whole, Pressure.of(plan, counted=everybody) as counted:
-        shock = whole.shock(np.log1p(-0.2) * np.array([1.0, 0.0, 0.0]))
-        nothing = np.zeros(plan.carriers.pools)
-        assert (whole.counts(shock, nothing) == counted.counts(shock, nothing)).all()
 
 
 def _moved(snapshot: object, plan: Plan, factor: np.ndarray, price: np.ndarray) -> object:

@@ -12,6 +12,9 @@ point g is `loss[k, g]`, worked out at most once per price vector and shared by 
 `root` of an account is that of all it holds but money, or the number of assets where it holds
 several: prices of one root travel together.
 
+`times` of an account is how many like it stand there, itself counted: 1, but where a book is judged
+by some of its accounts; who is not among them counts 0 times.
+
 `spread` is how much H can move at most per unit of relative move in every price together; H over
 spread is therefore a distance that needs no new look at the account until prices have moved so far.
 """
@@ -31,7 +34,7 @@ _TESTED, _CURRENT = 0, 2
 
 ACCOUNT = np.dtype(
     [("first", "i8"), ("last", "i8"), ("cash", "f8"), ("venue", "i4"), ("owner", "i4"),
-     ("grid", "i4"), ("root", "i4")],
+     ("grid", "i4"), ("root", "i4"), ("times", "i8")],
     align=True,
 )  # fmt: skip
 LEG = np.dtype(

@@ -263,19 +263,27 @@ def watch_again(a, fresh, case, state):
 
 
 @njit(cache=True, error_model="numpy", inline="always")
-def add(kind, k, value, case, state):
-    """Add USD to a kind of flow of instrument `k`."""
-    state.flows.counts[kind, k] += to_counts(value, case.insts[k].per_usd)
+def add(kind, k, value, a, case, state):
+    """Add USD of account `a` to a kind of flow of instrument `k`."""
+    times = case.hold.accounts[a].times
+    state.flows.counts[kind, k] += times * to_counts(value, case.insts[k].per_usd)
 
 
 @njit(cache=True, error_model="numpy", inline="always")
-def bring_to_market(k, qty, delay, case, state):
-    """Add a quantity to what is sold of instrument `k`, now or `delay` rounds later."""
-    counts = to_counts(qty, case.insts[k].per_qty)
+def bring_to_market(k, qty, delay, a, case, state):
+    """Add a quantity of account `a` to what is sold of instrument `k`, in `delay` rounds."""
+    counts = case.hold.accounts[a].times * to_counts(qty, case.insts[k].per_qty)
     if delay == 0:
         state.flows.counts[SOLD, k] += counts
     else:
         state.flows.later[delay, k] += counts
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def demand(usd, v, a, case, state):
+    """Add USD that liquidators of venue `v` would have to bring to close account `a`."""
+    counts = to_counts(usd, case.venues[v].per_demand)
+    state.flows.demand[v] += case.hold.accounts[a].times * counts
 
 
 @njit(cache=True, error_model="numpy", inline="always")

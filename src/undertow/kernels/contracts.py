@@ -11,6 +11,7 @@ from undertow.kernels.cascade import (
     SHORT,
     add,
     bring_to_market,
+    demand,
     note,
     worth,
 )
@@ -41,7 +42,7 @@ def close_slices(a, v, r, cover, asked, scale, dry, case, state):
     counted = min(cover - owed, equity)
     share = slice_share(v, case.closing, counted, asked - owed, gross)
     if dry:
-        state.flows.demand[v] += to_counts(share * gross, case.venues[v].per_demand)
+        demand(share * gross, v, a, case, state)
         return 1
     share *= scale
     if share <= 0.0:
@@ -69,12 +70,13 @@ def close_slices(a, v, r, cover, asked, scale, dry, case, state):
         closed = qty if whole else qty * share
         touched.rest[i + shift] = 0.0 if whole else qty - closed
         touched.rows[row].cash += realised(role, closed, now[k].seen, hold.legs[i].entry)
-        bring_to_market(k, closed, 0, case, state)
-        add(CLOSED, k, notional * share, case, state)
-        add(CUT, k, fee * (notional / gross), case, state)
+        bring_to_market(k, closed, 0, a, case, state)
+        add(CLOSED, k, notional * share, a, case, state)
+        add(CUT, k, fee * (notional / gross), a, case, state)
         if short > 0.0:
-            state.flows.counts[BANKRUPT, k] += to_counts(closed, case.insts[k].per_qty)
-            add(SHORT, k, short * (notional / gross), case, state)
+            counts = to_counts(closed, case.insts[k].per_qty)
+            state.flows.counts[BANKRUPT, k] += hold.accounts[a].times * counts
+            add(SHORT, k, short * (notional / gross), a, case, state)
     touched.rows[row].cash -= fee
     k = hold.legs[main].inst
     health, price = cover / asked, now[k].seen
@@ -86,12 +88,12 @@ def close_slices(a, v, r, cover, asked, scale, dry, case, state):
         elif case.closing[v].keeps_rest and not taken:
             cover_from_coins(a, row, case, state)
         else:
-            add(CUT, k, rest, case, state)
+            add(CUT, k, rest, a, case, state)
             empty(a, row, 0.0, case, state)
     elif case.switches.convert:
         cover_from_coins(a, row, case, state)
     if case.switches.check:
-        add(ACCOUNTS, k, worth(a, case, state) - before, case, state)
+        add(ACCOUNTS, k, worth(a, case, state) - before, a, case, state)
     return 1
 
 
@@ -139,11 +141,11 @@ def settle_bare(a, v, r, equity, case, state):
     row = touch(a, hold, state.touched)
     state.touched.rows[row].state = CALLED
     k = hold.legs[largest_leg(a, case, state)].inst
-    add(SHORT, k, -equity, case, state)
+    add(SHORT, k, -equity, a, case, state)
     note(r, a, k, -1, LIQUIDATED, 0.0, 0.0, state.now[k].seen, 0.0, 0.0, -equity, state.log)
     empty(a, row, 0.0, case, state)
     if case.switches.check:
-        add(ACCOUNTS, k, worth(a, case, state) - equity, case, state)
+        add(ACCOUNTS, k, worth(a, case, state) - equity, a, case, state)
     return 1
 
 
@@ -157,7 +159,7 @@ def empty(a, row, left, case, state):
         k = hold.legs[i].inst
         if touched.rest[i + shift] != 0.0 and hold.legs[i].role != SUPPLY:
             if not case.insts[k].money:
-                bring_to_market(k, touched.rest[i + shift], 0, case, state)
+                bring_to_market(k, touched.rest[i + shift], 0, a, case, state)
             touched.rest[i + shift] = 0.0
     touched.rows[row].cash = left
     touched.rows[row].state = EMPTIED
@@ -187,5 +189,5 @@ def cover_from_coins(a, row, case, state):
             sold = qty if share >= 1.0 else qty * share
             touched.rest[i + shift] = qty - sold
             touched.rows[row].cash += sold * now[k].seen
-            bring_to_market(k, sold, 0, case, state)
+            bring_to_market(k, sold, 0, a, case, state)
     return 1

@@ -16,6 +16,7 @@ from undertow.kernels.cascade import (
     REPAID,
     add,
     bring_to_market,
+    demand,
     note,
     worth,
 )
@@ -26,7 +27,6 @@ from undertow.kernels.closing import (
     close_whole,
     protocol_cut,
 )
-from undertow.kernels.fixed import to_counts
 from undertow.kernels.impact import multiplier, proceeds
 from undertow.kernels.margin import COLLATERAL, DEBT
 
@@ -62,7 +62,7 @@ def close_largest_pair(a, v, r, cover, asked, scale, dry, case, state):
     if case.switches.profitable and not pays(v, k, other, repaid, seized - cut, case, state):
         return 0
     if dry:
-        state.flows.demand[v] += to_counts(repaid, case.venues[v].per_demand)
+        demand(repaid, v, a, case, state)
         return 1
     if scale <= 0.0:
         return 0
@@ -78,16 +78,16 @@ def close_largest_pair(a, v, r, cover, asked, scale, dry, case, state):
     touched.rest[held + shift] = 0.0 if whole_held else touched.rest[held + shift] - took
     touched.rest[owed + shift] -= paid
     cut *= scale
-    bring_to_market(k, took, case.venues[v].delay, case, state)
-    bring_to_market(other, paid, 0, case, state)
-    add(CLOSED, k, seized, case, state)
-    add(REPAID, other, repaid, case, state)
-    add(GAIN, k, seized - repaid - cut, case, state)
-    add(CUT, k, cut, case, state)
+    bring_to_market(k, took, case.venues[v].delay, a, case, state)
+    bring_to_market(other, paid, 0, a, case, state)
+    add(CLOSED, k, seized, a, case, state)
+    add(REPAID, other, repaid, a, case, state)
+    add(GAIN, k, seized - repaid - cut, a, case, state)
+    add(CUT, k, cut, a, case, state)
     health, price = cover / asked, now[k].seen
     note(r, a, k, other, LIQUIDATED, health, took, price, seized, repaid, 0.0, state.log)
     if case.switches.check:
-        add(ACCOUNTS, k, worth(a, case, state) - before, case, state)
+        add(ACCOUNTS, k, worth(a, case, state) - before, a, case, state)
     if whole_held and bare(a, row, case, state):
         write_off(a, r, cover / asked, case, state)
     return 1
@@ -149,14 +149,14 @@ def write_off(a, r, health, case, state):
             value = -state.touched.rest[i + shift] * now[k].seen
             state.touched.rest[i + shift] = 0.0
             if paid > 0.0:
-                bring_to_market(k, -paid * value / now[k].seen, 0, case, state)
-                add(REPAID, k, paid * value, case, state)
+                bring_to_market(k, -paid * value / now[k].seen, 0, a, case, state)
+                add(REPAID, k, paid * value, a, case, state)
                 value *= 1.0 - paid
-            add(BAD, k, value, case, state)
+            add(BAD, k, value, a, case, state)
             note(r, a, -1, k, LIQUIDATED, health, 0.0, now[k].seen, 0.0, 0.0, value, state.log)
             lost, first = 1, k
     if case.switches.check and lost:
-        add(ACCOUNTS, first, worth(a, case, state) - before, case, state)
+        add(ACCOUNTS, first, worth(a, case, state) - before, a, case, state)
     return lost
 
 
@@ -204,7 +204,7 @@ def close_all(a, v, r, cover, asked, scale, dry, case, state):
             return 0
     if dry:
         if not absorbed:
-            state.flows.demand[v] += to_counts(repaid, case.venues[v].per_demand)
+            demand(repaid, v, a, case, state)
         return 1
     if scale <= 0.0:
         return 0
@@ -222,17 +222,17 @@ def close_all(a, v, r, cover, asked, scale, dry, case, state):
             share = seized / held
             took = qty if share >= 1.0 else qty * share
             touched.rest[i + shift] = qty - took
-            bring_to_market(k, took, case.venues[v].delay, case, state)
-            add(CLOSED, k, took * now[k].seen, case, state)
-            add(CUT, k, cut * (qty * now[k].seen / held), case, state)
+            bring_to_market(k, took, case.venues[v].delay, a, case, state)
+            add(CLOSED, k, took * now[k].seen, a, case, state)
+            add(CUT, k, cut * (qty * now[k].seen / held), a, case, state)
             part = qty * now[k].seen / held
-            add(GAIN, k, (seized - repaid - credit - cut) * part, case, state)
+            add(GAIN, k, (seized - repaid - credit - cut) * part, a, case, state)
         elif hold.legs[i].role == DEBT and qty < 0.0:
             part = -qty * now[k].seen / debt
             touched.rest[i + shift] = 0.0 if scale == 1.0 else qty * (1.0 - scale)
-            bring_to_market(k, -(repaid + from_cash) * part / now[k].seen, 0, case, state)
-            add(REPAID, k, (repaid + from_cash) * part, case, state)
-            add(BAD, k, bad * part, case, state)
+            bring_to_market(k, -(repaid + from_cash) * part / now[k].seen, 0, a, case, state)
+            add(REPAID, k, (repaid + from_cash) * part, a, case, state)
+            add(BAD, k, bad * part, a, case, state)
     touched.rows[row].cash += credit - from_cash
     k = hold.legs[largest].inst if largest >= 0 else -1
     other = hold.legs[dearest].inst
@@ -240,7 +240,7 @@ def close_all(a, v, r, cover, asked, scale, dry, case, state):
     qty = seized / price if k >= 0 else 0.0
     note(r, a, k, other, LIQUIDATED, cover / asked, qty, price, seized, repaid, bad, state.log)
     if case.switches.check:
-        add(ACCOUNTS, other, worth(a, case, state) - before, case, state)
+        add(ACCOUNTS, other, worth(a, case, state) - before, a, case, state)
     return 1
 
 
@@ -279,10 +279,10 @@ def convert_bands(a, v, r, case, state):
     touched.rest[at] = 0.0 if wanted >= 1.0 else touched.rest[at] - qty
     loss = case.closing[v].bands_loss * abs(qty) * now[k].seen
     touched.rows[row].cash += qty * now[k].seen - loss
-    bring_to_market(k, qty, 0, case, state)
-    add(CLOSED, k, abs(qty) * now[k].seen, case, state)
-    add(GAIN, k, loss, case, state)
+    bring_to_market(k, qty, 0, a, case, state)
+    add(CLOSED, k, abs(qty) * now[k].seen, a, case, state)
+    add(GAIN, k, loss, a, case, state)
     note(r, a, k, -1, CONVERTED, 0.0, qty, now[k].seen, qty * now[k].seen, 0.0, loss, state.log)
     if case.switches.check:
-        add(ACCOUNTS, k, worth(a, case, state) - before, case, state)
+        add(ACCOUNTS, k, worth(a, case, state) - before, a, case, state)
     return 1

@@ -126,7 +126,7 @@ def sell_coins(a, r, case, state):
     usd = state.touched.rows[row].cash - money
     note(r, a, -1, -1, CONVERTED, health, usd, 1.0, usd, 0.0, 0.0, state.log)
     if case.switches.check:
-        add(ACCOUNTS, first_inst(a, case), worth(a, case, state) - before, case, state)
+        add(ACCOUNTS, first_inst(a, case), worth(a, case, state) - before, a, case, state)
     return usd > _TRIFLE * short
 
 
@@ -179,10 +179,10 @@ def top_up(a, usd, r, health, case, state):
     row = touch(a, case.hold, state.touched)
     state.touched.rows[row].cash += usd
     k = first_inst(a, case)
-    add(GIVEN, k, usd, case, state)
+    add(GIVEN, k, usd, a, case, state)
     note(r, a, -1, -1, TOPPED_UP, health, usd, 1.0, usd, 0.0, 0.0, state.log)
     if case.switches.check:
-        add(ACCOUNTS, k, usd, case, state)
+        add(ACCOUNTS, k, usd, a, case, state)
 
 
 @njit(cache=True, error_model="numpy")
@@ -202,7 +202,7 @@ def delever(a, r, case, state):
     ):
         return False
     if case.switches.check:
-        add(ACCOUNTS, first_inst(a, case), worth(a, case, state) - before, case, state)
+        add(ACCOUNTS, first_inst(a, case), worth(a, case, state) - before, a, case, state)
     return True
 
 
@@ -276,7 +276,7 @@ def close_leg(i, lo, row, share, case, state):
     closed = touched.rest[at] if share >= 1.0 else touched.rest[at] * share
     touched.rest[at] = 0.0 if share >= 1.0 else touched.rest[at] - closed
     touched.rows[row].cash += realised(leg.role, closed, here.seen, leg.entry)
-    bring_to_market(leg.inst, closed, 0, case, state)
+    bring_to_market(leg.inst, closed, 0, touched.rows[row].account, case, state)
     return closed, leg_notional(leg.role, closed, here)
 
 
@@ -320,7 +320,7 @@ def repay_from_collateral(a, short, part, r, health, case, state):
             share = usd / (held if role == COLLATERAL else owed)
             moved = touched.rest[at] if share >= 1.0 else touched.rest[at] * share
             touched.rest[at] = 0.0 if share >= 1.0 else touched.rest[at] - moved
-            bring_to_market(hold.legs[i].inst, moved, 0, case, state)
+            bring_to_market(hold.legs[i].inst, moved, 0, a, case, state)
     price = state.now[main].seen
     note(r, a, main, other, BY_OWNER, health, usd / price, price, usd, usd, 0.0, state.log)
     return True
@@ -449,4 +449,4 @@ def close_against(a, lost, asset, share, r, case, state):
             note(r, a, k, -1, UNWOUND, 0.0, qty, price, value, 0.0, 0.0, state.log)
     watch_again(a, fresh, case, state)
     if case.switches.check:
-        add(ACCOUNTS, first_inst(a, case), worth(a, case, state) - before, case, state)
+        add(ACCOUNTS, first_inst(a, case), worth(a, case, state) - before, a, case, state)

@@ -244,7 +244,7 @@ def ask_winners(v, part, case, state, common):
             continue
         loss = counts[SHORT, k] / inst.per_usd * part
         if case.closing[v].adl == ADL_PRORATA:
-            add(PAID, k, loss, case, state)
+            counts[PAID, k] += to_counts(loss, inst.per_usd)
         elif counts[BANKRUPT, k] != 0:
             common.shared[k].wanted = counts[BANKRUPT, k] / inst.per_qty * part
             common.shared[k].loss = loss
@@ -283,7 +283,7 @@ def winners(k, side, case, state, holders, holder, score, counts):
         score[found] = adl_score(
             gained, entered, leg_notional(leg.role, qty, here), worth(a, case, state)
         )
-        counts[found] = to_counts(abs(qty), case.insts[k].per_qty)
+        counts[found] = hold.accounts[a].times * to_counts(abs(qty), case.insts[k].per_qty)
         found += 1
     return found
 
@@ -337,12 +337,12 @@ def take_from_winners(r, k, rank, share, per_unit, holder, score, case, state, h
         if row.state == KEPT:
             row.state = TAKEN
         watch_again(a, fresh, case, state)
-        add(PAID, k, pays, case, state)
+        add(PAID, k, pays, a, case, state)
         value = leg_notional(leg.role, closed, here)
         note(r, a, k, -1, DELEVERAGED, 0.0, closed, here.seen, value, 0.0, pays, state.log)
         if case.switches.check:
             # what a winner pays is booked as PAID; anything else would be a leak
-            add(ACCOUNTS, k, worth(a, case, state) - before + pays, case, state)
+            add(ACCOUNTS, k, worth(a, case, state) - before + pays, a, case, state)
 
 
 @njit(cache=True, error_model="numpy")

@@ -533,28 +533,30 @@ def add_lack(a, by_venue, case, state):
         else:
             worth += qty * price
     if worth < 0.0:
-        by_venue[BY_LACKING, hold.accounts[a].venue] -= worth
+        by_venue[BY_LACKING, hold.accounts[a].venue] -= hold.accounts[a].times * worth
 
 
 @njit(cache=True, error_model="numpy")
 def count_owners(row, case, state, called_by):
     """Count accounts and owners that venues closed, and venues that called one owner.
 
-    Winners who were made to pay were not called.
+    Winners who were made to pay were not called. An account that stands for others stands for as
+    many owners.
     """
     touched = state.touched
     row.accounts, row.winners, row.owners, row.called_twice, row.most_venues = 0, 0, 0, 0, 0
     for n in range(touched.used[0]):
-        row.winners += touched.rows[n].state == TAKEN
+        times = case.hold.accounts[touched.rows[n].account].times
+        row.winners += times * (touched.rows[n].state == TAKEN)
         if touched.rows[n].ready > 0 or touched.rows[n].state == EMPTIED:
             account = case.hold.accounts[touched.rows[n].account]
             word, bit = account.venue // 64, np.uint64(1) << np.uint64(account.venue % 64)
-            row.accounts += 1
+            row.accounts += times
             if called_by[account.owner, word] & bit == 0:
                 before = venues_in(account.owner, called_by)
                 called_by[account.owner, word] |= bit
-                row.owners += before == 0
-                row.called_twice += before == 1
+                row.owners += times * (before == 0)
+                row.called_twice += times * (before == 1)
                 row.most_venues = max(row.most_venues, before + 1)
     for n in range(touched.used[0]):
         called_by[case.hold.accounts[touched.rows[n].account].owner, :] = np.uint64(0)

@@ -447,7 +447,7 @@ def lacking_at_start(plan: Plan) -> FloatColumn:
     """[V] What accounts owe beyond what they have before any shock, in USD."""
     hold = plan.hold
     lack = _lacking(hold, plan, hold.legs["qty"], hold.accounts["cash"], plan.insts["start"])
-    return _by_venue(plan, lack)
+    return _by_venue(plan, lack * hold.accounts["times"])
 
 
 def _by_venue(plan: Plan, usd: FloatColumn) -> FloatColumn:

@@ -26,6 +26,7 @@ from undertow.stress.options import Options, Responses
 from undertow.stress.plan import Plan
 from undertow.stress.scenario import Scenario, require_scenario
 from undertow.stress.setting import case_of, common_of, idle_after, state_of
+from undertow.stress.standins import require_whole
 from undertow.stress.stressed import Stressed
 
 __all__ = ["Cascade", "Engine", "Outcome", "Settled", "run_cascade", "settle"]
@@ -74,6 +75,7 @@ class Engine:
     """Runs one scenario after another on a plan, in the same memory."""
 
     def __init__(self, plan: Plan) -> None:
+        require_whole(plan, "a cascade of its own")
         self.plan = plan
         self._state: kernel.State | None = None
         self._common: rounds.Common | None = None

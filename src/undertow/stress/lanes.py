@@ -11,6 +11,7 @@ from undertow.kernels.closing import BANDS
 from undertow.kernels.margin import LINEAR
 from undertow.state import AnyColumn, BoolColumn, CodeColumn, FloatColumn, FloatMatrix, KeyColumn
 from undertow.stress.plan import Plan, records
+from undertow.stress.standins import is_whole
 
 _FLOAT = np.float32
 
@@ -60,7 +61,7 @@ class Bounds:
         order = np.argsort(legs["inst"], kind="stable")
         account_of = np.repeat(np.arange(len(held), dtype=np.int32), held["last"] - held["first"])
         held_from = np.searchsorted(legs["inst"][order], np.arange(len(plan.insts) + 1))
-        return cls(
+        found = cls(
             lines=screening.Lines(
                 first=np.append(held["first"], len(legs)).astype(np.int64),
                 level=level.astype(_FLOAT),
@@ -75,6 +76,7 @@ class Bounds:
             graded=graded,
             assets=np.unique(plan.insts["asset"][graded]).astype(np.int32),
         )
+        return found if is_whole(plan) else found.only(held["times"] > 0)
 
     def part(self, first: int, last: int) -> Bounds:
         """The bounds of the accounts from `first` up to `last`."""
@@ -90,8 +92,15 @@ class Bounds:
         """The bounds of some accounts, by row; nobody else could ever be called."""
         lines, groups = self.lines, self.lines.groups
         level = np.where(some, lines.level, np.float32(np.inf)).astype(_FLOAT)
+        kept = some[lines.holder]
         return replace(
-            self, lines=lines._replace(level=level, groups=groups[some[groups["account"]]])
+            self,
+            lines=lines._replace(
+                level=level,
+                groups=groups[some[groups["account"]]],
+                held_from=np.append(0, np.cumsum(kept))[lines.held_from],
+                holder=lines.holder[kept],
+            ),
         )
 
     def groups(self) -> Bounds:

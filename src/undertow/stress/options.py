@@ -54,6 +54,11 @@ class Responses:
     buffer: float = 1.05  # health that they restore
     willing: float = 1.0  # share that they do, each round, of what they could
 
+    @property
+    def any(self) -> bool:
+        """Whether owners do anything at all."""
+        return self.top_up or self.delever or self.unwind or self.convert
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:

@@ -34,13 +34,11 @@ def laid_out(
     options: Options | None,
     executor: Executor | None,
     bounds: Bounds | None = None,
-    counted: KeyColumn | None = None,
 ) -> Iterator[tuple[cascade.Case, Crew]]:
     """A book under a scenario, its accounts divided among the workers of `executor`.
 
     `bounds` are those of the plan at rest; where the scenario changed what is held or how volatile
-    options are, others are drawn. `counted` is how often the sales of each account count, where not
-    all are looked at.
+    options are, others are drawn.
     """
     plan = plan.unpacked()
     case = _without_waiting(case_of(plan, stressed, options or Options()))
@@ -49,30 +47,8 @@ def laid_out(
         bounds = Bounds.of(plan, 1.0, hold=case.hold, vol=case.vol)
     executor = executor or Serial()
     parts = _stretches(len(case.hold.accounts), executor.width())
-    with executor.running(), executor.crew(Part, parts, shared=(case, bounds, counted)) as crew:
+    with executor.running(), executor.crew(Part, parts, shared=(case, bounds)) as crew:
         yield case, crew
-
-
-def looked_at(plan: Plan, most: int) -> KeyColumn:
-    """(accounts,) How often each account counts where no more than about `most` are looked at.
-
-    The larger half of them are the largest accounts, which count once. Of the others, put in order
-    of size, every k-th is looked at and counts k times, and the rest do not: so every size has its
-    share, thresholds and brackets are those of real accounts, and sums stay whole.
-    """
-    if most >= len(plan.hold.accounts):
-        return np.ones(len(plan.hold.accounts), dtype=np.int64)
-    legs = plan.hold.legs
-    price = np.where(plan.insts["inverse"] != 0, 1.0, plan.insts["start"])
-    size = np.bincount(plan.snapshot.book.leg_account, np.abs(legs["qty"]) * price[legs["inst"]],
-                       len(plan.hold.accounts))  # fmt: skip
-    order = np.argsort(-size, kind="stable")
-    large, small = np.split(order, [most // 2])
-    every = -(-len(small) // max(most - len(large), 1))
-    counted = np.zeros(len(size), dtype=np.int64)
-    counted[large] = 1
-    counted[small[every // 2 :: every]] = every
-    return counted
 
 
 def _without_waiting(case: cascade.Case) -> cascade.Case:
@@ -96,13 +72,9 @@ def _stretches(accounts: int, workers: int) -> list[tuple[int, int]]:
 class Part:
     """The accounts of one worker, and those among them that prices nearby could call."""
 
-    def __init__(
-        self, shared: tuple[cascade.Case, Bounds, KeyColumn | None], part: tuple[int, int]
-    ) -> None:
-        self.case, bounds, self.counted = shared
+    def __init__(self, shared: tuple[cascade.Case, Bounds], part: tuple[int, int]) -> None:
+        self.case, bounds = shared
         self.bounds = bounds.part(*part)
-        if self.counted is not None:
-            self.bounds = self.bounds.only(self.counted[slice(*part)] > 0)
         self.all = np.arange(*part, dtype=np.int64)
         self.state = state_of(self.case)
         self.scale = np.ones(len(self.case.venues))
@@ -159,13 +131,10 @@ class Part:
         pressure.set_prices(volume, shock, self.case, self.state)
         base, rows = self.state.now.copy(), points.view(np.recarray)
         nothing = np.empty(len(self.case.insts), dtype=np.int64)
-        for times, some in self._weighed(accounts):
-            more = np.zeros_like(found)
-            pressure.add_differences(
-                some, self.scale, base, rows, deep, self.case, self.state, more
-            )
-            pressure.all_sold(self.state, nothing)
-            found += times * more
+        pressure.add_differences(
+            accounts, self.scale, base, rows, deep, self.case, self.state, found
+        )
+        pressure.all_sold(self.state, nothing)
 
     def first_called(self, shocks: FloatMatrix) -> KeyColumn:
         """By account, the first of `shocks` (points, 2, instruments) at which it is called.
@@ -235,24 +204,10 @@ class Part:
         return level, slope
 
     def _sold(self, accounts: KeyColumn) -> KeyColumn:
-        total = np.zeros(len(self.case.insts), dtype=np.int64)
-        out = np.empty_like(total)
-        for times, some in self._weighed(accounts):
-            pressure.forced(some, self.scale, self.case, self.state)
-            pressure.all_sold(self.state, out)
-            total += times * out
+        total = np.empty(len(self.case.insts), dtype=np.int64)
+        pressure.forced(accounts, self.scale, self.case, self.state)
+        pressure.all_sold(self.state, total)
         return total
-
-    def _weighed(self, accounts: KeyColumn) -> Iterator[tuple[int, KeyColumn]]:
-        """Accounts that are looked at, by how often they count."""
-        if self.counted is None:
-            yield 1, accounts
-            return
-        times = self.counted[accounts]
-        for each in sorted({1, int(self.counted.max())}):
-            some = accounts[times == each]
-            if len(some):
-                yield each, some
 
     def _moves(self) -> FloatColumn:
         """Relative moves of what is seen; of options, of their forwards."""

@@ -169,6 +169,7 @@ def _holdings(
             owner=book.owner,
             grid=np.where(in_grid, grid_of_venue[book.venue], -1),
             root=_account_roots(book, roots),
+            times=1,
         ),
         records(
             accounts.LEG,

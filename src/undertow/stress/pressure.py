@@ -74,16 +74,14 @@ class Pressure:
         options: Options | None = None,
         *,
         bounds: Bounds | None = None,
-        counted: KeyColumn | None = None,
         executor: Executor | None = None,
     ) -> Iterator[Pressure]:
         """Lay a book out over the workers of `executor`; they are let go at the end.
 
-        `bounds` are those of the plan, where they were drawn already. `counted` is how often the
-        sales of each account count, where `looked_at` chose some to stand for all.
+        `bounds` are those of the plan, where they were drawn already.
         """
         stressed = stressed or Stressed.calm(plan.snapshot)
-        with laid_out(plan, stressed, options, executor, bounds, counted) as (case, crew):
+        with laid_out(plan, stressed, options, executor, bounds) as (case, crew):
             yield cls(plan, stressed, case, crew)
 
     def shock(self, factor: FloatColumn) -> FloatMatrix:

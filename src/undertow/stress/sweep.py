@@ -27,6 +27,7 @@ from undertow.stress.lanes import Bounds, boxes_of, room_of
 from undertow.stress.options import Options
 from undertow.stress.plan import Plan
 from undertow.stress.setting import case_of, shocks_of
+from undertow.stress.standins import require_passive
 from undertow.stress.stressed import Stressed
 from undertow.stress.tails import Tail, expected_shortfall, value_at_risk
 
@@ -177,6 +178,7 @@ def run_sweep(
     if count < 1 or lanes < 1:
         raise StateError(f"count was {count} and lanes {lanes}; both must be at least 1")
     options = options or Options()
+    require_passive(plan, options)
     quiet = settle(plan, options) if settled else None
     base = quiet.plan if quiet else plan
     start = stressed or Stressed.calm(plan.snapshot)

@@ -31,9 +31,9 @@ from undertow.stress.atrisk import AtRisk
 from undertow.stress.cascade import settle
 from undertow.stress.lanes import Bounds
 from undertow.stress.options import Options
-from undertow.stress.parts import looked_at
 from undertow.stress.plan import Plan
 from undertow.stress.pressure import Pressure
+from undertow.stress.standins import stood_for
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,10 +137,14 @@ class Crowd:
 
     def with_depth(self, times: float) -> Crowd:
         """The same book in markets that are so many times as deep."""
-        found = Crowd(self.snapshot, self.options)
         carriers = replace(self.plan.carriers, depth=frozen(self.plan.carriers.depth * times))
-        kept = {name: each for name, each in self.__dict__.items() if name != "settled"}
-        found.__dict__.update(kept | {"plan": replace(self.plan, carriers=carriers)})
+        return self._on(replace(self.plan, carriers=carriers), self.bounds)
+
+    def _on(self, plan: Plan, bounds: Bounds) -> Crowd:
+        """The same book on another plan of it; what was worked out of the book is kept."""
+        found = Crowd(self.snapshot, self.options)
+        kept = {k: v for k, v in self.__dict__.items() if k not in ("settled", "_stood_for")}
+        found.__dict__.update(kept | {"plan": plan, "bounds": bounds})
         return found
 
     @cached_property
@@ -157,25 +161,21 @@ class Crowd:
         """The book over workers, to be asked who is called where."""
         return AtRisk.of(self.plan, options=self.options, bounds=self.bounds, executor=executor)
 
-    def pressure(
-        self, executor: Executor | None = None, most: int | None = None
-    ) -> AbstractContextManager[Pressure]:
-        """The book over workers, to be asked what is forced at which prices.
+    def pressure(self, executor: Executor | None = None) -> AbstractContextManager[Pressure]:
+        """The book over workers, to be asked what is forced at which prices."""
+        return Pressure.of(self.plan, None, self.options, bounds=self.bounds, executor=executor)
 
-        With `most`, a larger book is judged by about as many accounts.
+    def stood_for(self, most: int | None) -> Crowd:
+        """The same book with about `most` accounts that stand for all in cascades and pressure.
+
+        What is known of the book itself, as who owes what, stays that of every account.
         """
-        counted = None if most is None else self._counted(most)
-        return Pressure.of(
-            self.plan, None, self.options, bounds=self.bounds, counted=counted, executor=executor
-        )
-
-    def _counted(self, most: int) -> KeyColumn | None:
-        """How often accounts count; None where all are looked at. Kept: it does not change."""
-        if most >= self.snapshot.book.accounts:
-            return None
-        kept: dict[int, KeyColumn] = self.__dict__.setdefault("_looked_at", {})
+        if most is None or most >= self.snapshot.book.accounts:
+            return self
+        kept: dict[int, Crowd] = self.__dict__.setdefault("_stood_for", {})
         if most not in kept:
-            kept[most] = looked_at(self.plan, most)
+            plan = stood_for(self.plan, most)
+            kept[most] = self._on(plan, self.bounds.only(plan.hold.accounts["times"] > 0))
         return kept[most]
 
     @property

@@ -25,6 +25,7 @@ from undertow.stress.sweep import LANES, Sweep, run_sweep
 
 DOUBT = 2.0  # depth is this many times more or less in nine of ten cases: an assumption
 FURTHEST, SHOCKS = 0.4, 16
+MOST = 100_000  # accounts that are followed
 RISE, FINE = 0.02, 0.001  # a knee: the final fall rises by so much over so small a step
 _CUTS = 5  # parts that a stretch is divided into
 _NEAR = 0.1
@@ -52,6 +53,7 @@ def fragility(
     furthest: float = FURTHEST,
     shocks: int = SHOCKS,
     doubt: float = DOUBT,
+    most: int | None = MOST,
     seed: int = 0,
     level: float = 0.9,
     executor: Executor | None = None,
@@ -59,7 +61,8 @@ def fragility(
     """Loss, forced closing and amplification against the size of a common move, and the knee.
 
     `side` is "fall" or "rise". `doubt` is by how many times depth may be off in nine of ten cases,
-    for the bands; at 1 there are none.
+    for the bands; at 1 there are none. A book of more than `most` accounts is followed with its
+    largest and every k-th of the others, who stand for k each.
 
     Raises
     ------
@@ -68,7 +71,6 @@ def fragility(
     EstimationError
         When the level is out of range.
     """
-    crowd = Crowd.of(book).settled
     require_seed(seed)
     if side not in SIDES:
         raise StateError(f"side was {side!r}; it must be fall or rise")
@@ -76,6 +78,8 @@ def fragility(
     require_within("furthest", furthest, 0.0, 0.95, open_low=True)
     require_within("doubt", doubt, 1.0, 1e3)
     require_within("shocks", shocks, 2, 10_000)
+    require_most(most)
+    crowd = Crowd.of(book).settled.stood_for(most)
     sizes = np.linspace(0.0, furthest, int(shocks) + 1)[1:]
     middle, thin, deep = (
         swept(crowd.with_depth(times), side, sizes, executor) for times in depths(doubt, level)
@@ -97,6 +101,18 @@ def fragility(
         how_to_read=_READ,
         misleads=_MISLEADS,
     )
+
+
+def require_most(most: int | None) -> None:
+    """Refuse fewer than two accounts to stand for a book; None is all of them.
+
+    Raises
+    ------
+    StateError
+        When it is no number of accounts.
+    """
+    if most is not None:
+        require_within("most", most, 2, 10**12)
 
 
 def depths(doubt: float, level: float) -> tuple[float, float, float]:

@@ -12,7 +12,7 @@ import polars as pl
 from undertow.econometrics.checks import within
 from undertow.fanout import Executor
 from undertow.measures.crowding.crowd import Crowd
-from undertow.measures.crowding.fragility import DOUBT, depths, knee_of, swept
+from undertow.measures.crowding.fragility import DOUBT, MOST, depths, knee_of, require_most, swept
 from undertow.measures.crowding.ladders import MARKET, SIDES, Line
 from undertow.measures.door import require_seed
 from undertow.measures.study import Study
@@ -25,7 +25,6 @@ from undertow.stress.saturation import saturation as follow
 from undertow.stress.shock import require_within
 
 FURTHEST, STEP = 0.5, 0.02
-MOST = 100_000  # accounts that are looked at
 _CHECKED = 8  # shocks around saturation that are simulated, to hold it against
 _AROUND = 0.4  # of it, either way
 _MOST = 5  # carriers that are named
@@ -99,7 +98,6 @@ def saturation(
     EstimationError
         When the level is out of range.
     """
-    crowd = Crowd.of(book).settled
     require_seed(seed)
     require_within("assets", assets, 0)
     within("level", level, 0.0, 1.0)
@@ -107,15 +105,15 @@ def saturation(
     require_within("step", step, 0.0, furthest, open_low=True)
     require_within("bandwidth", bandwidth, 0.0, 0.5, open_low=True)
     require_within("doubt", doubt, 1.0, 1e3)
-    if most is not None:
-        require_within("most", most, 2, 10**12)
+    require_most(most)
+    crowd = Crowd.of(book).settled.stood_for(most)
     found = []
     for line in _lines(crowd, assets):
         name = line.side if line.asset is None else f"{line.name} {line.side}"
         if progress is not None:
             progress(name)
         found.append(
-            _followed(crowd, line, name, furthest, step, bandwidth, doubt, level, most, executor)
+            _followed(crowd, line, name, furthest, step, bandwidth, doubt, level, executor)
         )
     return Study(
         name="crowding.saturation",
@@ -143,16 +141,16 @@ def _lines(crowd: Crowd, assets: int) -> list[Line]:
 
 def _followed(
     crowd: Crowd, line: Line, name: str, furthest: float, step: float, bandwidth: float,
-    doubt: float, level: float, most: int | None, executor: Executor | None,
+    doubt: float, level: float, executor: Executor | None,
 ) -> _Found:  # fmt: skip
     direction = line.moves_of(crowd) * (1.0 if line.side == "fall" else -1.0)
-    with crowd.pressure(executor, most) as pressure:
+    with crowd.pressure(executor) as pressure:
         path = follow(pressure, direction, furthest=furthest, step=step, bandwidth=bandwidth)
     ends = None
     if line.asset is None and doubt > 1.0:
         found = []
         for times in depths(doubt, level)[1:]:
-            with crowd.with_depth(times).pressure(executor, most) as pressure:
+            with crowd.with_depth(times).pressure(executor) as pressure:
                 found.append(
                     saturation_at(
                         pressure,

@@ -1,0 +1,125 @@
+"""Accounts that stand for others: a book of triplets against one of each three."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from undertow.errors import StateError
+from undertow.rules.snapshot import Snapshot
+from undertow.stress import Options, Plan, Responses
+from undertow.stress.cascade import Engine
+from undertow.stress.draws import Given
+from undertow.stress.pressure import Pressure
+from undertow.stress.saturation import saturation_at
+from undertow.stress.standins import is_whole, stood_for
+from undertow.stress.sweep import Sweep, run_sweep
+from undertow.worlds import bench_book, demo_world
+
+
+def copied(snapshot: Snapshot, copies: int) -> Snapshot:
+    """The same book with every owner so many times, copies of an owner one after the other."""
+    book = snapshot.book
+    account = np.repeat(np.arange(book.accounts), copies)
+    copy = np.tile(np.arange(copies), book.accounts)
+    order = np.lexsort((account, copy, book.owner[account]))
+    account, copy = account[order], copy[order]
+    count = np.diff(book.offset)[account]
+    offset = np.append(0, np.cumsum(count))
+    leg = np.repeat(book.offset[account] - offset[:-1], count) + np.arange(offset[-1])
+    found = replace(
+        book,
+        # other names, so that no number of a single account is asked of one copy alone
+        account=book.account.max() + 1 + np.arange(len(account)),
+        owner=(book.owner[account] * copies + copy).astype(book.owner.dtype),
+        owners=np.arange(len(book.owners) * copies, dtype=book.owners.dtype),
+        offset=offset,
+        **{name: getattr(book, name)[account] for name in ("venue", "mode", "category")},
+        **{name: getattr(book, name)[leg] for name in ("inst", "kind", "qty", "entry", "evidence")},
+    )
+    return replace(snapshot, book=found)
+
+
+def one_of_each(plan: Plan, copies: int) -> Plan:
+    """The first copy of every account stands for all of them."""
+    accounts = plan.hold.accounts.copy()
+    accounts["times"] = np.where(accounts["owner"] % copies == 0, copies, 0)
+    return replace(plan, hold=plan.hold._replace(accounts=accounts))
+
+
+@pytest.fixture(scope="module")
+def triplets() -> Plan:
+    return Plan.of(copied(bench_book(seed=3, accounts=1_000).snapshot(), 3))
+
+
+def swept(plan: Plan) -> Sweep:
+    universe = plan.snapshot.universe
+    moved = (universe.root == np.arange(len(universe.assets))) & ~universe.stable
+    sizes = np.array([-0.05, -0.2, -0.4, 0.3])
+    return run_sweep(plan, Given.of(np.outer(np.log1p(sizes), moved)), 4, settled=False)
+
+
+def test_one_of_three_that_stands_for_them_gives_the_bits_of_all_three(triplets: Plan) -> None:
+    whole, some = swept(triplets), swept(one_of_each(triplets, 3))
+    assert whole.rows["accounts"].min() > 50
+    assert whole.rows["winners"].max() > 0  # positions are taken from winners too
+    for name in ("rounds", "accounts", "winners", "owners", "called_twice", "final_fall"):
+        assert (whole.rows[name] == some.rows[name]).all(), name
+    assert some.rows["watched"].max() < whole.rows["watched"].max()
+    sold = slice(0, 5)
+    assert (whole.by_venue[:, sold] == some.by_venue[:, sold]).all()
+    assert (whole.by_asset == some.by_asset).all()
+    assert whole.by_venue == pytest.approx(some.by_venue, rel=1e-9, abs=1e-3)
+
+
+def test_pressure_counts_stand_ins_as_often_as_they_stand_there(triplets: Plan) -> None:
+    with Pressure.of(triplets) as whole, Pressure.of(one_of_each(triplets, 3)) as some:
+        universe = triplets.snapshot.universe
+        down = (universe.root == np.arange(len(universe.assets))) & ~universe.stable
+        shock = whole.shock(np.log1p(-0.2 * down))
+        nothing = np.zeros(triplets.carriers.pools)
+        assert whole.counts(shock, nothing).any()
+        assert (whole.counts(shock, nothing) == some.counts(shock, nothing)).all()
+        every, few = whole.feedback(shock, nothing), some.feedback(shock, nothing)
+        assert (every.matrix == few.matrix).all()
+        assert every.matrix.any()
+
+
+def test_the_largest_stand_for_themselves_and_all_sizes_have_their_share(triplets: Plan) -> None:
+    few = stood_for(triplets, 600)
+    times = few.hold.accounts["times"]
+    assert times.sum() == pytest.approx(len(times), abs=float(times.max()))
+    assert (times == 1).sum() == 300
+    assert 550 <= (times > 0).sum() <= 650
+    assert not is_whole(few)
+    assert stood_for(triplets, len(times)) is triplets
+    kept = few.holders
+    assert (times[kept.account] > 0).all()
+    for k in range(len(few.insts)):
+        held = few.hold.legs["inst"][kept.leg[kept.start[k] : kept.start[k + 1]]]
+        assert (held == k).all()
+
+
+def test_saturation_by_some_is_near_that_by_all() -> None:
+    plan = Plan.of(bench_book(seed=5, accounts=6_000).snapshot())
+    plan = replace(plan, carriers=replace(plan.carriers, depth=plan.carriers.depth / 8.0))
+    universe = plan.snapshot.universe
+    down = ((universe.root == np.arange(len(universe.assets))) & ~universe.stable).astype(float)
+    found = []
+    for each in (plan, stood_for(plan, 3_000)):
+        with Pressure.of(each) as pressure:
+            found.append(saturation_at(pressure, down, furthest=0.5, step=0.05))
+    assert found[0] is not None
+    assert found[1] is not None
+    assert abs(found[1] / found[0] - 1.0) <= 0.05
+
+
+def test_owners_do_not_act_where_accounts_stand_for_others() -> None:
+    plan = stood_for(Plan.of(demo_world().snapshot()), 100)
+    moves = Given.of(np.zeros((1, len(plan.snapshot.universe.assets))))
+    with pytest.raises(StateError, match="stand for others"):
+        run_sweep(plan, moves, 1, settled=False, options=Options(responses=Responses(top_up=True)))
+    with pytest.raises(StateError, match="stand for others"):
+        Engine(plan)
