@@ -175,6 +175,26 @@ def forget(touched):
     touched.used[1] = 0
 
 
+@njit(cache=True, error_model="numpy", nogil=True)
+def lacking(hold, qty, cash, price, lack):
+    """Write what each account owes beyond what it has; 0 where it has enough.
+
+    It has `qty` of each leg and `cash`, at `price` by instrument.
+    """
+    for a in range(hold.accounts.size):
+        worth = cash[a]
+        for i in range(hold.accounts[a].first, hold.accounts[a].last):
+            leg = hold.legs[i]
+            if leg.role == LINEAR:
+                worth += qty[i] * (price[leg.inst] - leg.entry)
+            elif leg.role == INVERSE:
+                entry = leg.entry if leg.entry > 0.0 else 1.0
+                worth += qty[i] * (price[leg.inst] / entry - 1.0)
+            else:
+                worth += qty[i] * price[leg.inst]
+        lack[a] = max(-worth, 0.0)
+
+
 @njit(cache=True, error_model="numpy", inline="always")
 def left_of(i, first, n, hold, touched):
     """What is left of leg `i` of an account whose legs start at `first` and whose row is `n`."""

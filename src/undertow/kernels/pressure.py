@@ -39,6 +39,34 @@ def set_prices(volume, shock, case, state):
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
+def stand_after_falls(shock, volume, pull, deep, bandwidth, case, state, points):
+    """Write to `points` (pools, instruments) where prices stand once each pool fell further."""
+    case, state = lend(case), lend(state)
+    now, fallen = state.now, np.empty_like(shock)
+    for m in range(deep.size):
+        if deep[m]:
+            fallen[:] = shock - bandwidth * pull[:, m]
+            set_prices(volume, fallen, case, state)
+            for k in range(now.size):
+                points[m, k] = now[k]
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def bring_after_falls(counts, shock, volume, pull, deep, bandwidth, case, state, out):
+    """Write volumes `out` (pools, pools) of what each pool's further fall forces, at its prices.
+
+    `counts` (pools, instruments) are written to.
+    """
+    case, state = lend(case), lend(state)
+    fallen = np.empty_like(shock)
+    for m in range(deep.size):
+        if deep[m]:
+            fallen[:] = shock - bandwidth * pull[:, m]
+            set_prices(volume, fallen, case, state)
+            brought_to_pools(counts[m], case, state, out[m])
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
 def forced(accounts, scale, case, state):
     """Close each of `accounts` at the seen prices until its venue asks for no more.
 

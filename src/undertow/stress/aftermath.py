@@ -15,10 +15,9 @@ import numpy as np
 import polars as pl
 
 from undertow.errors import NotSettled, StateError
+from undertow.kernels import accounts, closing
 from undertow.kernels import cascade as kernel
-from undertow.kernels import closing
 from undertow.kernels.accounts import EMPTIED, Holdings
-from undertow.kernels.margin import INVERSE, LINEAR
 from undertow.state import AnyColumn, BoolColumn, FloatColumn, FloatMatrix, KeyColumn
 from undertow.state.arrays import frozen
 from undertow.stress.options import Options
@@ -197,7 +196,7 @@ class Cascade:
         At final market prices, against the book before rates were charged on it; negative where
         less is under water than then, since it was written off.
         """
-        lack = _lacking(self.hold, self.plan, self.remaining, self.cash, self.final)
+        lack = _lacking(self.hold, self.remaining, self.cash, self.final)
         return frozen(_by_venue(self.plan, lack) - lacking_at_start(self.plan))
 
     @property
@@ -446,7 +445,7 @@ def _venues_by_owner(owner: AnyColumn, venue: AnyColumn, owners: int) -> AnyColu
 def lacking_at_start(plan: Plan) -> FloatColumn:
     """[V] What accounts owe beyond what they have before any shock, in USD."""
     hold = plan.hold
-    lack = _lacking(hold, plan, hold.legs["qty"], hold.accounts["cash"], plan.insts["start"])
+    lack = _lacking(hold, hold.legs["qty"], hold.accounts["cash"], plan.insts["start"])
     return _by_venue(plan, lack * hold.accounts["times"])
 
 
@@ -457,15 +456,10 @@ def _by_venue(plan: Plan, usd: FloatColumn) -> FloatColumn:
 
 
 def _lacking(
-    hold: Holdings, plan: Plan, qty: FloatColumn, cash: FloatColumn, price: FloatColumn
+    hold: Holdings, qty: FloatColumn, cash: FloatColumn, price: FloatColumn
 ) -> FloatColumn:
     """By account, what it owes at `price` beyond what it has; 0 where it has enough."""
-    legs, entry = hold.legs, hold.legs["entry"]
-    here = price[legs["inst"]]
-    value = np.select(
-        [legs["role"] == LINEAR, legs["role"] == INVERSE],
-        [qty * (here - entry), qty * (here / np.where(entry > 0.0, entry, 1.0) - 1.0)],
-        qty * here,
-    )
-    worth = np.bincount(plan.snapshot.book.leg_account, weights=value, minlength=len(cash)) + cash
-    return np.maximum(-worth, 0.0)
+    lack = np.empty(len(cash))
+    qty, cash, price = (np.ascontiguousarray(column) for column in (qty, cash, price))
+    accounts.lacking(hold, qty, cash, price, lack)
+    return lack

@@ -89,19 +89,29 @@ class Bounds:
         return replace(self, lines=lines, start=first)
 
     def only(self, some: BoolColumn) -> Bounds:
-        """The bounds of some accounts, by row; nobody else could ever be called."""
+        """The bounds of some accounts of the book; nobody else could ever be called."""
+        lines = self.lines
+        kept = some[lines.holder]
+        held_from = np.append(0, np.cumsum(kept))[lines.held_from]
+        found = self.among(some)
+        return replace(
+            found, lines=found.lines._replace(held_from=held_from, holder=lines.holder[kept])
+        )
+
+    def among(self, some: BoolColumn) -> Bounds:
+        """The same to be screened by alone: some accounts of the part, by row."""
         lines, groups = self.lines, self.lines.groups
         level = np.where(some, lines.level, np.float32(np.inf)).astype(_FLOAT)
-        kept = some[lines.holder]
         return replace(
-            self,
-            lines=lines._replace(
-                level=level,
-                groups=groups[some[groups["account"]]],
-                held_from=np.append(0, np.cumsum(kept))[lines.held_from],
-                holder=lines.holder[kept],
-            ),
+            self, lines=lines._replace(level=level, groups=groups[some[groups["account"]]])
         )
+
+    def holders(self, inst: int) -> KeyColumn:
+        """Rows of the part that hold an instrument."""
+        lines = self.lines
+        found = lines.holder[lines.held_from[inst] : lines.held_from[inst + 1]]
+        ends = np.searchsorted(found, (self.start, self.start + len(lines.level)))
+        return found[ends[0] : ends[1]].astype(np.int64) - self.start
 
     def groups(self) -> Bounds:
         """The bounds of portfolio groups alone."""

@@ -17,6 +17,7 @@ import numpy as np
 from undertow.fanout import Executor, Serial
 from undertow.fanout.executor import Crew
 from undertow.kernels import atrisk, cascade, pressure, prices
+from undertow.kernels.margin import OPTION
 from undertow.state import AnyColumn, BoolColumn, FloatColumn, FloatMatrix, KeyColumn
 from undertow.stress.lanes import Bounds
 from undertow.stress.options import Options
@@ -125,11 +126,12 @@ class Part:
     ) -> None:
         """Differences of accounts that are judged leg by leg, each looked at once."""
         points = np.empty((pull.shape[1], len(self.case.insts)), dtype=self.state.now.dtype)
-        for m in np.flatnonzero(deep):
-            pressure.set_prices(volume, shock - bandwidth * pull[:, m], self.case, self.state)
-            points[m] = self.state.now
+        rows = points.view(np.recarray)
+        pressure.stand_after_falls(
+            shock, volume, pull, deep, bandwidth, self.case, self.state, rows
+        )
         pressure.set_prices(volume, shock, self.case, self.state)
-        base, rows = self.state.now.copy(), points.view(np.recarray)
+        base = self.state.now.copy()
         nothing = np.empty(len(self.case.insts), dtype=np.int64)
         pressure.add_differences(
             accounts, self.scale, base, rows, deep, self.case, self.state, found
@@ -139,7 +141,9 @@ class Part:
     def first_called(self, shocks: FloatMatrix) -> KeyColumn:
         """By account, the first of `shocks` (points, 2, instruments) at which it is called.
 
-        Their number where it never is. The moves of a line grow from point to point.
+        Their number where it never is. The moves of a line grow from point to point: a health that
+        is concave is below what is asked from one point on. That of who holds options is not, nor
+        is that of a portfolio group: they are asked point by point.
         """
         nothing = np.zeros(len(self.state.moving.sold))
         points = np.empty((len(shocks), len(self.case.insts)), dtype=self.state.now.dtype)
@@ -148,9 +152,9 @@ class Part:
             pressure.set_prices(nothing, shock, self.case, self.state)
             points[g], moves[:, g] = self.state.now, self._moves()
         low, high = moves.min(axis=1)[:, None], moves.max(axis=1)[:, None]
-        (near,) = self.bounds.could_be_called(self.case.insts, low, high)
-        grouped = self.case.hold.accounts["grid"][near] >= 0
-        plain, groups = near[~grouped], near[grouped]
+        near = self._near(low, high)
+        bent = self._bent[near]
+        plain, groups = near[~bent], near[bent]
         first = np.empty(len(plain), dtype=np.int64)
         atrisk.first_called(plain, points.view(np.recarray), self.case, self.state, first)
         waiting = np.full(len(groups), len(shocks), dtype=np.int64)
@@ -193,6 +197,40 @@ class Part:
                     near[g], group, weight, self.case, self.state, total[g]
                 )
         return total, count
+
+    def _near(self, low: FloatMatrix, high: FloatMatrix) -> KeyColumn:
+        """Who could be called in a box: of holders of what moves, and of who is due anyhow."""
+        moved = np.flatnonzero((low != 0.0) | (high != 0.0))
+        bounds = self.bounds
+        if 2 * len(moved) <= len(low):
+            some = self._due.copy()
+            for k in moved:
+                some[bounds.holders(int(k))] = True
+            bounds = bounds.among(some)
+        (near,) = bounds.could_be_called(self.case.insts, low, high)
+        return near
+
+    @cached_property
+    def _due(self) -> BoolColumn:
+        """(accounts,) Who may be closed while nothing moves."""
+        still = np.zeros((len(self.case.insts), 1))
+        (near,) = self.bounds.could_be_called(self.case.insts, still, still)
+        called = np.empty(len(near), dtype=np.int8)
+        nothing = np.zeros(len(self.state.moving.sold))
+        pressure.set_prices(nothing, np.zeros_like(self.case.shock), self.case, self.state)
+        atrisk.called_at(near, self.case, self.state, called)
+        due = np.zeros(len(self.all), dtype=np.bool_)
+        due[near[called == 1] - self.bounds.start] = True
+        return due
+
+    @cached_property
+    def _bent(self) -> BoolColumn:
+        """(accounts,) Whose health along a line is not concave: groups, and holders of options."""
+        hold = self.case.hold
+        bent: BoolColumn = hold.accounts["grid"] >= 0
+        legs = np.flatnonzero(hold.legs["role"] == OPTION)
+        bent[np.searchsorted(hold.accounts["first"], legs, side="right") - 1] = True
+        return bent
 
     @cached_property
     def _tops(self) -> tuple[FloatColumn, FloatColumn]:

@@ -9,6 +9,7 @@ there are no rounds, no timers, no liquidators to wait for, and no owner who ans
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from undertow.stress.stressed import Stressed
 BANDWIDTH = 0.02  # of log price: thresholds are counted over as much of a further fall
 STILL = 1e-5  # of log prices: a smaller move is none
 _SHORT = 0.8  # of the way that even steps would still go
+_ROUND = 2  # times that the same volumes may come back: they go round in circles then
 MOST_TIMES = 2_000  # volumes to volumes, before a point counts as one that does not settle
 
 
@@ -127,9 +129,13 @@ class Pressure:
         here = np.zeros(self.plan.carriers.pools) if start is None else start
         seen = self.prices(shock, here)
         before, ahead, back = None, False, (here, seen)
+        met: Counter[bytes] = Counter()
         for times in range(MOST_TIMES):
             then = self.forced(shock, here)
             moved = self.prices(shock, then)
+            met[then.tobytes()] += 1
+            if met[then.tobytes()] > _ROUND:
+                return Rest(then, times, settled=False)
             if ahead and not _further(then, here):
                 (here, seen), ahead, before = back, False, None
                 continue
@@ -161,11 +167,12 @@ class Pressure:
         moved = self.crew.call("differences", shock, volume, self.pull, self.deep, bandwidth)
         more = np.asarray(sum(moved[1:], moved[0]))
         steep = -self.slopes(volume)
-        matrix = np.zeros((len(volume), len(volume)))
-        for m in np.flatnonzero(self.deep):
-            fallen = shock - bandwidth * self.pull[:, m]
-            then = self.volume(base + more[m], fallen, volume)
-            matrix[:, m] = steep * (then - here) / bandwidth
+        then = np.repeat(here[None, :], len(volume), axis=0)
+        pressure.bring_after_falls(
+            base + more, shock, volume, self.pull, self.deep, bandwidth, self.case, self._state,
+            then,
+        )  # fmt: skip
+        matrix = steep[:, None] * (then - here).T / bandwidth
         return Feedback(matrix, more / bandwidth, steep)
 
     def slopes(self, volume: FloatColumn) -> FloatColumn:

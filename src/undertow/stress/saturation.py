@@ -22,8 +22,9 @@ import numpy as np
 import polars as pl
 
 from undertow.errors import StateError
-from undertow.state import FloatColumn
+from undertow.state import BoolColumn, FloatColumn, FloatMatrix
 from undertow.state.universe import NONE
+from undertow.stress.plan import Plan
 from undertow.stress.pressure import BANDWIDTH, Feedback, Pressure
 
 STEP = 0.01  # between the shocks that are looked at first
@@ -36,6 +37,7 @@ class Point(NamedTuple):
 
     shock: float
     fall: float  # of the book's prices, weighted with what is held
+    falls: FloatColumn  # of the indices that are watched
     volume: FloatColumn
     settled: bool
     cut: bool = False  # followed no further, since it has broken off already
@@ -52,7 +54,7 @@ class Saturation:
 
     path: pl.DataFrame
     at: float | None  # the shock at saturation; None where none was found up to the furthest
-    jump: float | None  # by how much prices fall at once there
+    jump: float | None  # by how much the index that breaks falls at once there
     furthest: float  # shock that was looked at
     bandwidth: float
     assets: pl.DataFrame  # share of the feedback that each asset carries, where it was largest
@@ -60,7 +62,7 @@ class Saturation:
 
     @property
     def strongest(self) -> float:
-        """The largest rho before saturation."""
+        """The largest rho of the shocks looked at, up to saturation."""
         return max(self.path["rho"].to_list(), default=0.0)
 
 
@@ -71,12 +73,14 @@ def saturation(
     furthest: float = FURTHEST,
     step: float = STEP,
     bandwidth: float = BANDWIDTH,
+    watched: FloatMatrix | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Saturation:
     """Follow forced sales from no shock to the one at which they carry themselves on.
 
     `direction` is by asset: a shock of s takes a share s * direction of each price; below 0 it
-    raises it.
+    raises it. A break is one of the book's prices, weighted with what is held of each; or of any of
+    the indices `watched`, rows of weights by instrument.
 
     Raises
     ------
@@ -84,12 +88,12 @@ def saturation(
         When the direction moves nothing, or its shocks would leave nothing of a price.
     """
     _require_direction(direction, step, furthest)
-    walk = _Walk(pressure, direction, bandwidth)
+    walk = _Walk(pressure, direction, bandwidth, watched)
     further = bandwidth if direction.max() > 0.0 else -bandwidth  # of a rise, thresholds above
     rows, last = [], walk.point(0.0, None)
     strongest: tuple[float, Feedback | None] = (-1.0, None)
     broken: Point | None = None
-    for shock in np.arange(0, int(furthest / step + 1e-9) + 1) * step:
+    for shock in _steps(step, furthest):
         here = walk.point(float(shock), last)
         broken = walk.break_between(last, here)
         here = walk.followed(here) if broken is None else walk.before
@@ -107,7 +111,7 @@ def saturation(
     return Saturation(
         path=path,
         at=None if broken is None else broken.shock,
-        jump=None if broken is None else walk.followed(broken).fall - walk.before.fall,
+        jump=None if broken is None else walk.jump(broken),
         furthest=furthest if broken is None else broken.shock,
         bandwidth=bandwidth,
         assets=assets,
@@ -122,6 +126,7 @@ def saturation_at(
     furthest: float = FURTHEST,
     step: float = STEP,
     bandwidth: float = BANDWIDTH,
+    watched: FloatMatrix | None = None,
 ) -> float | None:
     """The shock at saturation alone, and nothing of the way there; None where there is none.
 
@@ -131,15 +136,28 @@ def saturation_at(
         As `saturation` does.
     """
     _require_direction(direction, step, furthest)
-    walk = _Walk(pressure, direction, bandwidth)
+    walk = _Walk(pressure, direction, bandwidth, watched)
     last = walk.point(0.0, None)
-    for shock in np.arange(0, int(furthest / step + 1e-9) + 1) * step:
+    for shock in _steps(step, furthest):
         here = walk.point(float(shock), last)
         broken = walk.break_between(last, here)
         if broken is not None:
             return broken.shock
         last = walk.followed(here)
     return None
+
+
+def _steps(step: float, furthest: float) -> FloatColumn:
+    """Shocks from 0 to the furthest, evenly apart by no more than a step."""
+    return np.linspace(0.0, furthest, int(np.ceil(furthest / step - 1e-9)) + 1)
+
+
+def index_of(plan: Plan, some: BoolColumn | None = None) -> FloatColumn:
+    """(instruments,) Weights of an index of prices: what is held of each, of `some` or of all."""
+    gross = plan.gross_usd * ((plan.insts["kind"] == 0) & (plan.insts["money"] == 0))
+    if some is not None:
+        gross = gross * some
+    return np.asarray(gross / max(float(gross.sum()), 1e-300))
 
 
 def _require_direction(direction: FloatColumn, step: float, furthest: float) -> None:
@@ -156,13 +174,20 @@ def _require_direction(direction: FloatColumn, step: float, furthest: float) -> 
 class _Walk:
     """Points along one direction, each found from the one before."""
 
-    def __init__(self, pressure: Pressure, direction: FloatColumn, bandwidth: float) -> None:
+    def __init__(
+        self,
+        pressure: Pressure,
+        direction: FloatColumn,
+        bandwidth: float,
+        watched: FloatMatrix | None,
+    ) -> None:
         self.pressure, self.direction, self.bandwidth = pressure, direction, bandwidth
         plan = pressure.plan
-        gross = plan.gross_usd * ((plan.insts["kind"] == 0) & (plan.insts["money"] == 0))
-        self.weight = gross / max(float(gross.sum()), 1e-300)
+        self.weight = index_of(plan)
+        self.watched = self.weight[None, :] if watched is None else watched
         self.nothing = np.zeros(plan.carriers.pools)
-        self.before = Point(0.0, 0.0, self.nothing, settled=True)
+        none = np.zeros(len(self.watched))
+        self.before = Point(0.0, 0.0, none, self.nothing, settled=True)
 
     def shock(self, size: float) -> FloatColumn:
         return self.pressure.shock(np.log1p(-size * self.direction))
@@ -176,16 +201,25 @@ class _Walk:
             return self._at(size, None, None)
         most = 2.0 * self.bandwidth + (size - last.shock)
         return self._at(
-            size, last.volume, lambda prices: abs(self.fall(prices) - last.fall) >= most
+            size, last.volume, lambda prices: bool((self._gone(prices, last) >= most).any())
         )
+
+    def _gone(self, prices: FloatColumn, last: Point) -> FloatColumn:
+        """How far each watched index is from where it rested last."""
+        return np.abs(self.falls(prices, self.watched) - last.falls)
+
+    def jump(self, broken: Point) -> float:
+        """By how much the index that breaks moves past what it was."""
+        moved = self.followed(broken).falls - self.before.falls
+        return float(moved[np.argmax(np.abs(moved))])
 
     def followed(self, point: Point) -> Point:
         """The same point, followed to where prices rest."""
         return self._at(point.shock, point.volume, None) if point.cut else point
 
-    def fall(self, prices: FloatColumn) -> float:
-        """By how much the book's prices have fallen."""
-        return float(self.weight @ (1.0 - prices / self.pressure.plan.insts["start"]))
+    def falls(self, prices: FloatColumn, weights: FloatMatrix) -> FloatColumn:
+        """By how much indices of prices have fallen."""
+        return np.asarray(weights @ (1.0 - prices / self.pressure.plan.insts["start"]))
 
     def _at(
         self,
@@ -195,9 +229,11 @@ class _Walk:
     ) -> Point:
         shock = self.shock(size)
         rest = self.pressure.rest(shock, start, enough)
-        fall = self.fall(self.pressure.prices(shock, rest.volume))
+        prices = self.pressure.prices(shock, rest.volume)
+        (fall,) = self.falls(prices, self.weight[None, :])
         cut = enough is not None and not rest.settled
-        return Point(size, fall, rest.volume, rest.settled, cut)
+        falls = self.falls(prices, self.watched)
+        return Point(size, float(fall), falls, rest.volume, rest.settled, cut)
 
     def break_between(self, low: Point, high: Point) -> Point | None:
         """The first point past a break of at least a bandwidth; None where prices went on evenly.
@@ -205,10 +241,10 @@ class _Walk:
         A break is as large in any half that it falls in, a steep stretch is not. What half of the
         shock itself would move is no break: so long stretches need not be halved to tell.
         """
-        need = self.bandwidth + 0.5 * abs(self.direct(high.shock) - self.direct(low.shock))
-        if high.cut and abs(high.fall - low.fall) < need:
+        need = self.bandwidth + 0.5 * np.abs(self.direct(high.shock) - self.direct(low.shock))
+        if high.cut and not (np.abs(high.falls - low.falls) >= need).any():
             high = self.followed(high)
-        if abs(high.fall - low.fall) < need:
+        if not (np.abs(high.falls - low.falls) >= need).any():
             return None
         if high.shock - low.shock <= EXACT:
             self.before = low
@@ -217,9 +253,9 @@ class _Walk:
         found = self.break_between(low, middle)
         return self.break_between(self.followed(middle), high) if found is None else found
 
-    def direct(self, size: float) -> float:
-        """By how much the book's prices fall from a shock alone."""
-        return self.fall(self.pressure.prices(self.shock(size), self.nothing))
+    def direct(self, size: float) -> FloatColumn:
+        """By how much the watched indices fall from a shock alone."""
+        return self.falls(self.pressure.prices(self.shock(size), self.nothing), self.watched)
 
 
 def spectrum(feedback: Feedback) -> tuple[float, float]:

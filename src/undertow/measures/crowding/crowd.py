@@ -149,12 +149,12 @@ class Crowd:
 
     @cached_property
     def settled(self) -> Crowd:
-        """The book after what is due at today's prices was closed."""
-        found = Crowd(self.snapshot, self.options)
+        """The book after what is due at today's prices was closed; readings name the whole."""
         plan = settle(self.plan, self.options).plan
-        found.__dict__["plan"] = plan
         if plan is self.plan:
-            found.__dict__["bounds"] = self.bounds
+            return self
+        found = Crowd(plan.snapshot, self.options)
+        found.__dict__.update({"plan": plan, "digest": self.digest, "coverage": self.coverage})
         return found
 
     def at_risk(self, executor: Executor | None = None) -> AbstractContextManager[AtRisk]:
@@ -177,6 +177,11 @@ class Crowd:
             plan = stood_for(self.plan, most)
             kept[most] = self._on(plan, self.bounds.only(plan.hold.accounts["times"] > 0))
         return kept[most]
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the book that was asked about."""
+        return self.snapshot.digest
 
     @property
     def evidence(self) -> str:
@@ -218,7 +223,7 @@ class Crowd:
         banded = there and band is not None and all(map(isfinite, band))
         return Reading(
             name, value if there else None, unit, definition, self.snapshot.ts,
-            "modelled" if modelled else evidence or self.evidence, self.snapshot.digest,
+            "modelled" if modelled else evidence or self.evidence, self.digest,
             subject=subject,
             low=band[0] if banded and band else None, high=band[1] if banded and band else None,
             level=level if banded else None, coverage=self.coverage,

@@ -18,9 +18,9 @@ from undertow.measures.door import require_seed
 from undertow.measures.study import Study
 from undertow.measures.words import listed, percent, told
 from undertow.rules.snapshot import Snapshot
-from undertow.state import Reading
+from undertow.state import FloatMatrix, Reading
 from undertow.stress.pressure import BANDWIDTH
-from undertow.stress.saturation import Saturation, saturation_at
+from undertow.stress.saturation import Saturation, index_of, saturation_at
 from undertow.stress.saturation import saturation as follow
 from undertow.stress.shock import require_within
 
@@ -44,7 +44,8 @@ _MISLEADS = (
     "on those few, and may differ. In books of longs and shorts there may be several points of "
     "rest; the one that is reached from calm is followed. rho before saturation can be above 1 "
     "where a dense stretch is narrower than what is sold into it. Bands are markets half and twice "
-    "as deep (at nine in ten), not sampling."
+    "as deep (at nine in ten), not sampling. A common move is judged by the book's prices, so an "
+    "asset that is a small part of it may tip unseen there: ask for it alone."
 )
 
 
@@ -145,7 +146,10 @@ def _followed(
 ) -> _Found:  # fmt: skip
     direction = line.moves_of(crowd) * (1.0 if line.side == "fall" else -1.0)
     with crowd.pressure(executor) as pressure:
-        path = follow(pressure, direction, furthest=furthest, step=step, bandwidth=bandwidth)
+        path = follow(
+            pressure, direction, furthest=furthest, step=step, bandwidth=bandwidth,
+            watched=_watched(crowd, line),
+        )  # fmt: skip
     ends = None
     if line.asset is None and doubt > 1.0:
         found = []
@@ -165,6 +169,15 @@ def _followed(
     if line.asset is None and path.at is not None:
         knee = _knee(crowd, line.side, path.at, furthest, executor)
     return _Found(name, path, ends, knee)
+
+
+def _watched(crowd: Crowd, line: Line) -> FloatMatrix:
+    """Indices of which one must break: the book's prices, and those of what is shocked alone."""
+    book = index_of(crowd.plan)
+    if line.asset is None:
+        return book[None, :]
+    moved = crowd.plan.pricing.moves(-line.moves_of(crowd)) != 0.0
+    return np.stack([book, index_of(crowd.plan, moved)])
 
 
 def _knee(
@@ -208,7 +221,8 @@ def _readings(
             crowd.reading(
                 "crowding.saturation", f.path.at, "1",
                 f"smallest {f.name} at which forced sales carry themselves on: the least point of "
-                f"rest breaks off by {percent(bandwidth)} or more; none up to {percent(furthest)}. "
+                f"rest breaks off by {percent(bandwidth)} or more of the book's prices or, of one "
+                f"asset alone, of its own; none up to {percent(furthest)}. "
                 "The band is of markets thinner and deeper; none where one of them has no such "
                 "shock, nor for assets alone",
                 subject=f.name, band=band, level=level, modelled=True,
@@ -226,8 +240,8 @@ def _readings(
         said.append(
             crowd.reading(
                 "crowding.rho_strongest", f.path.strongest, "1",
-                "largest rho before saturation, or up to a "
-                f"{f.name} of {percent(f.path.furthest)}; "
+                f"largest rho of the shocks looked at, up to a {f.name} of "
+                f"{percent(f.path.furthest)}; "
                 "it has no band: depth and thresholds are taken as known",
                 subject=f.name, modelled=True,
             )

@@ -26,7 +26,9 @@ from undertow.stress.tails import Chance, probability_beyond
 
 LEAST = 0.01  # of what is leveraged at a venue, for it to be calling
 WITHIN = 0.02  # of price: thresholds that near to each other fire together
-_FURTHEST, _POINTS = 0.5, 250
+_FURTHEST, _STEP = 0.5, 0.002
+_NEAREST = 5e-4  # a stretch that is narrower is none
+_NO_BAND = "no band where every draw says the same"
 _READ = (
     "Joint moves of a day are drawn, and each is followed to its end by the cascade. A venue calls "
     "in it where it closes at least {least} of what is leveraged there. `by_chance` is how often "
@@ -69,7 +71,7 @@ def synchrony(
     require_seed(seed)
     within("level", level, 0.0, 1.0)
     require_within("least", least, 0.0, 1.0, open_low=True)
-    require_within("near", near, 0.0, _FURTHEST, open_low=True)
+    require_within("near", near, _NEAREST, _FURTHEST)
     require_within("count", count, 10, 10_000_000)
     if not Line(MARKET, None, "fall").moves_of(crowd).any():
         raise StateError("all that is held is money: nothing can move", hint="give another book")
@@ -90,7 +92,7 @@ def synchrony(
     return Study(
         name="crowding.synchrony",
         title="Who is called at once",
-        readings=tuple(_readings(crowd, run, calling, walls, level, near)),
+        readings=tuple(_readings(crowd, run, calling, walls, level, near, seed)),
         tables={
             "venues_called": venues_called,
             "venues": _venues(crowd, run, calling, level),
@@ -154,8 +156,9 @@ def _static(
     crowd: Crowd, near: float, executor: Executor | None
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Walls of thresholds along a common move, and owners who stand at two of them at once."""
-    distances = np.linspace(0.0, _FURTHEST, _POINTS + 1)
-    width = max(round(near / distances[1]), 1)
+    width = int(np.ceil(near / _STEP - 1e-9))
+    points = int(_FURTHEST * width / near + 1e-9)
+    distances = np.linspace(0.0, points * near / width, points + 1)
     walls, owners = [], []
     with crowd.at_risk(executor) as asked:
         for side in SIDES:
@@ -230,16 +233,17 @@ def _owners(
 
 
 def _readings(
-    crowd: Crowd, run: Sweep, calling: BoolColumn, walls: pl.DataFrame, level: float, near: float
-) -> list[Reading]:
+    crowd: Crowd, run: Sweep, calling: BoolColumn, walls: pl.DataFrame, level: float, near: float,
+    seed: int,
+) -> list[Reading]:  # fmt: skip
     number = calling.sum(axis=1).astype(np.float64)
     size = run.liquidated_usd
-    mean, low, high = _mean_band(number, level)
+    mean, band = _mean_band(number, level, seed)
     found = [
         crowd.reading(
             "crowding.venues_calling", mean, "count",
-            "expected number of venues that call in one window", band=(low, high), level=level,
-            modelled=True,
+            f"expected number of venues that call in one window; {_NO_BAND}", band=band,
+            level=level, modelled=True,
         )
     ]  # fmt: skip
     for k in (2, 3):
@@ -253,21 +257,22 @@ def _readings(
         )  # fmt: skip
     together = size[number >= 2.0]
     if len(together) > 1:
-        mean, low, high = _mean_band(together, level)
+        mean, band = _mean_band(together, level, seed)
         found.append(
             crowd.reading(
                 "crowding.called_together_usd", mean, "usd",
                 "mean value closed in windows in which two venues or more call",
-                band=(low, high), level=level, modelled=True,
+                band=band, level=level, modelled=True,
             )
         )  # fmt: skip
     twice = run.rows["called_twice"].astype(np.float64)
-    mean, low, high = _mean_band(twice, level)
+    mean, band = _mean_band(twice, level, seed)
     found.append(
         crowd.reading(
             "crowding.owners_called_twice", mean, "count",
-            "expected number of known owners called at two venues or more in one window",
-            band=(low, high), level=level, modelled=True,
+            "expected number of known owners called at two venues or more in one window; "
+            f"{_NO_BAND}",
+            band=band, level=level, modelled=True,
         )
     )  # fmt: skip
     for side, share in walls.select("side", "share").iter_rows():
@@ -283,13 +288,17 @@ def _readings(
     return found
 
 
-def _mean_band(values: FloatColumn, level: float) -> tuple[float, float, float]:
-    """Mean, and the percentile band of the means of samples drawn anew."""
-    rng = np.random.default_rng(0)
+def _mean_band(
+    values: FloatColumn, level: float, seed: int
+) -> tuple[float, tuple[float, float] | None]:
+    """Mean, and the percentile band of the means of samples drawn anew; none of equal values."""
+    if np.ptp(values) == 0.0:
+        return float(values[0]), None
+    rng = np.random.default_rng(seed)
     weight = rng.multinomial(len(values), np.full(len(values), 1.0 / len(values)), size=499)
     drawn = weight @ values / len(values)
     low, high = np.quantile(drawn, (0.5 * (1.0 - level), 0.5 * (1.0 + level)))
-    return float(values.mean()), float(low), float(high)
+    return float(values.mean()), (float(low), float(high))
 
 
 def _says(
