@@ -107,7 +107,7 @@ def test_changing_the_future_changes_no_alarm_threshold_or_chance_of_the_past(cu
     was, is_ = walk_forward_alarms(x), walk_forward_alarms(other_x)
     assert np.array_equal(was.on[:cut], is_.on[:cut])
     assert np.array_equal(was.threshold[: cut + 1], is_.threshold[: cut + 1], equal_nan=True)
-    few = {"rng": rng, "placebos": 1, "reps": 9, "refit": 50}
+    few = {"rng": rng, "placebos": 19, "reps": 9, "refit": 50}
     first = beyond(world.ts, x, {"vol": vol}, episodes(world.ts, np.isin(world.ts, begun.start)),
                    **few)  # fmt: skip
     hot[cut:] = False
@@ -184,6 +184,56 @@ def test_missing_days_are_left_out_and_counted() -> None:
     rows = (world.ahead.warning | world.ahead.quiet) & ~np.isnan(x)
     plain = area_under_curve(x[rows], world.ahead.warning[rows])
     assert found.auc == pytest.approx(plain.value, abs=1e-12)
+
+
+def test_judged_rows_before_the_first_signal_and_after_the_last_count_as_without_one() -> None:
+    world = clustered_record(np.random.default_rng(14), days=1000)
+    x = np.random.default_rng(15).standard_normal(1000)
+    x[:850] = np.nan
+    x[950:] = np.nan
+    judged = world.ahead.warning | world.ahead.quiet
+    late = foretold(world.ts, x, world.begun, rng=np.random.default_rng(0), reps=9, run_in=20)
+    assert late.coverage == pytest.approx(judged[850:950].sum() / judged.sum())
+    assert late.coverage < 0.15
+    x[0] = 0.0  # one value more, and the record is a thousand days long
+    early = foretold(world.ts, x, world.begun, rng=np.random.default_rng(0), reps=9, run_in=20)
+    assert early.coverage == pytest.approx(late.coverage, abs=0.002)
+
+
+def test_what_leaves_no_room_for_a_small_p_value_cannot_be_told() -> None:
+    rng = np.random.default_rng(16)
+    few = DAYS[:18]  # 17 placings
+    begun = episodes(few, marked(6, 12, 18, rows=18), gap_us=DAY_US)
+    soon = outcomes(few, begun, horizon_us=2 * DAY_US).warning.astype(float)
+    short = foretold(few, soon, begun, horizon_us=2 * DAY_US, rng=rng, run_in=5, least_episodes=2)
+    assert short.auc == 1.0
+    assert short.p_value == short.least_p == pytest.approx(1.0 / 18.0)
+    assert short.verdict is Verdict.CANNOT_TELL
+    assert short.says.startswith("Cannot tell, the record has no room for a p-value below 0.056: a")
+    more = beyond(few, soon, {"vol": rng.standard_normal(18)}, begun, horizon_us=2 * DAY_US,
+                  rng=rng, refit=1, least_fitted=1, least_episodes=2)  # fmt: skip
+    assert more.gain > 0.2
+    assert more.verdict is Addition.CANNOT_TELL
+    assert more.says.startswith("Cannot tell, the record has no room for a p-value below 0.056: a")
+
+
+def test_episodes_like_a_clock_cannot_be_told_from_themselves_a_period_later() -> None:
+    ts = DAY_US * np.arange(1, 402)
+    clock = episodes(ts, np.arange(1, 402) % 13 == 0)
+    soon = outcomes(ts, clock, horizon_us=7 * DAY_US).warning.astype(float)
+    soon[390:] = np.nan  # thirty periods
+    found = foretold(ts, soon, clock, rng=np.random.default_rng(18), run_in=50)
+    assert found.auc == 1.0
+    assert found.p_value == found.least_p == pytest.approx(30.0 / 390.0)
+    assert found.verdict is Verdict.CANNOT_TELL
+
+
+def test_placings_too_few_for_a_small_p_value_are_refused() -> None:
+    begun, rng = episodes(DAYS, marked(50)), np.random.default_rng(17)
+    with pytest.raises(EstimationError, match="placebos was 18; fewer than 19 make no p-value"):
+        foretold(DAYS, np.ones(400), begun, rng=rng, placebos=18)
+    with pytest.raises(EstimationError, match="placebos was 9; fewer than 19 make no p-value"):
+        beyond(DAYS, np.ones(400), {"vol": np.ones(400)}, begun, rng=rng, placebos=9)
 
 
 def test_a_record_shorter_than_the_run_in_has_no_alarm() -> None:

@@ -22,7 +22,8 @@ from undertow.validate.alarms import AlarmRecord, Alarms, score_alarms, walk_for
 from undertow.validate.episodes import DAY_US, Episodes, Outcomes, outcomes
 
 LEAST_EPISODES = 20
-_RARE = 0.05  # a p-value at or below which chance is not believed
+RARE = 0.05  # a p-value at or below which chance is not believed
+LEAST_PLACEBOS = 19  # of which none as good makes a p-value of 0.05
 
 
 class Verdict(StrEnum):
@@ -48,23 +49,27 @@ class Foretelling:
     high: float
     level: float
     p_value: float
+    least_p: float  # what any signal's p-value must be at least, of the placings that there are
     placebo_low: float  # middle `level` of the areas of placebo dates
     placebo_high: float
     episodes: int  # that a signal came before
     unjudged_episodes: int  # of the record, that none came before, or too near the one before
     warning_rows: int
     quiet_rows: int
-    coverage: float  # share of judged rows of the record that have a signal
+    coverage: float  # share of judged rows of the whole record that have a signal
     record: AlarmRecord
     alarms: Alarms  # row by row of the ts given
     least_episodes: int
 
     @property
     def verdict(self) -> Verdict:
-        """Warns: enough episodes, a small p-value, a band above 1/2. Too few: cannot tell."""
-        if self.episodes < self.least_episodes or math.isnan(self.p_value):
+        """Warns: enough episodes, a small p-value, a band above 1/2.
+
+        Cannot tell: too few episodes, or no signal could have had a small p-value.
+        """
+        if self.episodes < self.least_episodes or math.isnan(self.p_value) or self.least_p > RARE:
             return Verdict.CANNOT_TELL
-        sure = self.p_value <= _RARE and self.low > 0.5
+        sure = self.p_value <= RARE and self.low > 0.5
         return Verdict.WARNS if sure else Verdict.DOES_NOT
 
     @property
@@ -76,8 +81,10 @@ class Foretelling:
             f"area {self.auc:.2f} ({self.low:.2f} to {self.high:.2f}), p {self.p_value:.3f}, "
             f"{self.episodes} episodes"
         )
-        if self.verdict is Verdict.CANNOT_TELL:
+        if self.episodes < self.least_episodes:
             return f"Cannot tell, {self.least_episodes} episodes are needed: {area}."
+        if self.verdict is Verdict.CANNOT_TELL:
+            return f"Cannot tell, {no_small_p(self.least_p)}: {area}."
         first = "It warns" if self.verdict is Verdict.WARNS else "It does not warn"
         rung = self.record
         if not rung.episodes:
@@ -121,8 +128,7 @@ def foretold(
     where a signal is made with knowledge of later days.
     """
     within("level", level, 0.0, 1.0)
-    if placebos < 1:
-        raise EstimationError(f"placebos was {placebos}; at least 1 is needed", hint="999 is usual")
+    require_placebos(placebos, usual=999)
     all_rows = outcomes(ts, begun, horizon_us=horizon_us, cooldown_us=cooldown_us)
     x = series("signal", signal, rows=1, missing=True)
     if len(x) != len(all_rows.ts):
@@ -141,11 +147,13 @@ def foretold(
     low, high = odds_band(value, error, level=level, pairs=pairs)
     ends = band(chance, level) if len(chance) > 1 else (math.nan, math.nan)
     counted = len(np.unique(past.ahead[yes]))
-    judged = past.warning | past.quiet
+    judged = all_rows.warning | all_rows.quiet
+    least = least_p(chance, as_placed(seen, past, shifts))
     return Foretelling(
-        value, low, high, level, rank_p(value, chance), float(ends[0]), float(ends[1]), counted,
-        len(begun) - counted, int(yes.sum()), int(no.sum()),
-        float(seen[judged].mean()) if judged.any() else 0.0, record, rung, least_episodes,
+        value, low, high, level, rank_p(value, chance), least, float(ends[0]), float(ends[1]),
+        counted, len(begun) - counted, int(yes.sum()), int(no.sum()),
+        float((~np.isnan(x[judged])).mean()) if judged.any() else 0.0, record, rung,
+        least_episodes,
     )  # fmt: skip
 
 
@@ -187,6 +195,18 @@ def placebo_areas(
     return np.concatenate(found)
 
 
+def as_placed(seen: BoolColumn, past: Outcomes, shifts: KeyColumn) -> int:
+    """How many shifts put the episodes where others were: no signal tells those from the truth.
+
+    Such a placing has an area of 1 for a signal that is high before every true episode alone.
+    """
+    warns, found = past.warning, 0
+    for shift in shifts:
+        yes, no = np.roll(warns, shift) & seen, np.roll(past.quiet, shift) & seen
+        found += bool(yes.any() and no.any() and warns[yes].all() and not warns[no].any())
+    return found
+
+
 def judged_area(
     x: FloatColumn, yes: BoolColumn, no: BoolColumn, spell: KeyColumn,
     *, rng: np.random.Generator, reps: int,
@@ -211,3 +231,23 @@ def rank_p(value: float, chance: FloatColumn) -> float:
     if math.isnan(value) or not len(known):
         return math.nan
     return (1.0 + float((known >= value - 1e-12).sum())) / (1.0 + len(known))
+
+
+def least_p(chance: FloatColumn, alike: int = 0) -> float:
+    """The smallest p-value that so many chances, some `alike` the truth, leave to any signal."""
+    count = int((~np.isnan(chance)).sum())
+    return (1.0 + alike) / (1.0 + count) if count else math.nan
+
+
+def no_small_p(least: float) -> str:
+    """Why no signal could have had a small p-value."""
+    return f"the record has no room for a p-value below {least:.3f}"
+
+
+def require_placebos(placebos: int, *, usual: int) -> None:
+    """Refuse fewer than make a p-value of 0.05."""
+    if placebos < LEAST_PLACEBOS:
+        raise EstimationError(
+            f"placebos was {placebos}; fewer than {LEAST_PLACEBOS} make no p-value of {RARE}",
+            hint=f"{usual} is usual",
+        )

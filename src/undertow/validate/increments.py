@@ -24,14 +24,16 @@ from undertow.state import BoolColumn, KeyColumn
 from undertow.validate.episodes import DAY_US, Episodes, Outcomes, outcomes
 from undertow.validate.foretelling import (
     LEAST_EPISODES,
+    RARE,
     cut,
     even_shifts,
+    least_p,
+    no_small_p,
     rank_p,
+    require_placebos,
     rotated,
     spread,
 )
-
-_RARE = 0.05
 
 
 class Addition(StrEnum):
@@ -71,6 +73,7 @@ class Increment:
     high: float
     level: float
     p_value: float
+    least_p: float  # what any signal's p-value must be at least, of the placings that there are
     episodes: int  # that were judged out of sample
     quiet_rows: int
     naive_chance: FloatColumn  # (rows of ts,): NaN where not fitted or not known
@@ -79,10 +82,13 @@ class Increment:
 
     @property
     def verdict(self) -> Addition:
-        """Adds: enough episodes, a small p-value, a band above 0. Too few: cannot tell."""
-        if self.episodes < self.least_episodes or math.isnan(self.p_value):
+        """Adds: enough episodes, a small p-value, a band above 0.
+
+        Cannot tell: too few episodes, or no signal could have had a small p-value.
+        """
+        if self.episodes < self.least_episodes or math.isnan(self.p_value) or self.least_p > RARE:
             return Addition.CANNOT_TELL
-        sure = self.p_value <= _RARE and self.low > 0.0
+        sure = self.p_value <= RARE and self.low > 0.0
         return Addition.ADDS if sure else Addition.DOES_NOT
 
     @property
@@ -90,10 +96,12 @@ class Increment:
         """The verdict with the numbers it stands on, in a sentence."""
         if math.isnan(self.gain):
             return f"Cannot tell: {self.episodes} episodes out of sample."
+        few = self.episodes < self.least_episodes
+        why = f"{self.least_episodes} episodes are needed" if few else no_small_p(self.least_p)
         first = {
             Addition.ADDS: "It adds to the naive signals",
             Addition.DOES_NOT: "It does not add to the naive signals",
-            Addition.CANNOT_TELL: f"Cannot tell, {self.least_episodes} episodes are needed",
+            Addition.CANNOT_TELL: f"Cannot tell, {why}",
         }[self.verdict]
         return (
             f"{first}: area {self.auc:.2f} with it, {self.naive_auc:.2f} without, gain "
@@ -132,8 +140,9 @@ def beyond(
     within("level", level, 0.0, 1.0)
     if not naive:
         raise EstimationError("naive is empty", hint="name a signal that you already look at")
-    if refit < 1 or least_fitted < 1 or placebos < 1:
-        raise EstimationError("refit, least_fitted and placebos must be 1 or more")
+    if refit < 1 or least_fitted < 1:
+        raise EstimationError("refit and least_fitted must be 1 or more")
+    require_placebos(placebos, usual=99)
     all_rows = outcomes(ts, begun, horizon_us=horizon_us, cooldown_us=cooldown_us)
     columns = [series(name, values, rows=1, missing=True) for name, values in naive.items()]
     columns.append(series("signal", signal, rows=1, missing=True))
@@ -160,7 +169,7 @@ def beyond(
     gain, reach = float(found[1] - found[0]), max(error, spread(chance)) * _quantile(level)
     return Increment(
         versus, float(found[0]), float(found[1]), gain, gain - reach, gain + reach, level,
-        rank_p(gain, chance), len(np.unique(past.ahead[yes])), int(no.sum()),
+        rank_p(gain, chance), least_p(chance), len(np.unique(past.ahead[yes])), int(no.sum()),
         _in_places(without, known), _in_places(together, known), least_episodes,
     )  # fmt: skip
 
