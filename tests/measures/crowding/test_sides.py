@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import polars as pl
 import pytest
@@ -19,6 +21,7 @@ from measures.crowding.owned import (
 from undertow.errors import EstimationError, StateError
 from undertow.measures.crowding import Crowd
 from undertow.measures.crowding.sides import sides
+from undertow.rules.snapshot import Snapshot
 
 
 def test_by_hand() -> None:
@@ -98,6 +101,50 @@ def test_the_band_holds_the_lean_of_the_whole_from_which_owners_came() -> None:
         assert reading.high is not None
         inside += reading.low <= 0.3 <= reading.high
     assert 0.75 <= inside / trials <= 1.0
+
+
+def leaning(seed: int, owners: int, leans: list[float]) -> Snapshot:
+    """Owners of one asset each, long in so many more cases than short."""
+    rng = np.random.default_rng(seed)
+    coin = rng.integers(len(leans), size=owners)
+    long = rng.random(owners) < 0.5 * (1.0 + np.array(leans)[coin])
+    held = np.eye(len(leans))[coin]
+    return crowd(np.full(owners, 0.2), rng.gamma(1.5, 1_000.0, owners), share=0.5,
+                 assets=len(leans), held=held, long=long)  # fmt: skip
+
+
+@pytest.mark.parametrize("leans", [[0.0] * 5, [0.6, 0.0, 0.0, 0.0, 0.0], [0.3]])
+def test_the_size_of_a_net_lies_in_its_band_and_so_does_what_it_would_be_of_more(
+    leans: list[float],
+) -> None:
+    held, truth = 0, float(np.mean(leans))
+    for seed in range(6):
+        found = sides(leaning(seed, 60, leans), seed=seed, reps=99)
+        for name in ("crowding.one_sidedness", "crowding.one_sidedness_plain"):
+            reading = found.reading(name)
+            assert reading.value is not None
+            assert reading.low is not None
+            assert reading.high is not None
+            assert reading.low <= reading.value <= reading.high <= 1.0
+        held += reading.low <= truth <= reading.high
+    assert held >= 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("owners", [40, 250])
+@pytest.mark.parametrize("leans", [[0.0] * 5, [0.6, 0.0, 0.0, 0.0, 0.0], [0.3] * 5, [0.3]])
+def test_bands_of_sizes_hold_the_lean_from_which_owners_came(
+    owners: int, leans: list[float]
+) -> None:
+    inside, trials, truth = 0, 60, float(np.mean(leans))
+    for trial in range(trials):
+        found = sides(leaning(trial, owners, leans), seed=trial, reps=99)
+        reading = found.reading("crowding.one_sidedness_plain")
+        assert reading.low is not None
+        assert reading.high is not None
+        inside += reading.low <= truth <= reading.high
+    sys.stdout.write(f"{owners} owners, {leans}: {inside / trials:.0%}\n")
+    assert inside / trials >= 0.75
 
 
 def test_owners_are_drawn_whole() -> None:

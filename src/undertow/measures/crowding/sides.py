@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
+from scipy.special import ndtri
 
 from undertow import schema
 from undertow.errors import StateError
@@ -35,15 +36,17 @@ _READ = (
     "at ten times counts ten times, so where every long has its short it tells which side is the "
     "nearer to the edge. Over all assets the sizes of the nets are added up, so that long in one "
     "and short in another do not cancel; `by_chance` is what that would be if each leg had taken "
-    "its side by coin. Bands draw owners anew."
+    "its side by coin. Bands draw owners anew. Drawing makes a size larger, as no net is below "
+    "nothing, so its low end adds up what is left of each net less its own error, all of them at "
+    "once."
 )
 _MISLEADS = (
     "A hedge within an account, or of one owner on two venues, counts on both sides. Of a contract "
     "that is seen whole, long and short are equal and only the weighted number says anything; of "
     "one that is seen in part, the plain number says whom the source shows. The size of a net is "
     "never below nothing, so that few accounts look one-sided: hold it against `by_chance`, and "
-    "take its band for too high there. Where margin is isolated, the leverage of an account is not "
-    "that of its owner."
+    "where the low end of its band is near nothing, believe no side. Where margin is isolated, the "
+    "leverage of an account is not that of its owner."
 )
 
 
@@ -195,6 +198,32 @@ def _ratios(cells: _Cells, spread: FloatMatrix, per_asset: FloatMatrix) -> dict[
     return found
 
 
+def _lowest(
+    found: _Cells, redrawn: _Cells, spread: FloatMatrix, per_asset: FloatMatrix, level: float
+) -> dict[str, FloatColumn]:
+    """Low ends of the sizes: of every net at once what is left of it less its error, added up.
+
+    Bands of all nets of a group hold together in `level` of cases at least (Bonferroni), and so
+    does the sum of their low ends, however many of them are noise.
+    """
+    owner = (per_asset.T @ spread) > 0.0  # (parts, groups)
+    if not owner.size:
+        return {}
+    group, parts = owner.argmax(axis=1), owner.sum(axis=0)
+    reach = ndtri(1.0 - 0.5 * (1.0 - level) / parts)
+    ends = {}
+    for name, sides in (("size", slice(0, 2)), ("size_weighed", slice(2, 4))):
+        nets = []
+        for long, short in (found[sides], redrawn[sides]):
+            gross = ((long + short) @ spread)[..., group]
+            share = np.full_like(gross, np.nan)
+            np.divide((long - short) @ per_asset, gross, out=share, where=gross > 0.0)
+            nets.append(share)
+        error = np.ma.masked_invalid(nets[1]).std(axis=0).filled(np.inf)
+        ends[name] = np.maximum(np.abs(nets[0]) - reach[group] * error, 0.0) @ owner
+    return ends
+
+
 def _grouped(
     found: _Cells,
     redrawn: _Cells,
@@ -215,6 +244,7 @@ def _grouped(
     per_asset[np.arange(count), part] = 1.0
     values = _ratios(found, spread, per_asset)
     draws = _ratios(redrawn, spread, per_asset)
+    lowest = _lowest(found, redrawn, spread, per_asset, drawn.level)
     gross = (found.long + found.short) @ spread
     # A net of legs that took sides by coin: sqrt(2 / pi) of the root of their squares added up.
     owner = (per_asset.T @ spread) > 0.0
@@ -238,6 +268,8 @@ def _grouped(
     owners = owners_in(legs.crowd, legs.account, place[legs.cell], len(groups))
     for name in _NUMBERS:
         low, high = drawn.band(draws[name])
+        if name in lowest:
+            low, high = np.minimum(lowest[name], low), np.maximum(high, values[name])
         few = owners < FEW
         columns |= {
             name: values[name],
