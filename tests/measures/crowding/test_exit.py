@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from crowds import MAINTENANCE, PRICE, crowd
+from crowds import MAINTENANCE, PRICE, TS, crowd
 from measures.crowding.owned import borrower, holder, in_two_orders, peopled, traded, under_water
 from undertow.errors import EstimationError, StateError
 from undertow.measures.crowding import Crowd
@@ -15,6 +17,7 @@ from undertow.measures.crowding.wayout import critical_leverage, way_out
 from undertow.rules.snapshot import Snapshot
 from undertow.state.universe import NONE
 from undertow.stress.options import Impact, Options
+from undertow.worlds.frames import from_tuples
 
 
 def test_by_hand() -> None:
@@ -73,7 +76,7 @@ def test_it_is_what_loops_over_legs_give() -> None:
             continue
         part = 1.0
         if book.book.kind[leg] < 4 and lean > 0.0:
-            part = min(float(seen.debt[a]) / held[a], 1.0) if held[a] > 0.0 else 1.0
+            part = min(float(seen.debt[a]) / held[a], 1.0) if held[a] > 0.0 else 0.0
         k = int(book.book.inst[leg])
         place = int(carriers.spot_pool[k])
         place = int(seen.asset[leg]) if place == NONE else place
@@ -89,6 +92,11 @@ def test_it_is_what_loops_over_legs_give() -> None:
             )
     owners = found.tables["owners"]
     assert owners["closes_usd"].is_sorted(descending=True)
+    assert owners["rank"].to_list() == list(range(1, owners.height + 1))
+    assert (owners["rank_low"] <= owners["rank"]).all()
+    # past ten times as many as are told, ranks are not told apart
+    assert (owners["rank_high"].fill_null(1_000) >= owners["rank"]).all()
+    assert owners["stays"].is_between(0.0, 1.0).all()
     assert (owners["closes_usd"] <= table["closes_usd"].sum()).all()
 
 
@@ -104,6 +112,71 @@ def test_the_deeper_the_market_the_less_it_moves_by_any_model() -> None:
             for book in books
         ]
         assert moves[0] < moves[1] < 0.0
+
+
+def margined(debt: float) -> Snapshot:
+    """A perp of 1,000 USD, with 100,000 USD of the same coin as margin and so much money owed."""
+    tables: dict[str, Any] = {}
+
+    def put(table: str, columns: str, rows: list[tuple[object, ...]]) -> None:
+        tables[table] = from_tuples(table, tuple(columns.split()), rows, ts=TS)
+
+    put("assets", "asset symbol kind reference rate sector",
+        [("C0", "C0", "native", None, None, "coin"),
+         ("USDC", "USDC", "stable", "USD", 1.0, "stable"),
+         ("USD", "USD", "fiat", None, None, "fiat")])  # fmt: skip
+    put("venues", "venue kind profile", [("v", "perp", "generic-perp"), ("x", "spot", None)])
+    put("instruments", "instrument venue symbol kind asset inverse contract_size",
+        [("x:C0", "x", "C0", "spot", "C0", False, 1.0),
+         ("v:C0", "v", "C0", "perp", "C0", False, 1.0),
+         ("v:coin", "v", "coin", "cash", "C0", False, 1.0),
+         ("v:USDC", "v", "USDC", "cash", "USDC", False, 1.0)])  # fmt: skip
+    put("prices", "instrument kind price",
+        [("x:C0", "spot", PRICE), ("v:C0", "mark", PRICE), ("v:coin", "spot", PRICE),
+         ("v:USDC", "spot", 1.0)])  # fmt: skip
+    put("accounts", "account venue label margin_group mode owner",
+        [(0, "v", "a", "main", "cross", 0)])  # fmt: skip
+    owed = [(0, "v:USDC", "cash", -debt, None)] if debt else []
+    put("positions", "account instrument kind qty entry",
+        [(0, "v:C0", "perp", 10.0, PRICE), (0, "v:coin", "cash", 1_000.0, None),
+         *owed])  # fmt: skip
+    put("risk_params", "venue instrument name value",
+        [("v", "v:C0", "maintenance_margin_rate", MAINTENANCE)])  # fmt: skip
+    put("depth", "instrument band side qty",
+        [("x:C0", 1.0, side, 1_000.0) for side in ("bid", "ask")])  # fmt: skip
+    return traded(Snapshot.from_tables(tables, TS), daily=1_000.0, vol=0.8)
+
+
+@pytest.mark.parametrize(("debt", "closes"), [(0.0, 1_000.0), (0.01, 1_000.01), (500.0, 1_500.0)])
+def test_margin_is_sold_to_pay_debt_and_for_nothing_else(debt: float, closes: float) -> None:
+    row = way_out(margined(debt), participation=0.1).tables["assets"].row(0, named=True)
+    assert row["closes_usd"] == pytest.approx(closes)
+    assert row["days"] == pytest.approx(closes / PRICE / (0.1 * 1_000.0))
+    # what could not be closed is all that stands there, whether or not it is sold
+    assert row["stands_usd"] == pytest.approx(101_000.0)
+    root = 0.8 / math.sqrt(365.0) * math.sqrt(1_010.0 / 1_000.0)
+    assert row["root_impact"] == pytest.approx(root)
+
+
+def test_volume_of_contracts_counts_whether_or_not_their_depth_is_known() -> None:
+    book = traded(crowd([0.3], [1_000.0], share=0.5, long=np.array([True])), daily=10.0, vol=0.5)
+    volume = book.liquidity.daily.copy()
+    volume[book.universe.code("instrument", "v:C0")] = 990.0
+    busy = replace(book, liquidity=replace(book.liquidity, daily=volume))
+    deep = book.market.depth.copy()
+    deep[book.universe.code("instrument", "v:C0")] = 5.0
+    known = replace(busy, market=replace(busy.market, depth=deep))
+    days = [way_out(b).tables["assets"]["days"].item() for b in (book, busy, known)]
+    assert days == pytest.approx([10.0 / 1.0, 10.0 / 100.0, 10.0 / 100.0])
+
+
+def test_an_owner_alone_at_the_top_is_there_in_two_of_three_draws() -> None:
+    usd = np.array([1e6, 1_000.0, 900.0, 800.0, 700.0, 600.0])
+    found = way_out(crowd(np.full(6, 0.3), usd, share=0.5, long=np.ones(6, dtype=bool)), top=3)
+    first = found.tables["owners"].row(0, named=True)
+    assert (first["owner"], first["rank"], first["rank_low"]) == ("owner 0", 1, 1)
+    assert first["rank_high"] > 1
+    assert first["stays"] == pytest.approx(1.0 - math.exp(-1.0), abs=0.15)
 
 
 def test_shorts_buy_and_move_the_price_up() -> None:

@@ -26,6 +26,7 @@ from undertow.econometrics.concentration import (
 )
 from undertow.errors import StateError
 from undertow.measures.crowding.crowd import Crowd
+from undertow.measures.crowding.ranks import owner_ranks
 from undertow.measures.crowding.redrawn import FEW, Redrawn, added
 from undertow.measures.door import require_seed
 from undertow.measures.study import Study
@@ -239,13 +240,8 @@ def name_of(crowd: Crowd, account: int) -> str:
 
 def _ranks(ranked: Ranking) -> pl.DataFrame:
     """The place of each owner; a rank that is past what is told apart is empty."""
-    whole: dict[str, Any] = {"rank": np.arange(1, len(ranked.index) + 1)}
-    for name, rank in (("rank_low", ranked.best), ("rank_high", ranked.worst)):
-        whole[name] = [int(r) if np.isfinite(r) else None for r in rank]
-    columns = {
-        **whole, "stays": ranked.stays, "leveraged_low": ranked.low, "leveraged_high": ranked.high,
-    }  # fmt: skip
-    return pl.DataFrame(columns).with_columns(pl.col("rank_low", "rank_high").cast(pl.Int64))
+    ends = {"leveraged_low": ranked.low, "leveraged_high": ranked.high}
+    return owner_ranks(ranked).hstack(pl.DataFrame(ends))
 
 
 def _brackets(crowd: Crowd, ratio: FloatColumn) -> pl.DataFrame:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from undertow import schema
 from undertow.rules.snapshot import Snapshot
-from undertow.state import FloatColumn
+from undertow.state import FloatColumn, KeyColumn
 from undertow.state.arrays import frozen
+from undertow.state.universe import NONE
+from undertow.stress.plan import Plan
 from undertow.stress.worth import asset_prices
 
 _OUTRIGHT, _PERPS = (
@@ -48,4 +51,21 @@ class Places:
             frozen(price),
             frozen(np.where(depth > 0.0, depth, np.nan)),
             frozen(np.where(daily > 0.0, daily, np.nan)),
+        )
+
+
+class SoldAs(NamedTuple):
+    """By instrument: the asset that cascades sell it as."""
+
+    asset: KeyColumn  # what it is redeemed for where it has no depth of its own, else its own
+    rate: FloatColumn  # units of that in one unit
+
+    @classmethod
+    def of(cls, plan: Plan) -> SoldAs:
+        """Read where a book's instruments are sold; what has no way anywhere is sold as itself."""
+        pool, own = plan.carriers.spot_pool, plan.snapshot.universe.asset_of
+        nowhere = pool == NONE
+        return cls(
+            frozen(np.where(nowhere, own, pool).astype(np.int64)),
+            frozen(np.where(nowhere, 1.0, plan.carriers.spot_rate)),
         )

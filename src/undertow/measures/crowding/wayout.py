@@ -2,8 +2,9 @@
 
 A row is an asset and a side: longs sell, shorts buy. An asset is where it is sold, as cascades have
 it: one without depth of its own is redeemed for what it follows, and counts there. To close is to
-end all derivatives, and to pay all debt back by selling what is held, pro rata. `stands` is the
-whole of what leveraged accounts have on that side, `closes` what closing takes.
+end all derivatives, and to pay all debt back by selling what is held, pro rata; who owes nothing
+sells none of its margin. `stands` is the whole of what leveraged accounts have on that side,
+`closes` what closing takes.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ import numpy as np
 import polars as pl
 
 from undertow import schema
+from undertow.econometrics.concentration import Ranking, ranking
 from undertow.kernels import impact
 from undertow.measures.crowding.concentration import leverage_of, name_of
 from undertow.measures.crowding.crowd import Crowd
+from undertow.measures.crowding.places import SoldAs
+from undertow.measures.crowding.ranks import owner_ranks
 from undertow.measures.crowding.redrawn import FEW, Redrawn, added, owners_in
 from undertow.measures.door import require_seed
 from undertow.measures.study import Study
@@ -31,6 +35,7 @@ from undertow.stress.shock import require_within
 
 SIDES = ("long", "short")
 _SIGN = (1.0, -1.0)  # longs sell, shorts buy
+_CONTRACTS = [schema.INSTRUMENT_KINDS.index(kind) for kind in ("perp", "future")]
 CLOSED, NO_DEPTH, NO_VOLUME, NO_VOL = "told", "no depth", "no volume", "no volatility"
 _TOP = 8  # sides of assets with a reading of their own
 _READ = (
@@ -38,8 +43,10 @@ _READ = (
     "of the price where all of it is closed at once, by the impact model of the cascade that the "
     "table names. Critical leverage is the most at which a position as large as the whole crowd's "
     "can be closed before its own impact has eaten its equity; `above` is the share of what is "
-    "leveraged on that side that stands beyond it. Bands draw owners anew; depth and volume are "
-    "taken as known, and what is in the position as it stands."
+    "leveraged on that side that stands beyond it. Volume is that of spot and contracts together. "
+    "Bands draw owners anew; depth and volume are taken as known, and what is in the position as "
+    "it stands. The rank of an owner, and how often it stays among the largest, are over draws of "
+    "accounts."
 )
 _MISLEADS = (
     "Depth and volume are of calm days, and on the day that counts both are less. Each asset is "
@@ -99,9 +106,11 @@ def way_out(
     legs = _Legs.of(crowd)
     market = _Markets.of(crowd, options)
     assets = _assets(crowd, legs, market, drawn, participation, options)
+    closes = added(legs.account, legs.closes, crowd.snapshot.book.accounts)
+    ranked = ranking(crowd.holder, closes, int(top), reps=reps, level=level, seed=seed)
     tables = {
         "assets": assets,
-        "owners": _owners(crowd, legs, market, participation, int(top)),
+        "owners": _owners(crowd, legs, market, participation, ranked),
         "curve": _curve(assets, options),
     }
     return Study(
@@ -124,31 +133,29 @@ class _Legs(NamedTuple):
     side: AnyColumn  # into SIDES
     stands: FloatColumn  # USD
     closes: FloatColumn  # USD
-    closes_qty: FloatColumn  # base units of the place
+    stands_qty: FloatColumn  # base units of the place
+    closes_qty: FloatColumn
 
     @classmethod
     def of(cls, crowd: Crowd) -> _Legs:
-        book, carriers = crowd.snapshot.book, crowd.plan.carriers
+        book, sold_as = crowd.snapshot.book, SoldAs.of(crowd.plan)
         some = np.flatnonzero((crowd.lean != 0.0) & (crowd.leveraged > 0.0)[book.leg_account])
         account, inst, lean = book.leg_account[some], book.inst[some], crowd.lean[some]
         seen = crowd.exposures
         held = seen.added(seen.outright)
+        # What is sold to pay debt back: nothing of who owes nothing, though it may be margin.
         sold = np.minimum(
-            np.divide(crowd.debt, held, out=np.ones_like(held), where=held > 0.0), 1.0
+            np.divide(crowd.debt, held, out=np.zeros_like(held), where=held > 0.0), 1.0
         )
         contract = np.isin(book.kind[some], (PERP, FUTURE, OPTION))
-        # What is sold to pay debt back; debt itself and contracts are closed whole.
+        # Debt itself and contracts are closed whole.
         part = np.where(contract | (lean < 0.0), 1.0, sold[account])
-        pool = carriers.spot_pool[inst]
-        place = np.where(pool == NONE, crowd.asset[some], pool)
-        price = _place_price(crowd)[inst]
-        stands = np.abs(lean)
-        closes = part * stands
-        qty = np.divide(closes, price, out=np.zeros_like(closes), where=price > 0.0)
-        rate = np.where(pool == NONE, 1.0, carriers.spot_rate[inst])
+        price, stands = _place_price(crowd)[inst], np.abs(lean)
+        qty = np.divide(stands, price, out=np.zeros_like(stands), where=price > 0.0)
+        qty *= sold_as.rate[inst]
         return cls(
-            account, inst, place.astype(np.int64), (lean < 0.0).astype(np.int64), stands, closes,
-            qty * rate,
+            account, inst, sold_as.asset[inst], (lean < 0.0).astype(np.int64), stands,
+            part * stands, qty, part * qty,
         )  # fmt: skip
 
     def by_instrument(self, count: int) -> _ByInstrument:
@@ -192,15 +199,13 @@ class _Markets(NamedTuple):
         carriers, universe = plan.carriers, plan.snapshot.universe
         count = len(universe.assets)
         pools = pools_of(plan, np.ones(len(universe.instruments)), options)
-        own = np.flatnonzero(carriers.own_pool != NONE)
-        place = np.where(
-            carriers.spot_pool[own] == NONE, universe.asset_of[own], carriers.spot_pool[own]
-        )
-        contracts = added(place, carriers.daily[carriers.own_pool[own]], count)
+        contract = np.isin(universe.kind, _CONTRACTS)
         spot = universe.kind == schema.INSTRUMENT_KINDS.index("spot")
-        traded = added(universe.asset_of[spot], plan.snapshot.liquidity.daily[spot], count)
-        # Where neither is known, whatever the pool of the asset stands on.
-        daily = np.where(traded + contracts > 0.0, traded + contracts, carriers.daily[:count])
+        sold_as, volume = SoldAs.of(plan), plan.snapshot.liquidity.daily
+        # A contract is closed where its legs are, whether or not its depth is known.
+        daily = added(universe.asset_of[spot], volume[spot], count) + added(
+            sold_as.asset[contract], (volume * sold_as.rate)[contract], count
+        )
         return cls(crowd, pools, daily, carriers.vol[:count], options.coupling)
 
     def known(self, place: int) -> bool:
@@ -268,14 +273,12 @@ def _assets(
     stands, closes, qty = (
         added(cell, column, cells) for column in (legs.stands, legs.closes, legs.closes_qty)
     )
-    # Leverage of a leg's account; what stands is in base units as what closes is.
+    # Leverage of a leg's account.
     ratio = leverage_of(crowd)[legs.account]
     inverse = added(
         cell, np.divide(legs.closes, ratio, out=legs.closes.copy(), where=ratio > 0.0), cells
     )
-    per_usd = np.divide(legs.closes_qty, legs.closes, out=np.zeros_like(ratio),
-                        where=legs.closes > 0.0)  # fmt: skip
-    whole_qty = added(cell, legs.stands * per_usd, cells)
+    whole_qty = added(cell, legs.stands_qty, cells)
     shown = np.flatnonzero(closes > 0.0)
     shown = shown[np.argsort(-closes[shown], kind="stable")]
     root = np.full(cells, np.nan)
@@ -346,18 +349,14 @@ def _outcome(deep: bool, market: _Markets, place: int) -> str:
 
 
 def _owners(
-    crowd: Crowd, legs: _Legs, market: _Markets, participation: float, top: int
+    crowd: Crowd, legs: _Legs, market: _Markets, participation: float, ranked: Ranking
 ) -> pl.DataFrame:
     """The owners with most to close, each closing alone: how long, and in what it moves most."""
     names = crowd.snapshot.universe.assets
     owner = crowd.holder[legs.account]
-    whole = added(owner, legs.closes, len(crowd.snapshot.book.owners))
-    first = np.argpartition(-whole, min(top, len(whole)) - 1)[:top] if len(whole) else owner[:0]
-    first = first[whole[first] > 0.0]
-    first = first[np.argsort(-whole[first], kind="stable")]
     rows: list[dict[str, Any]] = []
     ratio = crowd.exposures.added(crowd.exposures.outright) + crowd.notional
-    for one in first.tolist():
+    for one, closes in zip(ranked.index.astype(np.int64).tolist(), ranked.size, strict=True):
         mine = np.flatnonzero(owner == one)
         accounts = np.flatnonzero(crowd.holder == one)
         equity = float(crowd.exposures.equity[accounts].sum())
@@ -382,7 +381,7 @@ def _owners(
         rows.append(
             {
                 "owner": name_of(crowd, int(accounts[0])), "accounts": len(accounts),
-                "closes_usd": float(whole[one]), "equity_usd": equity,
+                "closes_usd": float(closes), "equity_usd": equity,
                 "leverage": float(ratio[accounts].sum()) / equity if equity > 0.0 else None,
                 "days": None if slow is None else days[slow], "slowest": slow,
                 "impact": None if far is None else moves[far], "moves_most": far,
@@ -392,7 +391,8 @@ def _owners(
     types: dict[str, Any] = {"owner": pl.String, "accounts": pl.Int64}
     types |= dict.fromkeys(("closes_usd", "equity_usd", "leverage", "days"), pl.Float64)
     types |= {"slowest": pl.String, "impact": pl.Float64, "moves_most": pl.String}
-    return pl.DataFrame(rows, schema=types | {"unknown": pl.String})
+    table = pl.DataFrame(rows, schema=types | {"unknown": pl.String})
+    return table.hstack(owner_ranks(ranked))
 
 
 def _curve(assets: pl.DataFrame, options: Options) -> pl.DataFrame:
