@@ -6,7 +6,12 @@ from inspect import signature
 
 import pytest
 
+from measures.crowding.extremes import bankrupt, shorts, small_book
+from measures.crowding.owned import borrower
 from undertow.measures import MEASURES, Ground, Study
+from undertow.measures.crowding import Crowd, concentration, vulnerability
+from undertow.measures.crowding import exit as way_out
+from undertow.measures.crowding import map as liquidation_map
 from undertow.worlds import build_world
 from undertow.worlds.population import Population
 
@@ -15,7 +20,6 @@ NEVER = {  # readings that have no band, and why
     "crowding.overlap": "of the pairs that are there",
     "crowding.venue_similarity": "of the venues that are there",
     "crowding.protocol_similarity": "of the protocols that are there",
-    "crowding.at_risk_to_depth": "depth is taken as known, and few owners make the sum",
     "crowding.within": "the largest of many sums of what is there",
     "crowding.rho": "depth and thresholds are taken as known",
     "crowding.rho_strongest": "depth and thresholds are taken as known",
@@ -33,11 +37,14 @@ SOMETIMES = {  # readings of which some have a band, and why not all
     "crowding.knee": "none in the deeper of the markets that the band speaks of",
     "crowding.saturation": "none in deeper markets, nor for assets alone",
     "crowding.vulnerability": "the band is of everything that falls, not of single assets",
+    "crowding.vulnerability_factor": "draws of owners do not lie round it",
     "crowding.systemic": "too few owners",
+    "crowding.at_risk_usd": "too few owners",
+    "crowding.at_risk_to_depth": "too few owners",
 }
 
 HIGH = ("crowding.one_sidedness", "crowding.one_sidedness_plain")  # `sides` says so: no net is < 0
-TOLD = ("crowding.at_risk_to_depth", "crowding.within", "crowding.rho", "crowding.rho_strongest")
+TOLD = ("crowding.within", "crowding.rho", "crowding.rho_strongest")
 FEW = {"reps": 29, "count": 20, "shocks": 5, "points": 20, "assets": 1}
 
 
@@ -73,6 +80,22 @@ def test_no_value_lies_outside_its_band(studies: list[Study]) -> None:
                 continue
             if each.low is not None and each.high is not None and each.value is not None:
                 assert each.low <= each.value <= each.high, (study.name, each)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_value_of_a_small_book_lies_outside_its_band(seed: int) -> None:
+    book = Crowd.of(small_book())
+    for made in (vulnerability, way_out, concentration, liquidation_map):
+        for each in made(book, seed=seed).readings:
+            if each.low is not None and each.high is not None and each.value is not None:
+                assert each.low <= each.value <= each.high, each
+
+
+def test_no_band_is_of_fewer_owners_than_five() -> None:
+    for book in (borrower(), bankrupt(), shorts()):
+        for made in (vulnerability, way_out, liquidation_map):
+            found = made(book, reps=19)
+            assert not [each for each in found.readings if each.low is not None], found.name
 
 
 def test_a_reading_without_a_band_says_so(studies: list[Study]) -> None:

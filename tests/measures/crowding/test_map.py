@@ -37,6 +37,8 @@ from undertow.worlds import Plants, build_world, demo_world
 from undertow.worlds.plants import Crowd as Planted
 from undertow.worlds.population import Population
 
+_SUMS = ("accounts", "debt_usd", "notional_usd", "traded_usd", "elsewhere_usd")
+
 
 def test_by_hand() -> None:
     found = sound(liquidation_map(crowd([0.05, 0.105, 0.3], [1e3, 2e3, 4e3], share=0.5)))
@@ -50,7 +52,7 @@ def test_by_hand() -> None:
     assert near.value == pytest.approx(debt[0])
     assert near.evidence == "modelled"
     # of 14,000 USD an e-fold, a fall of 10 % takes log(1 / 0.9)
-    share = found.reading("crowding.at_risk_to_depth", "C0 fall").value
+    share = found.reading("crowding.at_risk_to_depth", "C0 fall, modelled").value
     assert share == pytest.approx(1e3 / (14_000.0 * math.log(1.0 / 0.9)))
     wall = found.tables["dense"].row(0, named=True)
     assert (wall["line"], wall["side"], wall["traded_usd"]) == ("C0", "fall", 4e3)
@@ -130,7 +132,10 @@ def test_along_one_asset_it_calls_whom_margins_of_the_moved_book_call(side: str)
     found = liquidation_map(snapshot, points=10, assets=2, reps=19)
     rows = found.tables["ladder"].filter((pl.col("line") == "ETH") & (pl.col("side") == side))
     crowded = Crowd.of(snapshot)
-    sums: dict[tuple[float, str], list[float]] = defaultdict(lambda: [0, 0.0, 0.0, 0.0])
+    sums: dict[tuple[float, str], list[float]] = defaultdict(lambda: [0, 0.0, 0.0, 0.0, 0.0])
+    sold = np.where(
+        (pool := crowded.plan.carriers.spot_pool) == NONE, universe.asset_of, pool
+    )  # a wrapper without depth is sold as what it wraps
     for account in np.flatnonzero(plain & (want < len(steps))).tolist():
         row = sums[float(steps[want[account]]), universe.venues[book.venue[account]]]
         row[0] += 1
@@ -138,15 +143,62 @@ def test_along_one_asset_it_calls_whom_margins_of_the_moved_book_call(side: str)
         row[2] += crowded.notional[account]
         for leg in range(book.offset[account], book.offset[account + 1]):
             lean = crowded.lean[leg] if side == "fall" else -crowded.lean[leg]
-            if crowded.asset[leg] == eth and lean > 0.0:
-                row[3] += lean
+            place = int(sold[book.inst[leg]])
+            if lean > 0.0 and (place == eth or moving[book.inst[leg]]):
+                row[3 if place == eth else 4] += lean
     options = {universe.venues[v] for v in book.venue[~plain].tolist()}
     assert sums
     for row in rows.filter(~pl.col("venue").is_in(options)).iter_rows(named=True):
         there = sums.pop((row["distance"], row["venue"]))
-        told = [row[name] for name in ("accounts", "debt_usd", "notional_usd", "traded_usd")]
+        told = [row[name] for name in _SUMS]
         assert told == pytest.approx(there, abs=1e-6)
+    assert any(row["elsewhere_usd"] for row in rows.iter_rows(named=True))
     assert {venue for _, venue in sums} <= options
+
+
+def test_a_wrapper_without_depth_is_sold_as_what_it_wraps() -> None:
+    snapshot = peopled()
+    universe, depth = snapshot.universe, snapshot.market.depth.copy()
+    wraps = [universe.code("asset", name) for name in ("stETH", "wstETH")]
+    depth[np.isin(universe.asset_of, wraps)] = 0.0
+    bare = replace(snapshot, market=replace(snapshot.market, depth=depth))
+    found = [liquidation_map(book, near=0.3, reps=19) for book in (snapshot, bare)]
+    sums = []
+    for study in found:
+        rows = study.tables["cumulative"].filter(
+            (pl.col("line") == "ETH") & (pl.col("side") == "fall")
+            & (pl.col("distance") == pl.col("distance").max())
+        )  # fmt: skip
+        sums.append((rows["traded_usd"].sum(), rows["elsewhere_usd"].sum()))
+    (deep, apart), (sold, left) = sums
+    assert apart > 0.0
+    assert sold > deep
+    assert sold + left == pytest.approx(deep + apart)  # the same is sold, in one market or in two
+    shares = [s.reading("crowding.at_risk_to_depth", "ETH fall, modelled").value for s in found]
+    assert shares[1] > shares[0]
+
+
+def test_sides_are_ranked_against_their_depth_with_bands() -> None:
+    rng = np.random.default_rng(1)
+    held, usd = np.repeat(np.eye(3), 60, axis=0), np.repeat([1_000.0, 990.0, 10.0], 60)
+    fall = np.where(np.arange(180) % 2, 0.05, rng.uniform(0.2, 0.4, 180))
+    book = crowd(fall, usd, share=0.5, assets=3, held=held)
+    depth = book.market.depth.copy()
+    first = book.universe.code("instrument", "x:C0")
+    for k in range(3):  # as deep as the first, so that shares are as sizes are
+        depth[book.universe.code("instrument", f"x:C{k}")] = depth[first]
+    found = sound(
+        liquidation_map(replace(book, market=replace(book.market, depth=depth)), reps=199)
+    )
+    rows = found.tables["against_depth"].filter(side="fall")
+    assert rows["line"].to_list() == ["C0", "C1", "C2"]
+    assert rows.select("rank", "rank_low", "rank_high").rows() == [(1, 1, 2), (2, 1, 2), (3, 3, 3)]
+    reading = found.reading("crowding.at_risk_to_depth", "C0 fall, modelled")
+    spread = 2.0 * 1.645 / math.sqrt(30.0)  # of a sum of 30 Poisson counts alike
+    assert (reading.high - reading.low) / reading.value == pytest.approx(spread, rel=0.25)
+    few = liquidation_map(crowd([0.05] * 4, [1e3] * 4, share=0.5), reps=19)
+    assert few.reading("crowding.at_risk_to_depth", "C0 fall, modelled").low is None
+    assert few.reading("crowding.at_risk_usd", "fall, modelled").low is None
 
 
 def test_what_is_called_up_to_there_is_the_sum_of_what_is_called_from_each_step() -> None:
@@ -177,6 +229,22 @@ def test_what_is_known_in_different_ways_is_added_up_apart() -> None:
             mine = np.array([a % 3 == kind for a in book.book.account.tolist()])
             assert reading.value == pytest.approx(size[called & mine].sum(), abs=1e-6)
         assert sum(r.value for r in told) == pytest.approx(size[called].sum())
+    whole = found.tables["cumulative"].filter(pl.col("line") != "market")
+    for name in ("dense", "against_depth"):
+        rows = found.tables[name]
+        assert rows["evidence"].n_unique() > 1
+        assert rows.select("line", "side", "evidence").is_unique().all()
+    for row in found.tables["against_depth"].iter_rows(named=True):
+        same_row = whole.filter(
+            (pl.col("line") == row["line"]) & (pl.col("side") == row["side"])
+            & (pl.col("evidence") == row["evidence"]) & ((pl.col("distance") - 0.1).abs() < 1e-9)
+        )  # fmt: skip
+        assert same_row["traded_usd"].item() == pytest.approx(row["traded_usd"])
+    single = [r for r in found.readings if r.name == "crowding.at_risk_to_depth"]
+    assert all(r.subject.endswith(f", {r.evidence}") for r in single)
+    assert len({r.evidence for r in single}) > 1
+    assert "observed, " in found.says[0]
+    assert " modelled)" in found.says[0]
 
 
 def test_accounts_without_positions_are_no_evidence() -> None:

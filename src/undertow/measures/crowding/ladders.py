@@ -2,13 +2,16 @@
 
 A *line* is the market (all that is no money falls, or rises, together) or one asset alone. Along it
 an account is called at one distance or never; what it holds is taken at today's prices. Nothing is
-sold here and no price answers. What was observed, sampled and modelled is counted apart.
+sold here and no price answers. What was observed, sampled and modelled is counted apart. On the
+line of an asset `traded_usd` is what is sold as it, where its depth is, and `elsewhere_usd` what
+moves with it and is sold elsewhere: receipts with a market of their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -16,17 +19,20 @@ import polars as pl
 from undertow import schema
 from undertow.fanout import Executor
 from undertow.measures.crowding.crowd import Crowd
+from undertow.measures.crowding.places import SoldAs
+from undertow.measures.crowding.redrawn import Redrawn, owners_in
 from undertow.rules.margins import market_exposure
-from undertow.state import AnyColumn, FloatColumn, KeyColumn
+from undertow.state import AnyColumn, FloatColumn, FloatMatrix, KeyColumn
 from undertow.stress.atrisk import line_of
 
 MARKET = "market"
 SIDES = ("fall", "rise")
 _KINDS = len(schema.EVIDENCE)
+_SUMS = ("accounts", "debt_usd", "notional_usd", "traded_usd", "elsewhere_usd")
 _SCHEMA = {
     "line": pl.String, "side": pl.String, "distance": pl.Float64, "venue": pl.String,
     "evidence": pl.String, "accounts": pl.Int64, "debt_usd": pl.Float64,
-    "notional_usd": pl.Float64, "traded_usd": pl.Float64,
+    "notional_usd": pl.Float64, "traded_usd": pl.Float64, "elsewhere_usd": pl.Float64,
 }  # fmt: skip
 
 
@@ -48,6 +54,32 @@ class Line:
         moves: FloatColumn = moved.astype(np.float64)
         return moves
 
+    def legs_of(self, crowd: Crowd) -> tuple[KeyColumn, KeyColumn]:
+        """Rows of the legs that are sold as what moves, and of what moves but is sold elsewhere."""
+        if self.asset is None:
+            return crowd.legs_of(None), np.empty(0, dtype=np.int64)
+        universe, place = crowd.snapshot.universe, np.arange(len(crowd.snapshot.universe.assets))
+        place[universe.asset_of] = SoldAs.of(crowd.plan).asset
+        own = np.zeros(len(place))
+        own[self.asset] = 1e-4  # small: pool shares do not follow in a straight line
+        follows = crowd.plan.pricing.asset_moves(own) > 0.0
+        here = place == self.asset
+        return _legs(crowd, here), _legs(crowd, follows & ~here)
+
+
+def _legs(crowd: Crowd, assets: AnyColumn) -> KeyColumn:
+    """Rows of the legs of some assets, rising."""
+    rows = [crowd.legs_of(int(k)) for k in np.flatnonzero(assets)]
+    return np.sort(np.concatenate(rows)) if rows else np.empty(0, dtype=np.int64)
+
+
+class Near(NamedTuple):
+    """What must be traded up to a distance along one line, of other owners too."""
+
+    line: Line
+    usd: FloatMatrix  # (draws, kinds of evidence)
+    owners: AnyColumn  # (kinds of evidence,)
+
 
 @dataclass(frozen=True, eq=False)
 class Ladders:
@@ -58,6 +90,7 @@ class Ladders:
     rows: pl.DataFrame  # one a line, side, distance, venue and evidence: what is called from there
     first: KeyColumn  # (accounts,) point at which a common fall calls each, or their number
     first_rise: KeyColumn
+    near: tuple[Near, ...]  # of single assets, where it is asked for
 
     @classmethod
     def of(
@@ -68,33 +101,39 @@ class Ladders:
         *,
         assets: int | None = None,
         executor: Executor | None = None,
+        drawn: Redrawn | None = None,
+        step: int = 0,
     ) -> Ladders:
-        """Follow the market and the `assets` that most is at stake in (all, unless given)."""
+        """Follow the market and the `assets` that most is at stake in (all, unless given).
+
+        With `drawn`, what owners drawn anew would trade up to a step is kept.
+        """
         distances = np.linspace(0.0, furthest, points + 1)
         kind = crowd.evidence_of
-        found, calls = [], {}
+        found, calls, near = [], {}, []
         with crowd.at_risk(executor) as book:
             for line in lines_of(crowd, assets):
                 sign = 1.0 if line.side == "fall" else -1.0
                 first = book.first_called(line_of(sign * line.moves_of(crowd), distances))
                 if line.asset is None:
                     calls[line.side] = first
+                elif drawn is not None:
+                    near.append(_near(crowd, line, first <= step, kind, drawn))
                 found.append(_rows(crowd, line, first, distances, kind))
         rows = pl.concat(found) if found else pl.DataFrame(schema=_SCHEMA)
-        return cls(crowd, distances, rows, calls["fall"], calls["rise"])
+        return cls(crowd, distances, rows, calls["fall"], calls["rise"], tuple(near))
 
     def cumulative(self) -> pl.DataFrame:
         """Called up to each distance, all venues together, beside the depth up to there."""
-        sums = ("accounts", "debt_usd", "notional_usd", "traded_usd")
         keys = ("line", "side", "evidence")
-        summed = self.rows.group_by(*keys, "distance", maintain_order=True).agg(pl.col(sums).sum())
+        summed = self.rows.group_by(*keys, "distance", maintain_order=True).agg(pl.col(_SUMS).sum())
         grid = self.rows.select(keys).unique(maintain_order=True).join(
             pl.DataFrame({"distance": self.distances}), how="cross"
         )  # fmt: skip
         filled = grid.join(summed, on=[*keys, "distance"], how="left").with_columns(
-            pl.col(sums).fill_null(0)
+            pl.col(_SUMS).fill_null(0)
         )
-        totals = filled.with_columns(pl.col(sums).cum_sum().over(keys))
+        totals = filled.with_columns(pl.col(_SUMS).cum_sum().over(keys))
         return totals.join(self._depth(), on=["line", "side", "distance"], how="left")
 
     def _depth(self) -> pl.DataFrame:
@@ -152,8 +191,12 @@ def _rows(
         "accounts": np.bincount(cell, minlength=size),
         "debt_usd": np.bincount(cell, crowd.debt[called], size),
         "notional_usd": np.bincount(cell, crowd.notional[called], size),
-        "traded_usd": _traded(crowd, line, first, kind, points),
     }
+    legs = line.legs_of(crowd)
+    for name, some in zip(("traded_usd", "elsewhere_usd"), legs, strict=True):
+        account, usd = _traded(crowd, line, first < points, some)
+        at = (first[account] * venues + book.venue[account]) * _KINDS + kind[account]
+        columns[name] = np.bincount(at, usd, size)
     at = np.flatnonzero(columns["accounts"])
     names = pl.Series(universe.venues, dtype=pl.String)
     words = pl.Series(schema.EVIDENCE, dtype=pl.String)
@@ -171,15 +214,19 @@ def _rows(
 
 
 def _traded(
-    crowd: Crowd, line: Line, first: KeyColumn, kind: AnyColumn, points: int
-) -> FloatColumn:
-    """What the called would have to sell in a fall or buy in a rise, of what moves."""
-    book = crowd.snapshot.book
-    venues = len(crowd.snapshot.universe.venues)
-    legs = crowd.legs_of(line.asset)
+    crowd: Crowd, line: Line, called: AnyColumn, legs: KeyColumn
+) -> tuple[KeyColumn, FloatColumn]:
+    """Accounts and USD of the legs that the called would sell in a fall or buy in a rise."""
     lean = crowd.lean[legs] if line.side == "fall" else -crowd.lean[legs]
-    account = book.leg_account[legs]
-    some = (lean > 0.0) & (first[account] < points)
-    account, lean = account[some], lean[some]
-    cell = (first[account] * venues + book.venue[account]) * _KINDS + kind[account]
-    return np.bincount(cell, lean, points * venues * _KINDS).astype(np.float64)
+    account = crowd.snapshot.book.leg_account[legs].astype(np.int64)
+    some = (lean > 0.0) & called[account]
+    return account[some], lean[some]
+
+
+def _near(crowd: Crowd, line: Line, called: AnyColumn, kind: AnyColumn, drawn: Redrawn) -> Near:
+    """What the called would trade as the asset of a line, by how it is known, in every draw."""
+    account, usd = _traded(crowd, line, called, line.legs_of(crowd)[0])
+    known = kind[account]
+    return Near(
+        line, drawn.sums(account, known, usd, _KINDS), owners_in(crowd, account, known, _KINDS)
+    )
