@@ -251,6 +251,43 @@ def test_a_book_of_both_sides_says_so_and_rests_on_an_assumption() -> None:
     assert found.reading("crowding.dealer_gamma").value == pytest.approx(value)
 
 
+def test_dealers_who_are_named_and_flat_have_no_gamma() -> None:
+    held = [("call", 2_200.0, 101, 100.0), ("call", 2_200.0, 102, -100.0),
+            ("put", 1_800.0, 101, 50.0), ("put", 1_800.0, 102, -50.0),
+            ("call", 2_400.0, 109, 0.0)]  # fmt: skip
+    snapshot = made(options=held)
+    found = rebalancing(snapshot, dealers=[109])
+    assert found.reading("crowding.dealer_gamma").value == 0.0
+    assert not any("does not say who deals" in each for each in found.says)
+    assert any(each.startswith("Dealers have no gamma") for each in found.says)
+    assert rebalancing(snapshot).reading("crowding.dealer_gamma").value != 0.0
+    told = found.tables["assumptions"]
+    assert told.filter(sign=str(Sign.BOOK)).select("gamma_usd", "assumed").row(0) == (0.0, 0)
+
+
+def test_a_dealer_who_is_not_in_the_book_is_refused() -> None:
+    snapshot = made(options=CUSTOMERS)
+    with pytest.raises(StateError, match="dealers named 777, and the book has no such owner"):
+        rebalancing(snapshot, dealers=[50, 777])
+    with pytest.raises(StateError, match="dealers named -1"):  # whom nobody knows is not one owner
+        rebalancing(snapshot, dealers=[-1])
+
+
+def test_one_unmatched_option_turns_no_other() -> None:
+    pair = [("call", 2_200.0, 101, 100.0), ("call", 2_200.0, 102, -100.0)]
+    whole = rebalancing(made(options=pair)).reading("crowding.dealer_gamma").value
+    odd = rebalancing(made(options=[*pair, ("put", 1_800.0, 101, 0.001)]))
+    assert odd.reading("crowding.dealer_gamma").value == pytest.approx(whole, rel=1e-4)
+    assert "options held on both sides" in odd.reading("crowding.dealer_gamma").definition
+    assert any("holds both sides of 1 of 2 options" in each for each in odd.says)
+    told = odd.tables["assumptions"].filter(sign=str(Sign.BOOK))
+    assert told.select("options", "assumed").row(0) == (2, 1)
+    # within a hundredth of its open interest an option is there with both sides
+    for short, sign in ((-99.5, Sign.CALLS_LONG), (-98.0, Sign.BOOK)):
+        near = [pair[0], ("call", 2_200.0, 102, short)]
+        assert Dealers.of(Crowd.of(made(options=near))).sign is sign
+
+
 # ---------------------------------------------------------------- outcomes
 
 

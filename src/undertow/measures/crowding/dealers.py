@@ -1,9 +1,10 @@
 """Options dealers, and how the trades that keep them hedged push with or against the price.
 
 Rows are options. Whoever is long gamma sells what rises and buys what falls, which holds a price;
-whoever is short gamma does the opposite. Whether dealers are long or short is read off the book
-where it shows customers alone or says who deals, and is an assumption where it does not. All
-forwards of an asset move by one ratio, at volatilities as they are.
+whoever is short gamma does the opposite. Whether dealers are long or short of an option is read off
+the book where it shows customers alone or somebody says who deals, and is an assumption where the
+book holds both sides of the option. All forwards of an asset move by one ratio, at volatilities as
+they are.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import ndtr
 
+from undertow.errors import StateError
 from undertow.measures.crowding.crowd import Crowd
+from undertow.measures.words import listed
 from undertow.rules.portfolio import chain_of
-from undertow.state import FloatColumn, FloatMatrix, KeyColumn
+from undertow.state import BoolColumn, FloatColumn, FloatMatrix, KeyColumn
 from undertow.state.arrays import frozen
-from undertow.state.book import OPTION
+from undertow.state.book import OPTION, UNKNOWN_OWNER
 
-_EVEN = 1e-9  # of what is held: less than this is both sides of the same contract
+_EVEN = 0.01  # of an option's open interest: one that nets to less is there with both its sides
 _SEARCHED = np.linspace(-0.6, 1.0, 321)  # moves among which a level without gamma is looked for
 
 
@@ -48,22 +51,26 @@ class Dealers:
     tau: FloatColumn  # years
     qty: FloatColumn  # of dealers, signed
     sign: Sign  # the assumption that was used
-    sided: bool  # whether the book shows one side alone, or says who deals
+    both: BoolColumn  # whether the book holds both sides of it, and nobody says who deals
     unknown: int  # options held that lack a forward, a volatility or time: left out
 
     @classmethod
     def of(cls, crowd: Crowd, sign: Sign = Sign.BOOK, dealers: Iterable[int] = ()) -> Dealers:
         """Read options off a book; `dealers` are the keys of owners who deal.
 
-        A book that holds both sides of every option, and does not say who deals, does not show how
-        customers are signed: they are then assumed to be long calls and short puts.
+        Of an option whose both sides are in the book the book does not show how customers are
+        signed: where nobody is named they are then assumed to be long calls and short puts.
+
+        Raises
+        ------
+        StateError
+            When a dealer who is named owns nothing in the book.
         """
         book, chain = crowd.snapshot.book, chain_of(crowd.snapshot)
         size = len(chain.kind)
         held = (book.kind == OPTION) & (book.qty != 0.0)
-        keys = np.fromiter(dealers, dtype=np.int64)
-        deals = np.isin(book.owners[book.owner], keys)[book.leg_account] if len(keys) else None
-        shown = held if deals is None else held & ~deals
+        keys = _known(crowd, dealers)
+        shown = held & ~np.isin(book.owners[book.owner], keys)[book.leg_account]
 
         def added(where: NDArray[np.bool_]) -> FloatColumn:
             total = np.bincount(book.inst[where], book.qty[where], minlength=size)
@@ -72,12 +79,12 @@ class Dealers:
         customers = added(shown)
         longs, shorts = added(held & (book.qty > 0.0)), -added(held & (book.qty < 0.0))
         open_ = np.maximum(longs, shorts)
-        sided = bool(np.abs(customers).sum() > _EVEN * open_.sum())
-        if sign is Sign.BOOK and not sided:
+        both = (np.abs(customers) <= _EVEN * open_) & (not len(keys))
+        if sign is Sign.BOOK and both[open_ > 0.0].all() and (open_ > 0.0).any():
             sign = Sign.CALLS_LONG
-        if sign is not Sign.BOOK:
-            way = chain.kind if sign is Sign.CALLS_LONG else -chain.kind
-            customers = open_ * way
+        assumed = both if sign is Sign.BOOK else np.ones(size, dtype=np.bool_)
+        way = -chain.kind if sign is Sign.PUTS_LONG else chain.kind
+        customers = np.where(assumed, open_ * way, customers)
         some = np.flatnonzero(open_ > 0.0)
         known = (chain.forward > 0.0) & (chain.vol > 0.0) & (chain.tau > 0.0)
         at = some[known[some]]
@@ -91,7 +98,7 @@ class Dealers:
             tau=frozen(chain.tau[at].copy()),
             qty=frozen(-customers[at]),
             sign=sign,
-            sided=sided,
+            both=frozen(both[at].copy()),
             unknown=len(some) - len(at),
         )
 
@@ -103,9 +110,21 @@ class Dealers:
         at = np.flatnonzero(self.asset == asset)
         columns = {
             name: frozen(getattr(self, name)[at])
-            for name in ("inst", "asset", "kind", "forward", "strike", "vol", "tau", "qty")
+            for name in ("inst", "asset", "kind", "forward", "strike", "vol", "tau", "qty", "both")
         }
-        return Dealers(**columns, sign=self.sign, sided=self.sided, unknown=0)
+        return Dealers(**columns, sign=self.sign, unknown=0)
+
+    @property
+    def assumed(self) -> int:
+        """Of how many options the side of dealers is an assumption."""
+        return int(self.both.sum()) if self.sign is Sign.BOOK else len(self)
+
+    @property
+    def signed(self) -> str:
+        """Who is taken to be on which side."""
+        if self.sign is Sign.BOOK and self.both.any():
+            return f"{self.sign}, {Sign.CALLS_LONG} of options held on both sides"
+        return str(self.sign)
 
     def per_percent(self, move: FloatColumn | float = 0.0) -> FloatMatrix:
         """(..., options) USD of delta that 1 % more adds to dealers, after a move."""
@@ -145,6 +164,19 @@ class Dealers:
         d1 = np.log(forward / self.strike) / spread + 0.5 * spread
         found: FloatMatrix = self.kind * ndtr(self.kind * d1)
         return found
+
+
+def _known(crowd: Crowd, dealers: Iterable[int]) -> KeyColumn:
+    """The keys of owners who deal, who are all in the book."""
+    owners = crowd.snapshot.book.owners
+    keys = np.unique(np.fromiter(dealers, dtype=np.int64))
+    strange = keys[~np.isin(keys, owners) | (keys == UNKNOWN_OWNER)]
+    if len(strange):
+        raise StateError(
+            f"dealers named {listed(map(str, strange))}, and the book has no such owner",
+            hint="give keys of owners in the book, or name nobody",
+        )
+    return keys
 
 
 def black76_gamma(

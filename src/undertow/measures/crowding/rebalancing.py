@@ -54,13 +54,15 @@ def rebalancing(
     """What leveraged tokens and options dealers must trade after a move of prices, by asset.
 
     `dealers` are keys of owners who deal in options: the rest of the book are customers. Where
-    nobody is named and the book holds both sides of every option, customers are assumed to be long
-    calls and short puts; `sign` says otherwise. Moves are returns of the reference, above -1.
+    nobody is named, customers are assumed to be long the calls and short the puts of which the
+    book holds both sides (within 1 % of open interest); `sign` says otherwise, of all. Moves are
+    returns of the reference, above -1.
 
     Raises
     ------
     StateError
-        When a move is impossible, the sign is unknown, or a token owes as much as it holds.
+        When a move is impossible, the sign is unknown, a dealer is not in the book, or a token
+        owes as much as it holds.
 
     References
     ----------
@@ -192,16 +194,17 @@ def _funds(crowd: Crowd, funds: Funds) -> pl.DataFrame:
 def _assumptions(crowd: Crowd, dealers: tuple[int, ...]) -> pl.DataFrame:
     """Gamma of dealers by asset under every assumption on who is on which side."""
     types = {"asset": pl.String, "sign": pl.String, "gamma_usd": pl.Float64,
-             "zero_gamma_move": pl.Float64}  # fmt: skip
+             "zero_gamma_move": pl.Float64, "options": pl.Int64, "assumed": pl.Int64}  # fmt: skip
     rows = []
     for sign in Sign:
         held = Dealers.of(crowd, sign, dealers)
-        if held.sign is not sign:
-            continue  # the book does not show it
         for k in np.unique(held.asset).tolist():
             mine = held.only(k)
+            if sign is Sign.BOOK and mine.both.all():
+                continue  # the book does not show it
             rows.append((crowd.snapshot.universe.assets[k], str(sign),
-                         float(mine.per_percent().sum()), mine.zero()))  # fmt: skip
+                         float(mine.per_percent().sum()), mine.zero(), len(mine),
+                         mine.assumed))  # fmt: skip
     return pl.DataFrame(rows, schema=types, orient="row")
 
 
@@ -236,8 +239,8 @@ def _readings(crowd: Crowd, assets: pl.DataFrame, hedged: Dealers) -> list[Readi
     )  # fmt: skip
     gamma = float(assets["gamma_usd"].sum()) if len(hedged) else None
     words = (
-        f"USD of delta that 1 % more adds to dealers in options, {hedged.sign}; they sell as much; "
-        "none without options"
+        f"USD of delta that 1 % more adds to dealers in options, {hedged.signed}; they sell as "
+        "much; none without options"
     )
     found.append(crowd.reading("crowding.dealer_gamma", gamma, "usd", words, modelled=True))
     for row in assets.head(_TOP).iter_rows(named=True):
@@ -255,7 +258,7 @@ def _readings(crowd: Crowd, assets: pl.DataFrame, hedged: Dealers) -> list[Readi
         if row["options"]:
             found.append(
                 crowd.reading("crowding.zero_gamma", row["zero_gamma_move"], "1",
-                              f"nearest move at which dealers have no gamma, {hedged.sign}; none "
+                              f"nearest move at which dealers have no gamma, {hedged.signed}; none "
                               "where their gamma keeps its sign from -60 % to +100 %",
                               subject=asset, modelled=True)
             )  # fmt: skip
@@ -282,6 +285,8 @@ def _says(crowd: Crowd, assets: pl.DataFrame, funds: Funds, hedged: Dealers) -> 
             if top["e_folds"] is not None
             else ", whose depth is not known."
         )
+        if top["with_move_usd"]
+        else "A move of 1 % makes leveraged tokens and dealers trade nothing."
     ]
     says += _of_funds(crowd, funds)
     says += _of_dealers(assets, hedged)
@@ -312,11 +317,17 @@ def _of_dealers(assets: pl.DataFrame, hedged: Dealers) -> list[str]:
     held = assets.filter(pl.col("options") > 0)
     gamma = float(held["gamma_usd"].sum())
     side = "long" if gamma > 0.0 else "short"
-    says = [f"Dealers are {side} of gamma, {told(abs(gamma), 3)} USD a percent, {hedged.sign}."]
-    if not hedged.sided:
+    says = [
+        f"Dealers are {side} of gamma, {told(abs(gamma), 3)} USD a percent, {hedged.signed}."
+        if gamma
+        else f"Dealers have no gamma, {hedged.signed}."
+    ]
+    both = int(hedged.both.sum())
+    if both:
+        which = "its" if both == len(hedged) else f"{both:,} of {len(hedged):,}"
         says.append(
-            "The book holds both sides of its options and does not say who deals, so that is an "
-            "assumption; the opposite one turns the sign."
+            f"The book holds both sides of {which} options and does not say who deals, so that is "
+            "an assumption; the opposite one turns the sign."
         )
     turns = [
         f"{row['asset']} at {told(row['zero_gamma_level'], 4)} ({percent(row['zero_gamma_move'])})"
