@@ -70,6 +70,15 @@ def test_nodes_of_the_book_without_a_history_are_left_out_by_name() -> None:
     assert not Ground("venue", None, past).without_history
 
 
+def test_a_measure_that_does_not_know_a_division_says_which_it_took() -> None:
+    (vulnerability,) = chosen(["crowding.vulnerability"])
+    snapshot = demo_world().snapshot()
+    said = {by: vulnerability.function(Ground(by, snapshot)) for by in ("asset", "venue", "cohort")}
+    assert said["asset"].says[:-1] == said["venue"].says
+    assert said["asset"].says[-1] == "It is divided by venue, since it knows no division by asset."
+    assert not any("division" in sentence for sentence in said["cohort"].says)
+
+
 def test_a_span_is_told_in_the_unit_that_fits() -> None:
     told = {1: "1 hour", 8: "8 hours", 24: "1 day", 36: "36 hours", 100: "4.2 days", 215: "9 days"}
     assert {hours: span(hours * HOUR) for hours in told} == told

@@ -45,7 +45,8 @@ class Measure:
     def function(self, ground: Ground) -> Study:
         """The study of that ground; what it may choose (seed, level) is chosen as the ground says.
 
-        Nodes that stand in the book and have no history are left out of it by name.
+        Nodes that stand in the book and have no history are left out of it by name. One that does
+        not know the division of the ground takes its own, and says so.
         """
         choices = {
             name: getattr(ground, name)
@@ -55,6 +56,9 @@ class Measure:
         if choices.get("by", ground.by) not in self.divisions:
             choices["by"] = self.divisions[0]
         study = self.made(*(getattr(ground, part) for part in self.takes), **choices)
+        if (by := choices.get("by", ground.by)) != ground.by:
+            instead = f"It is divided by {by}, since it knows no division by {ground.by}."
+            study = replace(study, says=(*study.says, instead))
         if "history" not in self.needs:
             return study
         return replace(study, left_out={**ground.without_history, **study.left_out})
