@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from undertow.econometrics.checks import FloatColumn, FloatMatrix, frozen, matrix
+from undertow.econometrics.checks import BoolColumn, FloatColumn, FloatMatrix, frozen, matrix
 from undertow.errors import EstimationError
 
 LabelColumn = NDArray[np.int64]
 TIGHT = 0.95  # mean cosine with the common direction above which all stand in one place
 STRUCTURE = 0.25  # silhouette below which there is none to speak of (Kaufman and Rousseeuw)
+COMMON = 0.75  # mean cosine below which none stands for all: two at right angles have 0.71
 _PASSES = 60
 
 
@@ -25,8 +26,8 @@ _PASSES = 60
 class Clusters:
     """Who points which way."""
 
-    label: LabelColumn  # (members,): the cluster of each, the largest first; -1 of no direction
-    centre: FloatMatrix  # (clusters, columns): unit directions
+    label: LabelColumn  # (members,): the cluster of each, the largest first; -1 of none
+    centre: FloatMatrix  # (clusters, columns): unit directions; no rows where none is told apart
     tight: float  # mean cosine with the common direction of all
     tried: FloatColumn  # silhouette with 2, 3, ... clusters; empty where none was tried
     why: str  # how the number of clusters was arrived at
@@ -40,7 +41,7 @@ class Stability:
     """What other members of the same kind would have made of the clusters."""
 
     jaccard: FloatColumn  # (clusters,): mean overlap with the nearest cluster of a resample
-    rand: float  # mean adjusted Rand index of resampled clusters against these
+    rand: float  # mean adjusted Rand index of resampled clusters against these; NaN of fewer than 2
     centres: tuple[FloatMatrix, ...]  # of every resample
 
 
@@ -58,9 +59,11 @@ def cluster_directions(
 ) -> Clusters:
     """Spherical k-means, every member one voice, with as many clusters as the silhouette likes.
 
-    All are one cluster where their mean cosine with the common direction is `TIGHT` or more, or
-    where no number of clusters from 2 to `most` has a mean silhouette of `STRUCTURE`. A continuum
-    (every mix of two coins) is cut into clusters all the same, and stably: its ends are told apart.
+    All are one cluster where their mean cosine with the common direction is `TIGHT` or more and
+    none points away from it. Where no number of clusters from 2 to `most` has a mean silhouette of
+    `STRUCTURE`, they are one if that mean is `COMMON` or more; else none can be told apart, and
+    there is no cluster. A continuum (every mix of two coins) is cut into clusters all the same,
+    and stably: its ends are told apart.
 
     Raises
     ------
@@ -81,17 +84,15 @@ def cluster_directions(
     tight = float(np.sqrt(common @ common)) / len(rows)
     label = np.full(len(unit), -1, dtype=np.int64)
     highest = min(most, len(np.unique(rows.round(9), axis=0)), len(rows) - 1)
-    if tight >= TIGHT or highest < 2:
+    if (tight >= TIGHT and (rows @ common > 0.0).all()) or highest < 2:
         why = "all point one way" if tight >= TIGHT else "there are too few to tell apart"
-        label[there] = 0
-        return Clusters(frozen(label), frozen(_unit(common)[None, :]), tight, np.empty(0), why)
+        return _at_most_one(label, there, common, tight, np.empty(0), why)
     apart = 1.0 - rows @ rows.T
     found = [_best(rows, k, starts, rng) for k in range(2, highest + 1)]
     tried = np.array([_silhouette(apart, each[0], len(each[1])) for each in found])
     if tried.max() < STRUCTURE:
-        label[there] = 0
         why = f"no number of clusters has a silhouette of {STRUCTURE}"
-        return Clusters(frozen(label), frozen(_unit(common)[None, :]), tight, frozen(tried), why)
+        return _at_most_one(label, there, common, tight, tried, why)
     best, centre = found[int(np.argmax(tried))]
     order = np.argsort(-np.bincount(best, minlength=len(centre)), kind="stable")
     label[there] = np.argsort(order)[best]
@@ -99,11 +100,28 @@ def cluster_directions(
     return Clusters(frozen(label), frozen(centre[order]), tight, frozen(tried), why)
 
 
+def _at_most_one(
+    label: LabelColumn,
+    there: BoolColumn,
+    common: FloatColumn,
+    tight: float,
+    tried: FloatColumn,
+    why: str,
+) -> Clusters:
+    """One cluster of all that have a direction, where it is common to them; else none."""
+    one = tight >= COMMON
+    label[there] = 0 if one else -1
+    centre = _unit(common)[None, :] if one else np.zeros((0, len(common)))
+    return Clusters(frozen(label), frozen(centre), min(tight, 1.0), frozen(tried), why)
+
+
 def assigned(x: FloatMatrix, centre: FloatMatrix) -> LabelColumn:
-    """The nearest centre of each row by cosine; -1 of rows of nothing."""
+    """The nearest centre of each row by cosine; -1 of rows that point along none."""
+    if not len(centre):
+        return np.full(x.shape[0], -1, dtype=np.int64)
     near = np.asarray(x @ centre.T)
     label: LabelColumn = near.argmax(axis=1).astype(np.int64)
-    label[~(near != 0.0).any(axis=1)] = -1
+    label[near.max(axis=1) <= 0.0] = -1
     return label
 
 
@@ -113,7 +131,7 @@ def stability(
     """Cluster resampled members again, as many clusters, and see which are found again.
 
     A mean Jaccard overlap of 0.75 or more is a cluster that is there, of 0.5 or less one that is
-    not (Hennig).
+    not (Hennig). A single cluster is found again whatever it is, so it has no overlap (NaN).
 
     References
     ----------
@@ -123,13 +141,14 @@ def stability(
     unit = directions(matrix("x", x, rows=1))
     there = np.flatnonzero(found.label >= 0)
     rows, old, k = unit[there], found.label[there], len(found)
+    if k == 0:
+        return Stability(np.empty(0), np.nan, ())
+    draws = (rows[rng.integers(len(rows), size=len(rows))] for _ in range(reps))
+    if k == 1:
+        single = tuple(_unit(drawn.sum(axis=0))[None, :] for drawn in draws)
+        return Stability(frozen(np.full(1, np.nan)), np.nan, single)
     overlap, rand, centres = np.zeros((reps, k)), np.ones(reps), []
-    for rep in range(reps):
-        drawn = rows[rng.integers(len(rows), size=len(rows))]
-        if k == 1:
-            centres.append(_unit(drawn.sum(axis=0))[None, :])
-            overlap[rep] = 1.0
-            continue
+    for rep, drawn in enumerate(draws):
         centre = _best(drawn, k, 2, rng)[1]
         centres.append(centre)
         new = (rows @ centre.T).argmax(axis=1)

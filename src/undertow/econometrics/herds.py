@@ -91,7 +91,7 @@ def herds(
     seen = ~np.isnan(x)
     sign = np.sign(np.where(seen, x, 0.0))
     terms = _terms(np.nan_to_num(r), lags)
-    reasons = [_reason(sign[:, j], len(terms[0]), terms[0].shape[1]) for j in range(x.shape[1])]
+    reasons = [_reason(sign[seen[:, j], j], terms[j].shape[1]) for j in range(x.shape[1])]
     used = np.flatnonzero([not each for each in reasons])
     size = x.shape[1]
     if len(used) < 2 or len(x) <= 2 * window + 2:
@@ -119,14 +119,15 @@ def herds(
     )
 
 
-def _reason(sign: FloatColumn, steps: int, terms: int) -> str:
+def _reason(sign: FloatColumn, terms: int) -> str:
+    """Why a member is not looked at; `sign` is of the steps at which it was seen."""
     traded = int((sign != 0.0).sum())
     if traded < LEAST_TRADES:
         return f"too few trades: {traded}, {LEAST_TRADES} are needed"
     if np.ptp(sign) == 0.0:
         return "constant"
-    if steps < _ROWS_A_TERM * terms:
-        return f"too short: {steps} steps, {_ROWS_A_TERM * terms} are needed"
+    if len(sign) < _ROWS_A_TERM * terms:
+        return f"too short: {len(sign)} steps, {_ROWS_A_TERM * terms} are needed"
     return ""
 
 

@@ -13,6 +13,7 @@ from sklearn.metrics import adjusted_rand_score, silhouette_score
 from crowds import PRICE, crowd
 from undertow.econometrics.clusters import (
     adjusted_rand,
+    assigned,
     cluster_directions,
     directions,
     stability,
@@ -70,16 +71,36 @@ def test_the_silhouette_and_the_index_of_rand_are_those_of_scikit_learn() -> Non
     assert adjusted_rand(label, label) == 1.0
 
 
-def test_all_alike_or_without_structure_is_one_cluster_and_says_why() -> None:
+def test_all_alike_is_one_cluster_and_without_structure_or_a_common_direction_there_is_none() -> (
+    None
+):
     draw = rng(4)
     tight = np.ones((50, 5)) + 0.05 * draw.standard_normal((50, 5))
     found = cluster_directions(tight, rng=rng())
     assert (len(found), found.why) == (1, "all point one way")
-    found = cluster_directions(draw.standard_normal((200, 30)), rng=rng())
+    loose = np.ones((200, 30)) + 0.7 * draw.standard_normal((200, 30))
+    found = cluster_directions(loose, rng=rng())
     assert len(found) == 1
+    assert 0.75 < found.tight < 0.95
     assert found.why.startswith("no number of clusters has a silhouette")
+    assert np.isnan(stability(loose, found, rng=rng(), reps=19).jaccard).all()
+    apart = draw.standard_normal((200, 30))
+    found = cluster_directions(apart, rng=rng())
+    assert (len(found), set(found.label)) == (0, {-1})
+    assert found.why.startswith("no number of clusters has a silhouette")
+    assert stability(apart, found, rng=rng(), reps=19).centres == ()
     two = cluster_directions(np.eye(2), rng=rng())
-    assert (len(two), two.why) == (1, "there are too few to tell apart")
+    assert (len(two), two.why) == (0, "there are too few to tell apart")
+
+
+def test_one_who_stands_against_all_others_is_no_part_of_their_place() -> None:
+    x = np.ones((100, 3)) + 0.1 * rng(5).standard_normal((100, 3))
+    x[7] *= -1_000.0
+    found = cluster_directions(x, rng=rng())
+    assert found.tight > 0.95
+    assert len(found) == 2
+    assert np.flatnonzero(found.label == 1).tolist() == [7]
+    assert assigned(-x[:3], found.centre[:1]).tolist() == [-1] * 3
 
 
 def test_who_holds_nothing_has_no_cluster_and_opposites_have_two() -> None:
@@ -189,6 +210,19 @@ def test_owners_who_seldom_trade_are_left_out_by_name() -> None:
     assert short.reasons == ("too short: 40 steps, 165 are needed",) * 3
     with pytest.raises(EstimationError, match="returns are"):
         herds(flow, returns[:, :2], rng=rng())
+
+
+def test_who_only_buys_while_it_is_seen_is_constant_and_unseen_steps_are_no_record() -> None:
+    flow, returns = traders(4, members=5)
+    flow[1::2, 1] = np.nan
+    flow[::2, 1] = 1.0  # a sale or a rest was never seen
+    flow[50:, 2] = np.nan
+    flow[:50, 2] = np.sign(rng(8).standard_normal(50))
+    found = herds(flow, returns, rng=rng(), lags=1, reps=19)
+    assert found.reasons[1] == "constant"
+    assert found.reasons[2] == "too short: 50 steps, 55 are needed"
+    assert np.isnan(found.explained[1:3]).all()
+    assert found.reasons[0] == found.reasons[3] == ""
 
 
 # ---------------------------------------------------------------- flows
@@ -309,12 +343,75 @@ def test_closeness_and_overlap_of_owners_are_by_hand() -> None:
     assert value == pytest.approx(common.sum() / np.abs(held).sum())
 
 
+def test_places_of_pairs_are_as_sure_as_their_distance_to_others() -> None:
+    usd = np.append([1e6, 2e6], rng(6).uniform(10.0, 20.0, 18))
+    found = similarity(crowd(np.full(20, 0.2), usd, share=0.5), reps=19).tables["pairs"]
+    assert found["rank"].to_list() == list(range(1, 101))
+    assert (found["rank_low"] <= found["rank"]).all()
+    assert (found["rank_high"] >= found["rank"]).all()
+    giants, close = found.row(0, named=True), found.row(10, named=True)
+    assert {giants["first"], giants["second"]} == {"0", "1"}
+    assert (giants["rank_low"], giants["rank_high"]) == (1, 1)
+    assert close["rank_low"] <= 5
+    assert close["rank_high"] >= 15
+    few = similarity(crowd(np.full(9, 0.2), usd[:9], share=0.5), reps=19).tables["pairs"]
+    assert few["rank"].to_list() == list(range(1, 37))
+    assert few["rank_low"].null_count() == few["rank_high"].null_count() == 36
+    alike = similarity(crowd(np.full(20, 0.2), np.full(20, 5.0), share=0.5), reps=19)
+    assert set(alike.tables["pairs"]["rank"]) == {1}
+    thin = crowd(np.full(12, 0.2), usd[:12], share=0.5)
+    nothing = frozen(np.zeros_like(thin.market.depth))
+    blind = similarity(replace(thin, market=replace(thin.market, depth=nothing)), reps=19)
+    assert blind.tables["pairs"]["rank"].null_count() == blind.tables["pairs"].height
+
+
 def test_a_short_only_book_stands_in_one_place() -> None:
     book = crowd(np.full(20, 0.2), np.full(20, 10.0), share=0.5, long=np.zeros(20, dtype=bool))
     found = similarity(book)
     assert found.says[0].startswith("There is one place: short C0, with 100 % of leveraged USD")
+    assert found.reading("crowding.cluster_stability").value is None
+    assert found.tables["clusters"].select("stability", "there").rows() == [(None, True)]
     assert found.reading("crowding.effective_strategies").value == pytest.approx(1.0)
     assert found.reading("crowding.owner_similarity").value == pytest.approx(1.0)
+
+
+def scattered(assets: int, owners: int = 150) -> Snapshot:
+    """Owners of perps on random sides, in random amounts."""
+    held, long = np.full((owners, assets), 1.0 / assets), np.ones(owners, dtype=bool)
+    usd = np.full(owners, 1e3)
+    book = crowd(np.full(owners, 0.3), usd, share=0.3, assets=assets, held=held, long=long)
+    legs = Crowd.of(book).lean != 0.0
+    qty = book.book.qty.copy()
+    qty[legs] *= rng(3).standard_normal(int(legs.sum()))
+    return replace(book, book=replace(book.book, qty=frozen(qty)))
+
+
+def test_owners_who_point_anywhere_stand_in_no_place() -> None:
+    found = similarity(scattered(10), reps=19)
+    for name in ("largest_place", "effective_strategies", "strategies_by_entropy"):
+        reading = found.reading(f"crowding.{name}")
+        assert (reading.value, reading.low) == (None, None)
+        assert "no clusters can be told apart" in reading.definition
+    assert found.reading("crowding.cluster_stability").value is None
+    assert found.says[0].startswith("No places can be told apart, and owners have little")
+    assert found.tables["clusters"].select("cluster", "owners", "share").rows() == [
+        (None, 150, 1.0)
+    ]
+    assert found.tables["places"].height == 0
+
+
+def test_no_share_is_above_one_and_all_of_it_is_one() -> None:
+    for seed in range(4):
+        sizes = rng(seed).lognormal(0.0, 2.0, 40 + seed)
+        found = similarity(crowd(np.full(len(sizes), 0.2), sizes, share=0.5), reps=19)
+        place = found.reading("crowding.largest_place")
+        assert (place.value, place.low, place.high) == (1.0, 1.0, 1.0)
+        for name in ("owner_similarity", "collateral_similarity"):
+            alike = found.reading(f"crowding.{name}")
+            assert alike.value is not None
+            assert alike.high is not None
+            assert 0.999 < alike.value <= alike.high <= 1.0
+        assert found.tables["clusters"]["share"].to_list() == [1.0]
 
 
 @pytest.mark.parametrize("accounts", [1, 2, 9])
@@ -361,7 +458,7 @@ def test_flows_say_who_herds_and_without_them_it_cannot_be_told() -> None:
 def test_words_and_counts_of_clusters() -> None:
     assert called(np.array([0.9, -0.4, 0.1]), ("A", "B", "C")) == "long A, short B"
     assert called(np.full(16, 0.25), tuple("ABCDEFGHIJKLMNOP")) == "long A among others"
-    assert measures_of(np.array([1.0, 1.0]), 4.0) == pytest.approx((0.25, 2.0, 2.0))
+    assert measures_of(np.array([1.0, 1.0]), 2.0) == pytest.approx((0.25, 2.0, 2.0))
     assert np.isnan(measures_of(np.zeros(2), 0.0)).all()
 
 

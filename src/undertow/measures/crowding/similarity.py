@@ -17,6 +17,7 @@ from undertow.errors import StateError
 from undertow.measures.crowding.crowd import Crowd
 from undertow.measures.crowding.flows import OwnerFlows
 from undertow.measures.crowding.places import Places
+from undertow.measures.crowding.redrawn import Redrawn
 from undertow.measures.crowding.strategies import (
     FEW,
     Holdings,
@@ -31,23 +32,29 @@ from undertow.measures.door import require_seed
 from undertow.measures.study import Study
 from undertow.measures.words import banded, chance, known, listed, many, percent, span, told
 from undertow.rules.snapshot import Snapshot
-from undertow.state import FloatColumn, FloatMatrix, Reading
+from undertow.state import AnyColumn, FloatColumn, FloatMatrix, Reading
 from undertow.state.arrays import digest
 from undertow.state.book import UNKNOWN_OWNER
 
 _PAIRS = 100  # of owners, in the table
 _EVEN = 1e-9  # of gross: less net exposure than this has no direction
 _DRAWS = 199
+_LEAST = 19  # draws in which both of a pair come, for its rank to have a band
 _STANDS = 0.75  # mean Jaccard overlap from which a cluster is there
-_LARGEST = (
-    "share of leveraged USD whose owners stand in the largest cluster of directions; none where "
-    f"fewer than {FEW} leveraged owners have one"
+_NONE = (
+    f"; none where fewer than {FEW} leveraged owners have a direction, or where no clusters can be "
+    "told apart"
 )
+_LARGEST = f"share of leveraged USD whose owners stand in the largest cluster of directions{_NONE}"
 _EFFECTIVE = (
     "how many clusters alike would be as concentrated: 1 over the sum of squared shares of "
-    "leveraged USD of owners with a direction"
+    f"leveraged USD of owners in a cluster{_NONE}"
 )
-_ENTROPY = "the same by entropy: exp of minus the sum of share times its log"
+_ENTROPY = f"the same by entropy: exp of minus the sum of share times its log{_NONE}"
+_STABLE = (
+    "mean Jaccard overlap of clusters with those of resampled owners, by leveraged USD; none of "
+    "fewer than two clusters, of which one is found again whatever it is"
+)
 _OF_CLUSTERS = (
     ("crowding.largest_place", _LARGEST),
     ("crowding.effective_strategies", _EFFECTIVE),
@@ -57,10 +64,14 @@ _READ = (
     "Closeness is the cosine of two exposures: 1 is the same mix on the same side, 0 nothing in "
     "common, -1 the opposite. Exposure is by what an asset follows all the way down, money apart; "
     "collateral is what is held outright, money too. A cluster is a direction that many take, "
-    "found among the most leveraged owners; every other goes where it is nearest. Stability is how "
-    "much of a cluster is found again among other owners of the same kind: below 0.5 it is not "
-    "there. The effective number of strategies is how many alike would be as concentrated. A herd "
-    "is owners whose purchases and sales agree within a few steps beyond what prices make them do."
+    "found among the most leveraged owners; every other goes where it is nearest, or nowhere "
+    "where it points along none. Where directions make no clusters, all are one place if most of "
+    "what they hold goes one way, and else no places can be told apart. Stability is how much of a "
+    "cluster is found again among other owners of the same kind: below 0.5 it is not there; one "
+    "alone has none. The effective number of strategies is how many alike would be as "
+    "concentrated. The rank of a pair is by overlap; its band is over draws of owners in which "
+    "both come. A herd is owners whose purchases and sales agree within a few steps beyond what "
+    "prices make them do."
 )
 _MISLEADS = (
     "Who stands in one place need not run at one time: distances say when. A hedge elsewhere that "
@@ -77,6 +88,7 @@ class _Owners:
     """The largest owners side by side."""
 
     name: list[str]
+    account: AnyColumn  # the first of each
     usd: FloatColumn  # leveraged
     net: FloatMatrix
     collateral: FloatMatrix
@@ -128,6 +140,7 @@ def similarity(
     found = Strategies.of(holdings, streams[0], reps=reps)
     depth = _depth(crowd)
     owners = _owners(crowd, holdings, top)
+    drawn = Redrawn.of(crowd, crowd.leveraged, reps=_DRAWS, seed=seed, level=level)
     herded = (
         None if flows is None
         else herds(flows.flow, flows.returns, rng=streams[1], window=window, level=sure, reps=99)
@@ -138,7 +151,7 @@ def similarity(
         "places": _places(found),
         "venues": venues,
         "protocols": protocols,
-        "pairs": _pairs(owners, depth),
+        "pairs": _pairs(owners, depth, drawn),
         "herds": _herd_table(flows, herded),
         "herders": _herders(flows, herded),
     }
@@ -179,9 +192,9 @@ def _owners(crowd: Crowd, holdings: Holdings, top: int) -> _Owners:
     net, collateral = holdings.dense(rows), owners_collateral(crowd, rows)
     if not len(rows):
         blank = np.zeros((0, 0))
-        return _Owners([], np.empty(0), net, collateral, blank, blank)
+        return _Owners([], first, np.empty(0), net, collateral, blank, blank)
     return _Owners(
-        names, holdings.leveraged[rows], net, collateral, cosine(net), cosine(collateral)
+        names, first, holdings.leveraged[rows], net, collateral, cosine(net), cosine(collateral)
     )
 
 
@@ -190,7 +203,8 @@ def _mean_pair(alike: FloatMatrix, weight: FloatColumn) -> float:
     pairs = weight.sum() ** 2 - float(weight @ weight)
     if pairs <= 0.0:
         return np.nan
-    return float((weight @ alike @ weight - (weight * weight) @ np.diag(alike)) / pairs)
+    mean = float((weight @ alike @ weight - (weight * weight) @ np.diag(alike)) / pairs)
+    return min(max(mean, -1.0), 1.0)  # sums leave the mean of ones a hair above it
 
 
 def _overlapped(held: FloatMatrix, depth: FloatColumn) -> FloatMatrix:
@@ -241,47 +255,91 @@ def _venues(crowd: Crowd, depth: FloatColumn) -> tuple[pl.DataFrame, pl.DataFram
     return frame.drop("lend"), frame.filter("lend").drop("lend"), left_out
 
 
-def _pairs(owners: _Owners, depth: FloatColumn) -> pl.DataFrame:
+def _pairs(owners: _Owners, depth: FloatColumn, drawn: Redrawn) -> pl.DataFrame:
     """The pairs of owners who would cost each other most."""
     types = {
         "first": pl.String, "second": pl.String, "first_usd": pl.Float64, "second_usd": pl.Float64,
         "exposure": pl.Float64, "collateral": pl.Float64, "overlap_usd": pl.Float64,
+        "rank": pl.Int64, "rank_low": pl.Int64, "rank_high": pl.Int64,
     }  # fmt: skip
     if len(owners.name) < 2:
         return pl.DataFrame(schema=types)
-    common = _overlapped(owners.net, depth)
     i, j = np.triu_indices(len(owners.name), 1)
-    score = np.nan_to_num(common[i, j])
+    common = _overlapped(owners.net, depth)[i, j]
+    kept = np.argsort(-np.nan_to_num(common), kind="stable")[:_PAIRS]
+    places = _places_of(common, i, j, kept, owners, drawn)
     rows = [
         (owners.name[i[k]], owners.name[j[k]], float(owners.usd[i[k]]), float(owners.usd[j[k]]),
          float(owners.alike[i[k], j[k]]), float(owners.backed[i[k], j[k]]),
-         known(common[i[k], j[k]]))
-        for k in np.argsort(-score, kind="stable")[:_PAIRS]
+         known(common[k]), *place)
+        for k, place in zip(kept, places, strict=True)
     ]  # fmt: skip
     return pl.DataFrame(rows, schema=types, orient="row")
+
+
+def _places_of(
+    common: FloatColumn,
+    i: AnyColumn,
+    j: AnyColumn,
+    kept: AnyColumn,
+    owners: _Owners,
+    drawn: Redrawn,
+) -> list[tuple[int | None, int | None, int | None]]:
+    """Rank of each pair that is kept, and its band over draws in which both of it come.
+
+    An owner that comes twice is two, each with its own overlaps, so a pair weighs as often as both.
+    """
+    if np.isnan(common).any():
+        return [(None, None, None)] * len(kept)
+    best = _ranks_among(common, common[kept])
+    if len(owners.name) < FEW:
+        return [(int(rank), None, None) for rank in best]
+    weight = drawn.weight[:, drawn.unit[owners.account]]
+    found = np.full((len(weight), len(kept)), np.nan)
+    for rep, often in enumerate(weight):
+        pairs = often[i] * often[j]
+        come = pairs > 0.0
+        value = np.where(come, pairs * common, -np.inf)
+        found[rep, come[kept]] = _ranks_among(value, value[kept][come[kept]])
+    tails = (0.5 * (1.0 - drawn.level), 0.5 * (1.0 + drawn.level))
+    places: list[tuple[int | None, int | None, int | None]] = []
+    for rank, column in zip(best, found.T, strict=True):
+        told_of = column[np.isfinite(column)]
+        low = high = None
+        if len(told_of) >= _LEAST:
+            low = int(min(np.quantile(told_of, tails[0], method="lower"), rank))
+            high = int(max(np.quantile(told_of, tails[1], method="higher"), rank))
+        places.append((int(rank), low, high))
+    return places
+
+
+def _ranks_among(values: FloatColumn, some: FloatColumn) -> FloatColumn:
+    """The place of some values among all: one more than those above."""
+    above = len(values) - np.sort(values).searchsorted(some, side="right")
+    return np.asarray(above + 1.0)
 
 
 # ---------------------------------------------------------------- clusters and herds, as tables
 
 
 def _clusters(crowd: Crowd, found: Strategies | None) -> pl.DataFrame:
-    """One row a cluster, the one with most leveraged USD first; who has no direction last."""
+    """One row a cluster, the one with most leveraged USD first; who is in none last."""
     types = {
         "cluster": pl.Int64, "strategy": pl.String, "owners": pl.Int64, "leveraged_usd": pl.Float64,
         "share": pl.Float64, "stability": pl.Float64, "there": pl.Boolean,
     }  # fmt: skip
     if found is None:
         return pl.DataFrame(schema=types)
-    whole, names = float(found.usd.sum()), crowd.snapshot.universe.assets
+    whole = float(found.by_cluster.sum()) + found.beside
+    names, alone = crowd.snapshot.universe.assets, len(found.centre) == 1
     rows: list[tuple[Any, ...]] = []
     for k, usd in enumerate(found.by_cluster.tolist()):
         stable = float(found.jaccard[k])
         rows.append((k + 1, called(found.centre[k], names), int((found.label == k).sum()), usd,
-                     usd / whole, stable, stable >= _STANDS))  # fmt: skip
-    alone = found.label < 0
-    if alone.any():
-        usd = float(found.usd[alone].sum())
-        rows.append((None, "no direction", int(alone.sum()), usd, usd / whole, None, None))
+                     usd / whole, known(stable), alone or stable >= _STANDS))  # fmt: skip
+    count = int((found.label < 0).sum())
+    if count:
+        rows.append((None, "in no cluster", count, found.beside, found.beside / whole, None, None))
     return pl.DataFrame(rows, schema=types, orient="row")
 
 
@@ -291,7 +349,7 @@ def _places(found: Strategies | None) -> pl.DataFrame:
              "leveraged_usd": pl.Float64, "share": pl.Float64}  # fmt: skip
     if found is None:
         return pl.DataFrame(schema=types)
-    names, whole = bucket_names(), float(found.usd.sum())
+    names, whole = bucket_names(), float(found.by_cluster.sum()) + found.beside
     there = found.label >= 0
     key = found.label[there] * len(names) + found.bucket[there]
     size = len(found.centre) * len(names)
@@ -354,22 +412,19 @@ def _called(key: int) -> str:
 
 
 def _of_clusters(crowd: Crowd, found: Strategies | None, level: float) -> list[Reading]:
-    if found is None:
-        return [crowd.reading(name, None, "1", words) for name, words in _OF_CLUSTERS]
-    values = measures_of(found.by_cluster, float(found.usd.sum()))
-    low, high = band(found.shares, level)
-    told_of = [
-        crowd.reading(name, value, "1", words, level=level,
-                      band=(min(float(a), value), max(float(b), value)))
-        for (name, words), value, a, b in zip(_OF_CLUSTERS, values, low, high, strict=True)
-    ]  # fmt: skip
-    stable = float(found.by_cluster @ found.jaccard / found.by_cluster.sum())
-    return [
-        *told_of,
-        crowd.reading("crowding.cluster_stability", stable, "1",
-                      "mean Jaccard overlap of clusters with those of resampled owners, by "
-                      "leveraged USD"),
-    ]  # fmt: skip
+    stable = np.nan
+    if found is None or not len(found.centre):
+        made = [crowd.reading(name, None, "1", words) for name, words in _OF_CLUSTERS]
+    else:
+        values = measures_of(found.by_cluster, found.beside)
+        low, high = band(found.shares, level)
+        made = [
+            crowd.reading(name, value, "1", words, level=level,
+                          band=(min(float(a), value), max(float(b), value)))
+            for (name, words), value, a, b in zip(_OF_CLUSTERS, values, low, high, strict=True)
+        ]  # fmt: skip
+        stable = float(found.by_cluster @ found.jaccard / found.by_cluster.sum())
+    return [*made, crowd.reading("crowding.cluster_stability", stable, "1", _STABLE)]
 
 
 def _of_owners(
@@ -495,6 +550,11 @@ def _of_places(
             f"with leverage, fewer than {FEW} owners lean any way."
         )
         return [words]
+    why = (
+        f"{found.clusters.why} (mean cosine {told(found.clusters.tight)} with the direction of all)"
+    )
+    if not len(found.centre):
+        return [f"No places can be told apart, and owners have little in common: {why}."]
     share, several = (by_name[f"crowding.{n}"] for n in ("largest_place", "effective_strategies"))
     row = tables["clusters"].row(0, named=True)
 
@@ -505,7 +565,7 @@ def _of_places(
 
     if len(found.centre) == 1:
         words = f"There is one place: {row['strategy']}, with {percent(share.value)} of leveraged"
-        return [f"{words} USD; {found.clusters.why}."]
+        return [f"{words} USD; {why}."]
     words = (
         f"{percent(share.value)} ({percent(share.low)} to {percent(share.high)}) of leveraged USD "
         f"stands in one place, {row['strategy']}; there are {shown(several)} strategies in effect, "

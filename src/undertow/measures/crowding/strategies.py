@@ -81,11 +81,11 @@ class Strategies:
     clusters: Clusters  # of the most leveraged
     stable: Stability
     owner: KeyColumn  # leveraged owners, the most first
-    label: LabelColumn  # cluster of each, the one with most USD first; -1 of no direction
+    label: LabelColumn  # cluster of each, the one with most USD first; -1 of none
     bucket: NDArray[np.int64]  # of leverage
     usd: FloatColumn  # leveraged USD of each
-    centre: FloatMatrix
-    jaccard: FloatColumn
+    centre: FloatMatrix  # no rows where no clusters can be told apart
+    jaccard: FloatColumn  # NaN of a single cluster
     fitted: int  # how many of them clusters were made of
     shares: FloatMatrix  # (draws, 3) share of the largest, 1 / HHI, exp of entropy
 
@@ -95,7 +95,8 @@ class Strategies:
     ) -> Strategies | None:
         """Cluster the most leveraged owners, and put every other where it is nearest.
 
-        None where fewer than ten leveraged owners have a direction.
+        Who points along no cluster is in none. None where fewer than ten leveraged owners have a
+        direction.
         """
         order = holdings.order
         fitted = holdings.dense(order[:_FITTED])
@@ -104,7 +105,6 @@ class Strategies:
         found = cluster_directions(fitted, rng=rng, most=most)
         stable = stability(fitted, found, rng=rng, reps=reps)
         label = _nearest(holdings, found.centre)[order]
-        label[: len(fitted)] = found.label
         usd = holdings.leveraged[order]
         by_usd = np.bincount(label[label >= 0], usd[label >= 0], minlength=len(found))
         rank = np.argsort(-by_usd, kind="stable")
@@ -123,6 +123,11 @@ class Strategies:
         )
 
     @property
+    def beside(self) -> float:
+        """Leveraged USD in no cluster."""
+        return float(self.usd[self.label < 0].sum())
+
+    @property
     def by_cluster(self) -> FloatColumn:
         """(clusters,) Leveraged USD in each."""
         there = self.label >= 0
@@ -137,14 +142,19 @@ def _nearest(holdings: Holdings, centre: FloatMatrix) -> LabelColumn:
     return np.concatenate([assigned(holdings.net[k : k + _CHUNK], centre) for k in rows])
 
 
-def measures_of(by_cluster: FloatColumn, whole: float) -> tuple[float, float, float]:
-    """Share of the largest in all, effective number by squares and by entropy."""
+def measures_of(by_cluster: FloatColumn, beside: float) -> tuple[float, float, float]:
+    """Share of the largest in all, effective number by squares and by entropy.
+
+    `beside` is what stands in no cluster.
+    """
     total = float(by_cluster.sum())
-    if total <= 0.0 or whole <= 0.0:
+    if total <= 0.0:
         return np.nan, np.nan, np.nan
     share = by_cluster[by_cluster > 0.0] / total
     entropy = -float(share @ np.log(share))
-    return float(by_cluster.max()) / whole, 1.0 / float(share @ share), float(np.exp(entropy))
+    # Sums in another order leave a share of all a hair off 1, and a count below it.
+    largest = min(float(by_cluster.max()) / (total + beside), 1.0)
+    return largest, max(1.0 / float(share @ share), 1.0), max(float(np.exp(entropy)), 1.0)
 
 
 def _drawn(
@@ -170,7 +180,7 @@ def _drawn(
         weight = usd * rng.poisson(1.0, len(usd))
         there = label >= 0
         by_cluster = np.bincount(label[there], weight[there], minlength=len(centre))
-        out[rep] = measures_of(by_cluster.astype(np.float64), float(weight.sum()))
+        out[rep] = measures_of(by_cluster.astype(np.float64), float(weight[~there].sum()))
     return out
 
 
