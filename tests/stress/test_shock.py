@@ -513,6 +513,9 @@ def test_of_two_ways_to_say_it_exactly_one_is_taken(make: Any) -> None:
         (lambda: BridgeFailure(name="b", recovery=-0.1), "recovery was -0.1"),
         (lambda: BridgeFailure(), "needs the name of who fails"),
         (lambda: PriceBeta(move=0.1, betas={"ETH": float("nan")}), "the beta of ETH was nan"),
+        (lambda: Depth(multiplier="half"), "multiplier was 'half', a str; it must be a number"),
+        (lambda: Volatility(shift=None), "shift was None, a NoneType; it must be a number"),
+        (lambda: WithdrawalRun(share=True, asset="a"), "share was True, a bool; it must be a n"),
     ],
 )
 def test_a_number_outside_its_range_is_refused(make: Any, words: str) -> None:

@@ -302,9 +302,12 @@ def reach(universe: Universe, place: Any, kinds: tuple[str, ...] = ()) -> BoolCo
 
 
 def require_within(
-    name: str, value: float, low: float, high: float = math.inf, *, open_low: bool = False
+    name: str, value: Any, low: float, high: float = math.inf, *, open_low: bool = False
 ) -> None:
-    """Refuse a number outside its range, naming it, its value and the range."""
+    """Refuse what is no number or outside its range, naming it, its value and the range."""
+    number = isinstance(value, int | float | np.integer | np.floating)
+    if isinstance(value, bool) or not number:
+        raise StateError(f"{name} was {value!r}, a {type(value).__name__}; it must be a number")
     above = value > low if open_low else value >= low
     if not (above and value <= high and math.isfinite(value)):
         least = f"{'above' if open_low else 'at least'} {low:g}"
