@@ -16,7 +16,7 @@ from undertow.stress import Plan
 from undertow.stress.options import Impact, Options
 from undertow.stress.parts import Part
 from undertow.stress.pressure import Pressure
-from undertow.stress.saturation import Saturation, saturation
+from undertow.stress.saturation import Saturation, index_of, saturation, saturation_at
 from undertow.worlds import demo_world
 
 STILL = Options(impact=Impact.NONE)
@@ -163,3 +163,44 @@ def test_who_was_passed_over_could_not_have_been_called(monkeypatch: pytest.Monk
     assert answers[0][1].any()
     for near, everybody in zip(*answers, strict=True):
         assert near.tobytes() == everybody.tobytes()
+
+
+def test_a_break_of_a_small_asset_is_one_of_its_own_prices() -> None:
+    many = 400
+    fall = np.append(np.full(many, 0.9), np.linspace(0.05, 0.35, many + 1)[1:])
+    usd = np.append(np.full(many, 1e3), np.full(many, 30.0))  # 3 % of what is held
+    held = np.repeat(np.eye(2), many, axis=0)
+    snapshot = crowd(fall, usd, share=0.8, assets=2, held=held, long=np.ones(2 * many, dtype=bool))
+    plan = Plan.of(snapshot)
+    alone = np.array([0.0, 1.0, 0.0, 0.0])
+    moved = plan.pricing.moves(-alone) != 0.0
+    own = np.stack([index_of(plan), index_of(plan, moved)])
+    with Pressure.of(plan) as pressure:
+        by_book = saturation(pressure, alone, furthest=0.4)
+        by_both = saturation(pressure, alone, furthest=0.4, watched=own)
+        at = saturation_at(pressure, alone, furthest=0.4, watched=own)
+    assert by_book.at is None
+    assert by_both.at == at == pytest.approx(0.0505, abs=2e-3)
+    assert by_both.jump is not None
+    assert by_both.jump > 0.2  # of its own prices, not of the book's
+
+
+def test_the_furthest_shock_is_looked_at_whatever_the_step() -> None:
+    snapshot = crowd([0.045, 0.048], [1e3, 1e3], share=0.8)
+    for step in (0.04, 0.03, 0.01):
+        found_at = found(snapshot, [1.0, 0.0, 0.0], furthest=0.05, step=step)
+        assert found_at.at == pytest.approx(0.045, abs=1e-3)
+        assert found_at.path["shock"].max() <= 0.05
+
+
+def test_volumes_that_go_round_in_circles_are_told_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = crowd([0.1], [1e3], share=0.5)
+    with Pressure.of(Plan.of(snapshot)) as pressure:
+        nothing = np.zeros(pressure.plan.carriers.pools)
+        much = nothing.copy()
+        much[0] = 1.0
+        turns = iter([much, nothing] * 50)
+        monkeypatch.setattr(Pressure, "forced", lambda *_: next(turns))
+        rest = pressure.rest(pressure.shock(np.zeros(3)), nothing)
+    assert not rest.settled
+    assert rest.times < 10

@@ -270,12 +270,49 @@ def screen(lines, low, high, gap_low, gap_high, apart, listed, found, plain):
                     listed[s, found[s]] = a
                     found[s] += 1
     plain[:] = found
+    screen_groups(lines, low, high, gap_low, gap_high, apart, listed, found)
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def screen_groups(lines, low, high, gap_low, gap_high, apart, listed, found):
+    """The same of portfolio groups alone: `group_bound`, all scenarios side by side."""
+    lanes = low.shape[1]
+    first, second = np.empty(lanes, np.float32), np.empty(lanes, np.float32)
     for g in range(lines.groups.size):
         group = lines.groups[g]
+        first[:] = group.cash
+        for i in range(lines.first[group.account], lines.first[group.account + 1]):
+            c, k = lines.slope[i], lines.inst[i]
+            near = low if c > 0.0 else high
+            if c != 0.0:
+                for s in range(lanes):
+                    first[s] += c * near[k, s]
+        second[:] = first
+        for n in range(group.first, group.last):
+            rung = lines.rungs[n]
+            for s in range(lanes):
+                least, other = np.float32(np.inf), np.float32(np.inf)
+                for m in range(gap_low[rung.asset, s], gap_high[rung.asset, s] + 1):
+                    least = min(least, lines.ladder[n, 0, m])
+                    other = min(other, lines.ladder[n, 1, m])
+                off = rung.gross * apart[rung.asset, s]
+                first[s] += least - off
+                second[s] += other - off
         for s in range(lanes):
-            if group_bound(group, s, lines, low, high, gap_low, gap_high, apart) < 0.0:
+            if min(first[s], second[s]) < 0.0:
                 listed[s, found[s]] = group.account
                 found[s] += 1
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def screen_some(rows, lines, low, high, gap_low, gap_high, apart, listed):
+    """List those of `rows` that could be called somewhere in one box; returns how many."""
+    count = 0
+    for n in range(rows.size):
+        if bound(rows[n], 0, lines, low, high, gap_low, gap_high, apart) < 0.0:
+            listed[count] = rows[n]
+            count += 1
+    return count
 
 
 @njit(cache=True, error_model="numpy")
@@ -305,6 +342,8 @@ def bound(a, s, lines, low, high, gap_low, gap_high, apart):
     level = lines.level[a]
     if level == np.inf:
         n = np.searchsorted(lines.groups.account, a)
+        if n == lines.groups.size or lines.groups[n].account != a:  # another stands for it
+            return level
         return group_bound(lines.groups[n], s, lines, low, high, gap_low, gap_high, apart)
     for i in range(lines.first[a], lines.first[a + 1]):
         c, k = lines.slope[i], lines.inst[i]

@@ -66,7 +66,11 @@ class AtRisk:
 
         The number of points where it never is. The moves of a line only grow.
         """
-        return np.concatenate(self.crew.call("first_called", self._shocks(factors)))
+        shocks = self._shocks(factors)
+        found = np.full(len(self.plan.hold.accounts), len(shocks), dtype=np.int64)
+        for accounts, first in self.crew.call("first_called", shocks):
+            found[accounts] = first
+        return found
 
     def called(self, factors: FloatMatrix, group: KeyColumn, weight: FloatMatrix) -> Called:
         """What `weight` (accounts, kinds) of those called at each point adds up to by group.

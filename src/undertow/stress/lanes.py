@@ -91,19 +91,15 @@ class Bounds:
     def only(self, some: BoolColumn) -> Bounds:
         """The bounds of some accounts of the book; nobody else could ever be called."""
         lines = self.lines
-        kept = some[lines.holder]
-        held_from = np.append(0, np.cumsum(kept))[lines.held_from]
-        found = self.among(some)
+        kept, groups = some[lines.holder], lines.groups
         return replace(
-            found, lines=found.lines._replace(held_from=held_from, holder=lines.holder[kept])
-        )
-
-    def among(self, some: BoolColumn) -> Bounds:
-        """The same to be screened by alone: some accounts of the part, by row."""
-        lines, groups = self.lines, self.lines.groups
-        level = np.where(some, lines.level, np.float32(np.inf)).astype(_FLOAT)
-        return replace(
-            self, lines=lines._replace(level=level, groups=groups[some[groups["account"]]])
+            self,
+            lines=lines._replace(
+                level=np.where(some, lines.level, np.float32(np.inf)).astype(_FLOAT),
+                groups=groups[some[groups["account"]]],
+                held_from=np.append(0, np.cumsum(kept))[lines.held_from],
+                holder=lines.holder[kept],
+            ),
         )
 
     def holders(self, inst: int) -> KeyColumn:
@@ -148,6 +144,20 @@ class Bounds:
             some = listed[lane, : found[lane]].astype(np.int64) + self.start
             near.append(some if covered[lane] else everybody)
         return near
+
+    def could_be_called_of(
+        self, rows: KeyColumn, insts: AnyColumn, low: FloatMatrix, high: FloatMatrix
+    ) -> KeyColumn:
+        """Of some rows, the accounts that could be called in a single box of moves."""
+        if not _covered(low, high)[0]:
+            return rows + self.start
+        gaps, apart = self._gaps(insts, low, high)
+        listed = np.empty(len(rows), dtype=np.int64)
+        count = screening.screen_some(
+            rows, self.lines, (low - 1e-6).astype(_FLOAT), (high + 1e-6).astype(_FLOAT), gaps[0],
+            gaps[1], apart, listed,
+        )  # fmt: skip
+        return listed[:count] + self.start
 
     def _gaps(
         self, insts: AnyColumn, low: FloatMatrix, high: FloatMatrix

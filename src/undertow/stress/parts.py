@@ -25,6 +25,7 @@ from undertow.stress.plan import Plan
 from undertow.stress.setting import case_of, state_of
 from undertow.stress.stressed import Stressed
 
+_STRETCH = 8  # points of a line that are looked at in one box
 _AHEAD = 0.04  # of price: how far beyond the present prices accounts are looked up at once
 
 
@@ -138,12 +139,13 @@ class Part:
         )
         pressure.all_sold(self.state, nothing)
 
-    def first_called(self, shocks: FloatMatrix) -> KeyColumn:
-        """By account, the first of `shocks` (points, 2, instruments) at which it is called.
+    def first_called(self, shocks: FloatMatrix) -> tuple[KeyColumn, KeyColumn]:
+        """Accounts, and the first of `shocks` (points, 2, instruments) at which each is called.
 
-        Their number where it never is. The moves of a line grow from point to point: a health that
-        is concave is below what is asked from one point on. That of who holds options is not, nor
-        is that of a portfolio group: they are asked point by point.
+        Their number where it never is, as for all accounts that are not among them. The moves of a
+        line grow from point to point: a health that is concave is below what is asked from one
+        point on. That of who holds options is not, nor is that of a portfolio group: they are asked
+        point by point.
         """
         nothing = np.zeros(len(self.state.moving.sold))
         points = np.empty((len(shocks), len(self.case.insts)), dtype=self.state.now.dtype)
@@ -157,18 +159,33 @@ class Part:
         plain, groups = near[~bent], near[bent]
         first = np.empty(len(plain), dtype=np.int64)
         atrisk.first_called(plain, points.view(np.recarray), self.case, self.state, first)
-        waiting = np.full(len(groups), len(shocks), dtype=np.int64)
-        for g, shock in enumerate(shocks):
+        waiting = self._first_of(groups, shocks, moves)
+        return np.concatenate([plain, groups]), np.concatenate([first, waiting])
+
+    def _first_of(self, some: KeyColumn, shocks: FloatMatrix, moves: FloatMatrix) -> KeyColumn:
+        """The first point at which each of some accounts is called, asked point by point.
+
+        Of a stretch of points they are asked where they could be called in the box around it.
+        """
+        waiting = np.full(len(some), len(shocks), dtype=np.int64)
+        nothing = np.zeros(len(self.state.moving.sold))
+        rest = np.arange(len(some))
+        for start in range(0, len(shocks), _STRETCH):
+            box = moves[:, start : start + _STRETCH]
+            low, high = box.min(axis=1)[:, None], box.max(axis=1)[:, None]
+            rows = some[rest] - self.bounds.start
+            near = self.bounds.could_be_called_of(rows, self.case.insts, low, high)
+            asked = rest[np.isin(some[rest], near, assume_unique=True, kind="sort")]
+            for g in range(start, min(start + _STRETCH, len(shocks))):
+                if not len(asked):
+                    break
+                called = np.empty(len(asked), dtype=np.int8)
+                pressure.set_prices(nothing, shocks[g], self.case, self.state)
+                atrisk.called_at(some[asked], self.case, self.state, called)
+                waiting[asked[called == 1]] = g
+                asked = asked[called == 0]
             rest = np.flatnonzero(waiting == len(shocks))
-            if len(rest):
-                called = np.empty(len(rest), dtype=np.int8)
-                pressure.set_prices(nothing, shock, self.case, self.state)
-                atrisk.called_at(groups[rest], self.case, self.state, called)
-                waiting[rest[called == 1]] = g
-        found = np.full(len(self.all), len(shocks), dtype=np.int64)
-        start = self.all[0] if len(self.all) else 0
-        found[plain - start], found[groups - start] = first, waiting
-        return found
+        return waiting
 
     def called(self, shocks: FloatMatrix, group: KeyColumn, weight: AnyColumn) -> Any:
         """What whole weights (accounts, kinds) of those called at each point add up to by group.
@@ -201,27 +218,24 @@ class Part:
     def _near(self, low: FloatMatrix, high: FloatMatrix) -> KeyColumn:
         """Who could be called in a box: of holders of what moves, and of who is due anyhow."""
         moved = np.flatnonzero((low != 0.0) | (high != 0.0))
-        bounds = self.bounds
         if 2 * len(moved) <= len(low):
-            some = self._due.copy()
-            for k in moved:
-                some[bounds.holders(int(k))] = True
-            bounds = bounds.among(some)
-        (near,) = bounds.could_be_called(self.case.insts, low, high)
+            held = [self.bounds.holders(int(k)) for k in moved]
+            rows = np.sort(np.concatenate([*held, self._due]), kind="stable")  # runs: cheap
+            rows = rows[np.append(True, rows[1:] != rows[:-1])[: len(rows)]]
+            return self.bounds.could_be_called_of(rows, self.case.insts, low, high)
+        (near,) = self.bounds.could_be_called(self.case.insts, low, high)
         return near
 
     @cached_property
-    def _due(self) -> BoolColumn:
-        """(accounts,) Who may be closed while nothing moves."""
+    def _due(self) -> KeyColumn:
+        """Rows of who may be closed while nothing moves."""
         still = np.zeros((len(self.case.insts), 1))
         (near,) = self.bounds.could_be_called(self.case.insts, still, still)
         called = np.empty(len(near), dtype=np.int8)
         nothing = np.zeros(len(self.state.moving.sold))
         pressure.set_prices(nothing, np.zeros_like(self.case.shock), self.case, self.state)
         atrisk.called_at(near, self.case, self.state, called)
-        due = np.zeros(len(self.all), dtype=np.bool_)
-        due[near[called == 1] - self.bounds.start] = True
-        return due
+        return np.asarray(near[called == 1] - self.bounds.start)
 
     @cached_property
     def _bent(self) -> BoolColumn:

@@ -171,8 +171,8 @@ def test_books_at_the_edge_are_told(name: str) -> None:
         "no positions": "Nobody owes anything",
         "no depth": "No depth is known of anything",
         "shorts alone": "there is no knee",
-        "all bankrupt": "there is no knee",
-        "money alone": "there is no knee",
+        "all bankrupt": "Once what is due today is closed, nobody owes",
+        "money alone": "Once what is due today is closed, nobody owes",
         "one account": "the book tips",
     }
     if name in told:

@@ -48,7 +48,7 @@ def test_where_density_rises_the_band_is_of_half_and_of_twice_the_depth() -> Non
     assert (row["at_thin"], row["at_deep"]) == (told.low, told.high)
     assert row["knee"] == pytest.approx(at, rel=0.05)
     lone = found.reading("crowding.saturation", "C0 fall")  # all there is: the same fall
-    assert lone.value == told.value
+    assert lone.value == pytest.approx(told.value, abs=5e-4)  # to which it is told
     assert lone.low is None
     assert [row_of(found, "C0 fall")[f"at_{end}"] for end in ("thin", "deep", "low", "high")] == [
         None
@@ -178,7 +178,7 @@ def test_books_at_the_edge_are_told(name: str) -> None:
     found = sound(saturation(BOOKS[name](), assets=1, step=0.05))
     told = found.reading("crowding.saturation", "fall")
     if name in ("nobody leveraged", "no positions"):
-        assert found.says[0].startswith("Nobody leans on anything with what is not theirs")
+        assert found.says[0].startswith("Nobody owes anything or holds a derivative")
     if name == "no depth":
         assert "no depth is known of anything" in found.says[0]
     if name == "shorts alone":

@@ -200,7 +200,7 @@ def test_books_at_the_edge_are_told(name: str) -> None:
     assert found.tables["owners"].is_empty()
     assert found.headline is not None
     if name in ("nobody leveraged", "no positions"):
-        assert found.says == ("Nobody owes anything or holds a derivative: nobody can be called.",)
+        assert found.says == ("Nobody owes anything or holds a derivative: no venue can call.",)
     if name in ("nobody leveraged", "no positions", "money alone", "all bankrupt"):
         assert found.headline.value == 0.0  # what was due is closed before
         assert found.tables["windows"].is_empty()
@@ -223,3 +223,33 @@ def test_what_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(error, match=words):
         synchrony(small_book(), **options)
+
+
+@pytest.mark.parametrize("near", [0.0005, 0.003, 0.0071])
+def test_a_stretch_is_as_wide_as_it_was_asked_to_be(near: float) -> None:
+    book = crowd([0.1, 0.2, 0.3], [1e3, 2e3, 4e3], share=0.5)
+    found = synchrony(Crowd(book, STILL), draws=falls(book, FALLS), count=20, near=near)
+    wall = found.tables["windows"].row(0, named=True)
+    assert wall["end"] - wall["start"] == pytest.approx(near)
+    assert wall["start"] - 1e-9 <= 0.3 <= wall["end"] + 1e-9
+
+
+def test_where_every_draw_says_the_same_there_is_no_band() -> None:
+    book = crowd([0.9], [1e3], share=0.5)
+    found = sound(synchrony(Crowd(book, STILL), draws=falls(book, FALLS), count=10))
+    assert found.reading("crowding.venues_calling").value == 0.0
+    assert found.reading("crowding.venues_calling").low is None
+
+
+def test_what_was_due_today_is_in_no_share() -> None:
+    sound_ones, due = np.full(50, 0.2), np.full(50, -0.1)
+    both = crowd(np.append(due, sound_ones), np.full(100, 1e3), share=0.1)
+    alone = crowd(sound_ones, np.full(50, 1e3), share=0.1)
+    walls = [
+        synchrony(Crowd(each, STILL), draws=falls(each, FALLS), count=20).tables["windows"]
+        for each in (both, alone)
+    ]
+    assert walls[0]["of_all"].to_list() == pytest.approx(walls[1]["of_all"].to_list(), rel=1e-6)
+    settled = Crowd.of(both).settled
+    assert settled.digest == both.digest
+    assert settled.leveraged.sum() < Crowd.of(both).leveraged.sum()

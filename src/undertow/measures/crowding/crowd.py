@@ -155,7 +155,15 @@ class Crowd:
             return self
         found = Crowd(plan.snapshot, self.options)
         found.__dict__.update({"plan": plan, "digest": self.digest, "coverage": self.coverage})
+        found.__dict__["nobody"] = (
+            "Once what is due today is closed, nobody owes anything or holds a derivative"
+        )
         return found
+
+    @cached_property
+    def nobody(self) -> str:
+        """How to begin to say that nothing is leveraged."""
+        return "Nobody owes anything or holds a derivative"
 
     def at_risk(self, executor: Executor | None = None) -> AbstractContextManager[AtRisk]:
         """The book over workers, to be asked who is called where."""

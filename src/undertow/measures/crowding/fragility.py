@@ -263,7 +263,7 @@ def _says(
     ends: list[float | None], furthest: float,
 ) -> list[str]:  # fmt: skip
     if float(crowd.leveraged.sum()) <= 0.0:
-        return ["Nobody owes anything or holds a derivative: no fall closes anybody."]
+        return [f"{crowd.nobody}: no fall closes anybody."]
     if not (crowd.plan.carriers.depth > 0.0).any():
         says = ["No depth is known of anything, so nothing is amplified here."]
     elif knee is None:

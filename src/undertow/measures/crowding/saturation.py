@@ -88,9 +88,10 @@ def saturation(
 ) -> Study:
     """The undertow index along common falls and rises, and falls of the largest assets alone.
 
-    `assets` says how many assets are shocked alone, the largest exposures first. `doubt` is by how
-    many times depth may be off in nine of ten cases, for the bands of the common moves. A book of
-    more than `most` accounts is judged by its largest and every k-th of the others, k times each.
+    `assets` says how many assets are shocked alone, the largest exposures first, in steps twice as
+    long. `doubt` is by how many times depth may be off in nine of ten cases, for the bands of the
+    common moves. A book of more than `most` accounts is judged by its largest and every k-th of the
+    others, who stand for k each.
 
     Raises
     ------
@@ -147,7 +148,8 @@ def _followed(
     direction = line.moves_of(crowd) * (1.0 if line.side == "fall" else -1.0)
     with crowd.pressure(executor) as pressure:
         path = follow(
-            pressure, direction, furthest=furthest, step=step, bandwidth=bandwidth,
+            pressure, direction, furthest=furthest, bandwidth=bandwidth,
+            step=step if line.asset is None else min(2.0 * step, furthest),
             watched=_watched(crowd, line),
         )  # fmt: skip
     ends = None
@@ -251,7 +253,7 @@ def _readings(
 
 def _says(crowd: Crowd, found: list[_Found], furthest: float) -> list[str]:
     if not found or float(crowd.leveraged.sum()) <= 0.0:
-        return ["Nobody leans on anything with what is not theirs: nothing can sell itself."]
+        return [f"{crowd.nobody}: nothing can sell itself."]
     if not (crowd.plan.carriers.depth > 0.0).any():
         return ["Whether the book could sell itself cannot be told: no depth is known of anything."]
     says = []

@@ -306,7 +306,7 @@ def _says(
     walls: pl.DataFrame, owners: pl.DataFrame, near: float,
 ) -> list[str]:  # fmt: skip
     if float(crowd.leveraged.sum()) <= 0.0:
-        return ["Nobody owes anything or holds a derivative: nobody can be called."]
+        return [f"{crowd.nobody}: no venue can call."]
     number = calling.sum(axis=1)
     two: Chance = probability_beyond(number.astype(np.float64), 1.5)
     says = [
