@@ -14,7 +14,7 @@ from undertow.stress.cascade import Engine
 from undertow.stress.draws import Given
 from undertow.stress.pressure import Pressure
 from undertow.stress.saturation import saturation_at
-from undertow.stress.standins import is_whole, stood_for
+from undertow.stress.standins import is_whole, stand_ins, stood_for
 from undertow.stress.sweep import Sweep, run_sweep
 from undertow.worlds import bench_book, demo_world
 
@@ -44,9 +44,8 @@ def copied(snapshot: Snapshot, copies: int) -> Snapshot:
 
 def one_of_each(plan: Plan, copies: int) -> Plan:
     """The first copy of every account stands for all of them."""
-    accounts = plan.hold.accounts.copy()
-    accounts["times"] = np.where(accounts["owner"] % copies == 0, copies, 0)
-    return replace(plan, hold=plan.hold._replace(accounts=accounts))
+    first = plan.hold.accounts["owner"] % copies == 0
+    return stand_ins(plan, np.where(first, copies, 0))
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +66,7 @@ def test_one_of_three_that_stands_for_them_gives_the_bits_of_all_three(triplets:
     assert whole.rows["winners"].max() > 0  # positions are taken from winners too
     for name in ("rounds", "accounts", "winners", "owners", "called_twice", "final_fall"):
         assert (whole.rows[name] == some.rows[name]).all(), name
-    assert some.rows["watched"].max() < whole.rows["watched"].max()
+    assert len(one_of_each(triplets, 3).hold.accounts) == len(triplets.hold.accounts) // 3
     sold = slice(0, 5)
     assert (whole.by_venue[:, sold] == some.by_venue[:, sold]).all()
     assert (whole.by_asset == some.by_asset).all()
@@ -89,17 +88,32 @@ def test_pressure_counts_stand_ins_as_often_as_they_stand_there(triplets: Plan) 
 
 def test_the_largest_stand_for_themselves_and_all_sizes_have_their_share(triplets: Plan) -> None:
     few = stood_for(triplets, 600)
-    times = few.hold.accounts["times"]
-    assert times.sum() == pytest.approx(len(times), abs=float(times.max()))
+    times, many = few.hold.accounts["times"], len(triplets.hold.accounts)
+    assert times.sum() == pytest.approx(many, abs=float(times.max()))
     assert (times == 1).sum() == 300
-    assert 550 <= (times > 0).sum() <= 650
+    assert 550 <= len(times) <= 650
     assert not is_whole(few)
-    assert stood_for(triplets, len(times)) is triplets
-    kept = few.holders
-    assert (times[kept.account] > 0).all()
+    assert stood_for(triplets, many) is triplets
+
+
+def test_who_stands_in_keeps_legs_owners_and_rank_among_winners(triplets: Plan) -> None:
+    few = stood_for(triplets, 600)
+    book, whole = few.snapshot.book, triplets.snapshot.book
+    assert (few.hold.legs["qty"] == book.qty).all()
+    row = {int(key): n for n, key in enumerate(whole.account)}
+    for a, key in enumerate(book.account[:50]):
+        here, there = slice(*book.offset[a : a + 2]), slice(*whole.offset[row[key] : row[key] + 2])
+        assert (book.inst[here] == whole.inst[there]).all()
+        assert (few.hold.legs[here] == triplets.hold.legs[there]).all()
+        assert whole.owner[row[key]] == book.owner[a] == few.hold.accounts["owner"][a]
+    for o in (0, 7, len(book.owners) - 1):
+        mine = few.hold.accounts["owner"][few.owner_start[o] : few.owner_start[o + 1]]
+        assert (mine == o).all()
+    assert few.owner_start[-1] == len(book.account)
     for k in range(len(few.insts)):
-        held = few.hold.legs["inst"][kept.leg[kept.start[k] : kept.start[k + 1]]]
-        assert (held == k).all()
+        stretch = slice(few.holders.start[k], few.holders.start[k + 1])
+        assert (few.hold.legs["inst"][few.holders.leg[stretch]] == k).all()
+        assert (book.leg_account[few.holders.leg[stretch]] == few.holders.account[stretch]).all()
 
 
 def test_saturation_by_some_is_near_that_by_all() -> None:

@@ -13,7 +13,7 @@ point g is `loss[k, g]`, worked out at most once per price vector and shared by 
 several: prices of one root travel together.
 
 `times` of an account is how many like it stand there, itself counted: 1, but where a book is judged
-by some of its accounts; who is not among them counts 0 times.
+by some of its accounts.
 
 `spread` is how much H can move at most per unit of relative move in every price together; H over
 spread is therefore a distance that needs no new look at the account until prices have moved so far.

@@ -342,8 +342,6 @@ def bound(a, s, lines, low, high, gap_low, gap_high, apart):
     level = lines.level[a]
     if level == np.inf:
         n = np.searchsorted(lines.groups.account, a)
-        if n == lines.groups.size or lines.groups[n].account != a:  # another stands for it
-            return level
         return group_bound(lines.groups[n], s, lines, low, high, gap_low, gap_high, apart)
     for i in range(lines.first[a], lines.first[a + 1]):
         c, k = lines.slope[i], lines.inst[i]

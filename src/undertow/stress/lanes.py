@@ -11,7 +11,6 @@ from undertow.kernels.closing import BANDS
 from undertow.kernels.margin import LINEAR
 from undertow.state import AnyColumn, BoolColumn, CodeColumn, FloatColumn, FloatMatrix, KeyColumn
 from undertow.stress.plan import Plan, records
-from undertow.stress.standins import is_whole
 
 _FLOAT = np.float32
 
@@ -24,7 +23,6 @@ class Bounds:
     graded: CodeColumn  # instruments of venues that margin portfolios
     assets: CodeColumn  # their underlyings
     start: int = 0  # the first account that `lines` are of
-    only_groups: bool = False
 
     @classmethod
     def of(
@@ -61,7 +59,7 @@ class Bounds:
         order = np.argsort(legs["inst"], kind="stable")
         account_of = np.repeat(np.arange(len(held), dtype=np.int32), held["last"] - held["first"])
         held_from = np.searchsorted(legs["inst"][order], np.arange(len(plan.insts) + 1))
-        found = cls(
+        return cls(
             lines=screening.Lines(
                 first=np.append(held["first"], len(legs)).astype(np.int64),
                 level=level.astype(_FLOAT),
@@ -76,7 +74,6 @@ class Bounds:
             graded=graded,
             assets=np.unique(plan.insts["asset"][graded]).astype(np.int32),
         )
-        return found if is_whole(plan) else found.only(held["times"] > 0)
 
     def part(self, first: int, last: int) -> Bounds:
         """The bounds of the accounts from `first` up to `last`."""
@@ -88,20 +85,6 @@ class Bounds:
         )
         return replace(self, lines=lines, start=first)
 
-    def only(self, some: BoolColumn) -> Bounds:
-        """The bounds of some accounts of the book; nobody else could ever be called."""
-        lines = self.lines
-        kept, groups = some[lines.holder], lines.groups
-        return replace(
-            self,
-            lines=lines._replace(
-                level=np.where(some, lines.level, np.float32(np.inf)).astype(_FLOAT),
-                groups=groups[some[groups["account"]]],
-                held_from=np.append(0, np.cumsum(kept))[lines.held_from],
-                holder=lines.holder[kept],
-            ),
-        )
-
     def holders(self, inst: int) -> KeyColumn:
         """Rows of the part that hold an instrument."""
         lines = self.lines
@@ -112,7 +95,7 @@ class Bounds:
     def groups(self) -> Bounds:
         """The bounds of portfolio groups alone."""
         nobody = np.full_like(self.lines.level, np.inf)
-        return replace(self, lines=self.lines._replace(level=nobody), only_groups=True)
+        return replace(self, lines=self.lines._replace(level=nobody))
 
     def box(self, moves: FloatMatrix) -> atrisk.Box:
         """Many points, to be held against the lines of plain accounts."""
@@ -128,9 +111,6 @@ class Bounds:
         Everybody, where a box reaches further than the bounds hold.
         """
         lanes, accounts = low.shape[1], len(self.lines.level)
-        everybody = np.arange(self.start, self.start + accounts, dtype=np.int64)
-        if self.only_groups:
-            everybody = self.lines.groups["account"].astype(np.int64) + self.start
         gaps, apart = self._gaps(insts, low, high)
         listed = np.empty((lanes, accounts), dtype=np.int32)
         found, plain = np.zeros(lanes, dtype=np.int64), np.zeros(lanes, dtype=np.int64)
@@ -142,8 +122,13 @@ class Bounds:
         near = []
         for lane in range(lanes):
             some = listed[lane, : found[lane]].astype(np.int64) + self.start
-            near.append(some if covered[lane] else everybody)
+            near.append(some if covered[lane] else self._everybody())
         return near
+
+    def _everybody(self) -> KeyColumn:
+        """All accounts of the part that these bounds are of."""
+        plain = np.flatnonzero(self.lines.level != np.inf)
+        return np.sort(np.append(plain, self.lines.groups["account"])) + self.start
 
     def could_be_called_of(
         self, rows: KeyColumn, insts: AnyColumn, low: FloatMatrix, high: FloatMatrix

@@ -113,8 +113,7 @@ class Plan:
         What travelled to a worker may come back read-only, or no longer so; kernels are compiled
         for the one or the other, and compiling twice costs minutes.
         """
-        return replace(
-            self,
+        return self.like(
             hold=accounts.Holdings(*(_writable(part) for part in self.hold)),
             insts=_writable(self.insts),
             brackets=_writable(self.brackets),
@@ -125,6 +124,17 @@ class Plan:
             deposits=_writable(self.deposits),
             keepers=_writable(self.keepers),
         )
+
+    def with_depth(self, times: float) -> Plan:
+        """The same plan in markets that are so many times as deep."""
+        depth = frozen(self.carriers.depth * times)
+        return self.like(carriers=replace(self.carriers, depth=depth))
+
+    def like(self, **changed: Any) -> Plan:
+        """The same plan but for a few parts, of which what is held of an instrument is none."""
+        found = replace(self, **changed)
+        found.__dict__["gross_usd"] = self.gross_usd
+        return found
 
     @cached_property
     def gross_usd(self) -> FloatColumn:

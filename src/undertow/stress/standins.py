@@ -13,7 +13,9 @@ from dataclasses import replace
 import numpy as np
 
 from undertow.errors import StateError
-from undertow.state import KeyColumn
+from undertow.kernels import rounds
+from undertow.state import Book, KeyColumn
+from undertow.state.arrays import frozen
 from undertow.stress.options import Options
 from undertow.stress.plan import Plan
 
@@ -22,19 +24,41 @@ def stood_for(plan: Plan, most: int) -> Plan:
     """A plan in which about `most` accounts stand for all; the plan itself where it has no more."""
     if most >= len(plan.hold.accounts):
         return plan
-    times = _times(plan, most)
-    accounts = plan.hold.accounts.copy()
-    accounts["times"] = times
-    holders, kept = plan.holders, times[plan.holders.account] > 0
-    start = np.append(0, np.cumsum(kept))[holders.start].astype(np.int64)
-    return replace(
-        plan,
-        hold=plan.hold._replace(accounts=accounts),
-        holders=holders._replace(
-            start=start, leg=holders.leg[kept], account=holders.account[kept],
-            side=holders.side[kept], entry=holders.entry[kept],
+    return stand_ins(plan, _times(plan, most))
+
+
+def stand_ins(plan: Plan, times: KeyColumn) -> Plan:
+    """The plan of those accounts that stand for any, each for so many `times` (accounts,).
+
+    Quanta of sums, and what is held of each instrument, are those of the whole book.
+    """
+    rows = np.flatnonzero(times > 0)
+    accounts, holders = plan.hold.accounts[rows], plan.holders
+    count = accounts["last"] - accounts["first"]
+    offset = np.append(0, np.cumsum(count)).astype(np.int64)
+    legs = np.repeat(accounts["first"] - offset[:-1], count) + np.arange(offset[-1])
+    accounts["first"], accounts["last"], accounts["times"] = offset[:-1], offset[1:], times[rows]
+    kept = times[holders.account] > 0
+    row = np.cumsum(times > 0) - 1
+    leg = holders.leg[kept] - plan.hold.accounts["first"][holders.account[kept]]
+    account = row[holders.account[kept]]
+    return plan.like(
+        snapshot=replace(plan.snapshot, book=_rows(plan.snapshot.book, rows, legs, offset)),
+        hold=plan.hold._replace(accounts=accounts, legs=plan.hold.legs[legs]),
+        holders=rounds.Holders(
+            frozen(np.append(0, np.cumsum(kept))[holders.start].astype(np.int64)),
+            frozen(leg + offset[account]), frozen(account.astype(holders.account.dtype)),
+            frozen(holders.side[kept]), frozen(holders.entry[kept]),
         ),
+        owner_start=frozen(np.append(0, np.cumsum(times > 0))[plan.owner_start].astype(np.int64)),
     )  # fmt: skip
+
+
+def _rows(book: Book, rows: KeyColumn, legs: KeyColumn, offset: KeyColumn) -> Book:
+    """Some accounts of a book, with their legs."""
+    by_account = {n: getattr(book, n)[rows] for n in ("account", "venue", "mode", "category")}
+    by_leg = {n: getattr(book, n)[legs] for n in ("inst", "kind", "qty", "entry", "evidence")}
+    return replace(book, owner=book.owner[rows], offset=offset, **by_account, **by_leg)
 
 
 def is_whole(plan: Plan) -> bool:

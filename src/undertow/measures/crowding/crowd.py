@@ -9,7 +9,7 @@ or sold negative, and money, whose fall calls nobody, is nothing.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import isfinite
 from typing import Any
@@ -137,8 +137,7 @@ class Crowd:
 
     def with_depth(self, times: float) -> Crowd:
         """The same book in markets that are so many times as deep."""
-        carriers = replace(self.plan.carriers, depth=frozen(self.plan.carriers.depth * times))
-        return self._on(replace(self.plan, carriers=carriers), self.bounds)
+        return self._on(self.plan.with_depth(times), self.bounds)
 
     def _on(self, plan: Plan, bounds: Bounds) -> Crowd:
         """The same book on another plan of it; what was worked out of the book is kept."""
@@ -183,7 +182,7 @@ class Crowd:
         kept: dict[int, Crowd] = self.__dict__.setdefault("_stood_for", {})
         if most not in kept:
             plan = stood_for(self.plan, most)
-            kept[most] = self._on(plan, self.bounds.only(plan.hold.accounts["times"] > 0))
+            kept[most] = self._on(plan, Bounds.of(plan))
         return kept[most]
 
     @cached_property
