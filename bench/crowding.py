@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -10,12 +12,14 @@ from bench.foundation import SEED
 from bench.harness import Benchmark, Result, seconds
 from undertow.fanout import Threads
 from undertow.fanout.machine import usable_cpus
-from undertow.measures import Ground, chosen
-from undertow.measures.crowding import Crowd
+from undertow.measures import Ground, Study, chosen
+from undertow.measures.crowding import Crowd, fragility, saturation
+from undertow.measures.crowding.fragility import MOST
 from undertow.rules.snapshot import Snapshot
 from undertow.stress.stressed import Stressed
 from undertow.worlds import bench_book
 
+THIN = 0.1  # of the book's depth: markets in which it saturates
 POINTS = (20, 10)  # market falls, by falls of one asset beyond them
 
 
@@ -89,6 +93,46 @@ def crowding_family() -> Result:
     )
 
 
+def stand_ins() -> Result:
+    """Fragility and saturation by some accounts that stand for all, against every account."""
+    executor = Threads(usable_cpus())
+    error, ratio, apart, broke, accounts = 0.0, [], 0.0, 0, 300_000
+    for seed in (SEED, SEED + 1):
+        crowd = Crowd.of(bench_book(seed=seed, accounts=accounts).snapshot()).settled
+        thin = crowd.with_depth(THIN)
+        curve = partial(fragility, thin, doubt=1.0, executor=executor)
+        curve()  # compiles, and lays the book out
+        few, quick = _timed(curve)
+        all_, slow = _timed(partial(curve, most=None))
+        shares = ("liquidated_share", "insolvency_share", "final_fall")
+        curves = [study.tables["curve"].select(shares).to_numpy() for study in (few, all_)]
+        error = max(error, float(np.abs(curves[0] - curves[1]).max()))
+        ratio.append(slow / quick)
+        index = partial(saturation, thin, doubt=1.0, assets=0, executor=executor)
+        at = [study.tables["directions"]["at"].to_numpy() for study in (index(), index(most=None))]
+        there = ~np.isnan(at[1].astype(np.float64))
+        broke += int(there.sum())
+        apart = max(apart, float(np.nanmax(np.abs(at[0] / at[1] - 1.0)[there], initial=0.0)))
+    return Result(
+        "stand_ins",
+        {"accounts": accounts, "most": MOST, "books": len(ratio)},
+        {
+            "largest_error_of_a_share": error,
+            "largest_error_of_saturation": apart,
+            "directions_that_saturate": float(broke),
+        },
+        "shares within 0.01, saturation of two directions or more within 2 %",
+        error <= 0.01 and apart <= 0.02 and broke >= 2,
+        {},
+        {"fragility_to_every_account": float(np.mean(ratio))},
+    )
+
+
+def _timed(run: Callable[[], Study]) -> tuple[Study, float]:
+    began = time.perf_counter()
+    return run(), time.perf_counter() - began
+
+
 def _whole(snapshot: Snapshot, workers: int) -> dict[str, float]:
     ground = Ground("asset", snapshot, executor=Threads(workers))
     took = {}
@@ -102,4 +146,5 @@ def _whole(snapshot: Snapshot, workers: int) -> dict[str, float]:
 BENCHMARKS: dict[str, Benchmark] = {
     "at_risk_surface": at_risk_surface,
     "crowding_family": crowding_family,
+    "stand_ins": stand_ins,
 }

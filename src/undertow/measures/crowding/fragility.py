@@ -25,7 +25,7 @@ from undertow.stress.sweep import LANES, Sweep, run_sweep
 
 DOUBT = 2.0  # depth is this many times more or less in nine of ten cases: an assumption
 FURTHEST, SHOCKS = 0.4, 16
-MOST = 30_000  # accounts that are followed
+MOST = 100_000  # accounts that are followed
 RISE, FINE = 0.02, 0.001  # a knee: the final fall rises by so much over so small a step
 _CUTS = 5  # parts that a stretch is divided into
 _NEAR = 0.1
