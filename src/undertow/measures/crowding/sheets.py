@@ -74,7 +74,7 @@ class Sheets(NamedTuple):
             column[seen % len(universe.assets)], crowd.lean[legs], who, row_of[who], names,
             [universe.assets[k] for k in kept], _shocks(crowd, kept), thin,
             owners_in(crowd, who, row_of[who], len(names)),
-            {universe.assets[k]: "no depth is known, so its sales move nothing here"
+            {universe.assets[k]: "no depth is known, so what its sales cost is not counted"
              for k, slope in zip(kept, thin, strict=True) if slope <= 0.0},
         )  # fmt: skip
 

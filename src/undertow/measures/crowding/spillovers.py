@@ -19,7 +19,7 @@ from undertow.errors import EstimationError
 from undertow.measures.crowding.ranks import rank_bands, ranks
 from undertow.measures.crowding.redrawn import FEW, Redrawn
 from undertow.measures.crowding.sheets import Sheets, overlaps
-from undertow.state import AnyColumn, FloatColumn, FloatMatrix
+from undertow.state import AnyColumn, BoolColumn, FloatColumn, FloatMatrix
 
 _RANKED = 50  # assets among which a place has a band
 Ends = tuple[FloatColumn, FloatColumn]
@@ -35,9 +35,10 @@ class Found(NamedTuple):
     equity: FloatColumn
     spill: Spillover | None  # None where there is nobody
     parts: Decomposition | None  # None where nothing is lost
-    tied: float  # the contagion index
+    seen: float  # share of what is sold of which depth is known; NaN where nothing is sold
+    tied: float  # the contagion index; NaN where no depth is known of anything held
     middle: FloatColumn  # parts of rows in the contagion index
-    moved: float  # the endogenous index
+    moved: float  # the endogenous index; NaN where no depth is known of anything sold
     moving: FloatColumn
 
     @classmethod
@@ -53,29 +54,52 @@ class Found(NamedTuple):
         given, nobody = (sheets, fall, speed, held, equity), np.zeros(len(equity))
         spill = spilled(sheets, held, equity, fall, speed)
         if spill is None:
-            return cls(*given, None, None, 0.0, nobody, 0.0, nobody)
+            return cls(*given, None, None, np.nan, np.nan, nobody, np.nan, nobody)
         matrix, parts = overlaps(sheets, held), _parts(sheets, held, equity, fall, speed)
-        index, middle = contagion_index(matrix) if matrix.any() else (0.0, nobody)
-        moved, moving = endogenous_index(matrix, spill.closed)
+        seen, unknown = _seen(sold(held, spill), sheets.thin), (np.nan, nobody * np.nan)
+        index, middle = contagion_index(matrix) if matrix.any() else unknown
+        moved, moving = unknown if seen == 0.0 else endogenous_index(matrix, spill.closed)
         whole = float(equity.sum())
-        return cls(*given, spill, parts, index / whole, middle, moved / whole, moving)
+        return cls(*given, spill, parts, seen, index / whole, middle, moved / whole, moving)
+
+    @property
+    def cost(self) -> float:
+        """What forced sales cost, over all equity; NaN where nobody knows, or there is nobody."""
+        return np.nan if self.spill is None else _cost(self.held, self.spill, self.sheets.thin)
+
+    @property
+    def systemic(self) -> FloatColumn:
+        """(rows,) What its sales cost everybody; NaN where no depth is known of any of them."""
+        if self.spill is None:
+            return np.full(len(self.equity), np.nan)
+        blind = _blind(sold(self.held, self.spill), self.sheets.thin)
+        return np.where(blind, np.nan, 0.0 - self.spill.systemic)
+
+    @property
+    def indirect(self) -> FloatColumn:
+        """(rows,) What all sales cost it; NaN where no depth is known of any that it holds."""
+        if self.spill is None:
+            return np.full(len(self.equity), np.nan)
+        shared = np.abs(self.held) * (sold(self.held, self.spill).sum(axis=0) > 0.0)
+        return np.where(_blind(shared, self.sheets.thin), np.nan, 0.0 - self.spill.indirect)
 
     def alone(self, assets: AnyColumn) -> FloatColumn:
-        """What the fall of each of these assets alone costs; NaN where there is nobody."""
+        """What the fall of each of these assets alone costs; NaN where nobody is, or knows."""
         given = (self.sheets, self.held, self.equity, self.fall, self.speed)
         spills = [spilled(*given, 1 + asset) for asset in assets.tolist()]
-        return np.array([np.nan if s is None else -s.vulnerability for s in spills])
+        thin = self.sheets.thin
+        return np.array([np.nan if s is None else _cost(self.held, s, thin) for s in spills])
 
     @property
     def numbers(self) -> dict[str, float]:
         """What is told of the whole, and has a band; NaN where it does not exist."""
-        there, none = self.spill is not None, float("nan")
+        none = float("nan")
         parts = [none] * len(FACTORS) if self.parts is None else self.parts.factors.tolist()
         return {
-            "vulnerability": none if self.spill is None else -self.spill.vulnerability,
-            "direct": none if self.spill is None else -direct_loss(self.spill),
-            "contagion": self.tied if there else none,
-            "endogenous": self.moved if there else none,
+            "vulnerability": self.cost,
+            "direct": none if self.spill is None else direct_loss(self.spill),
+            "contagion": self.tied,
+            "endogenous": self.moved,
             **dict(zip(FACTORS, parts, strict=True)),
         }
 
@@ -110,8 +134,37 @@ def _parts(
 
 
 def direct_loss(spill: Spillover) -> float:
-    """First losses of those who lose, over all equity; below 0."""
-    return float(np.minimum(spill.direct * spill.equity, 0.0).sum() / spill.equity.sum())
+    """First losses of those who lose, over all equity."""
+    return 0.0 - float(np.minimum(spill.direct * spill.equity, 0.0).sum() / spill.equity.sum())
+
+
+def sold(held: FloatMatrix, spill: Spillover) -> FloatMatrix:
+    """What each row closes of each asset, at prices of before, bought or sold."""
+    return np.asarray(np.abs(held) * spill.closed[:, None])
+
+
+def cost_of(found: Found, fall: float) -> tuple[float, float] | None:
+    """First loss, and what forced sales cost on top, of another fall; nothing where nobody is."""
+    spill = spilled(found.sheets, found.held, found.equity, fall, found.speed)
+    if spill is None:
+        return None
+    return direct_loss(spill), _cost(found.held, spill, found.sheets.thin)
+
+
+def _cost(held: FloatMatrix, spill: Spillover, thin: FloatColumn) -> float:
+    """Cost of all sales, over all equity; NaN where no depth is known of anything that is sold."""
+    return np.nan if _seen(sold(held, spill), thin) == 0.0 else 0.0 - spill.vulnerability
+
+
+def _seen(usd: FloatMatrix, thin: FloatColumn) -> float:
+    """The share of it of which depth is known; NaN of nothing."""
+    whole = float(usd.sum())
+    return float(usd[:, thin > 0.0].sum()) / whole if whole > 0.0 else np.nan
+
+
+def _blind(usd: FloatMatrix, thin: FloatColumn) -> BoolColumn:
+    """(rows,) There is something, and no depth is known of any of it."""
+    return np.asarray((usd.sum(axis=1) > 0.0) & (usd[:, thin > 0.0].sum(axis=1) == 0.0))
 
 
 class Bands(NamedTuple):
@@ -146,15 +199,15 @@ class Bands(NamedTuple):
         place[:, draws.ranked] = rank_bands(draws.alone, drawn.level)
         few = sheets.owners < FEW
         systemic, indirect = (
-            np.where(few, np.nan, -loss) for loss in (found.spill.systemic, found.spill.indirect)
+            np.where(few, np.nan, loss) for loss in (found.systemic, found.indirect)
         )
-        rank = np.where(few, np.nan, ranks(-found.spill.systemic[None])[0])
+        rank = np.where(np.isnan(systemic), np.nan, ranks(found.systemic[None])[0])
         return cls(
             whole,
             _round(systemic, drawn.band(draws.systemic)),
             _round(indirect, drawn.band(draws.indirect)),
             _round(rank, rank_bands(draws.systemic, drawn.level)),
-            _round(ranks(alone[None])[0], (place[0], place[1])),
+            _round(np.where(np.isnan(alone), np.nan, ranks(alone[None])[0]), (place[0], place[1])),
         )
 
 
@@ -196,7 +249,7 @@ class _Draws(NamedTuple):
                 continue
             for name, number in again.numbers.items():
                 whole[name][rep] = number
-            systemic[rep, there] = -again.spill.systemic
-            indirect[rep, there] = -again.spill.indirect
+            systemic[rep, there] = again.systemic
+            indirect[rep, there] = again.indirect
             alone[rep] = again.alone(ranked)
         return cls(whole, systemic, indirect, alone, ranked)
