@@ -114,16 +114,37 @@ def test_deeper_markets_close_less_and_tip_later() -> None:
     book = Crowd.of(crowd(rng.uniform(0.05, 0.5, 500), rng.pareto(2.0, 500) + 1.0, share=0.6))
     runs = [fragility(book.with_depth(times), doubt=1.0) for times in (0.5, 1.0, 2.0)]
     for thin, deep in pairwise(runs):  # USD closed may be more: it is sold at better prices
-        one, other = thin.tables["curve"], deep.tables["curve"]
-        assert (other["final_fall"] <= one["final_fall"] + 1e-9).all()
+        both = thin.tables["curve"].join(deep.tables["curve"], on="shock", suffix="_deep")
+        assert both.height >= 16
+        assert (both["final_fall_deep"] <= both["final_fall"] + 1e-9).all()
     knees = [run.headline.value if run.headline else None for run in runs]
     ends = [k if k is not None else 1.0 for k in knees]
     assert ends == sorted(ends)
     assert ends[0] < 1.0
     banded = fragility(book, doubt=2.0, level=0.9)  # the very markets between which the band is
-    curve = banded.tables["curve"]
-    assert curve["fall_high"].to_list() == runs[0].tables["curve"]["final_fall"].to_list()
-    assert curve["fall_low"].to_list() == runs[2].tables["curve"]["final_fall"].to_list()
+    for end, run in (("fall_high", runs[0]), ("fall_low", runs[2])):
+        both = banded.tables["curve"].join(run.tables["curve"], on="shock", suffix="_own")
+        assert both.height >= 16
+        assert both[end].to_list() == both["final_fall_own"].to_list()
+
+
+def test_without_depth_nothing_is_said_of_what_sales_multiply() -> None:
+    found = fragility(BOOKS["no depth"](), shocks=4)
+    assert found.tables["curve"]["amplification"].null_count() == found.tables["curve"].height
+    assert not [r for r in found.readings if r.name == "crowding.amplification"]
+    assert found.headline is not None
+    assert found.headline.value is None
+
+
+def test_the_curve_has_the_jump_that_the_knee_tells() -> None:
+    found = fragility(wall(0.15, 0.3), doubt=1.0)
+    assert found.headline is not None
+    assert found.headline.value is not None
+    curve = found.tables["curve"]
+    rise = curve["final_fall"].diff().to_numpy()
+    (at,) = np.flatnonzero(np.abs(curve["shock"].to_numpy() - found.headline.value) < 1e-9)
+    assert curve["shock"][int(at)] - curve["shock"][int(at) - 1] == pytest.approx(0.001)
+    assert rise[at] >= 0.02
 
 
 def test_a_band_is_as_wide_as_its_level_says() -> None:

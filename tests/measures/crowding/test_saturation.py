@@ -181,6 +181,8 @@ def test_books_at_the_edge_are_told(name: str) -> None:
         assert found.says[0].startswith("Nobody owes anything or holds a derivative")
     if name == "no depth":
         assert "no depth is known of anything" in found.says[0]
+        assert len(found.readings) == 6
+        assert all(r.value is None for r in found.readings)  # unknown, not safe
     if name == "shorts alone":
         assert found.reading("crowding.saturation", "rise").value == pytest.approx(0.1, abs=1e-3)
     if name in ("one account", "no owners"):

@@ -81,13 +81,17 @@ def fragility(
     require_most(most)
     crowd = Crowd.of(book).settled.stood_for(most)
     sizes = np.linspace(0.0, furthest, int(shocks) + 1)[1:]
-    middle, thin, deep = (
-        swept(crowd.with_depth(times), side, sizes, executor) for times in depths(doubt, level)
-    )
-    table = _curve(crowd, sizes, middle, thin, deep)
-    knee = knee_of(crowd, side, sizes, middle, executor)
-    ends = [knee_of(crowd.with_depth(t), side, sizes, run, executor)
-            for t, run in zip(depths(doubt, level)[1:], (thin, deep), strict=True)]  # fmt: skip
+    markets = [crowd.with_depth(times) for times in depths(doubt, level)]
+    runs = [swept(each, side, sizes, executor) for each in markets]
+    knee, *ends = (
+        knee_of(each, side, sizes, run, executor)
+        for each, run in zip(markets, runs, strict=True)
+    )  # fmt: skip
+    table = _curve(crowd, sizes, *runs)
+    around = np.zeros(0) if knee is None else _around(knee, sizes)
+    if len(around):
+        more = [swept(each, side, around, executor) for each in markets]
+        table = pl.concat([table, _curve(crowd, around, *more)]).sort("shock")
     known = [each for each in (knee, *ends) if each is not None]
     band = (min(known), max(known)) if len(known) == 3 and doubt > 1.0 else None
     return Study(
@@ -113,6 +117,13 @@ def require_most(most: int | None) -> None:
     """
     if most is not None:
         require_within("most", most, 2, 10**12)
+
+
+def _around(knee: float, sizes: FloatColumn) -> FloatColumn:
+    """The last shock before a knee and the first past it, where they are not among `sizes`."""
+    ends = np.array([knee - FINE, knee])
+    known = np.abs(ends[:, None] - sizes).min(axis=1) < 0.5 * FINE
+    return np.asarray(ends[(ends > 0.5 * FINE) & ~known])
 
 
 def depths(doubt: float, level: float) -> tuple[float, float, float]:
@@ -203,8 +214,9 @@ def _curve(crowd: Crowd, sizes: FloatColumn, *runs: Sweep) -> pl.DataFrame:
         every = np.stack([middle[name], thin[name], deep[name]])
         found |= {name: middle[name], f"{short}low": every.min(0), f"{short}high": every.max(0)}
     settled = runs[0].rows["outcome"] == 0
+    known = bool((crowd.plan.carriers.depth > 0.0).any())  # else nothing says what sales do
     return pl.DataFrame(found).with_columns(
-        amplification=runs[0].amplification,
+        amplification=runs[0].amplification if known else pl.lit(None, dtype=pl.Float64),
         outcome=pl.Series(np.where(settled, "settled", "round limit")),
     )
 
@@ -285,8 +297,8 @@ def _says(
     if rows.height:
         most = rows.sort("amplification", descending=True).row(0, named=True)
         says.append(
-            f"Sales make prices move up to {told(most['amplification'])} times as far as the shock "
-            f"did (at {percent(most['shock'])})."
+            f"Of the shocks tried, sales multiply that of {percent(most['shock'])} the most: in "
+            f"the end prices move {told(most['amplification'])} times as far."
         )
     near = table.row(int(np.argmin(np.abs(table["shock"].to_numpy() - 2 * _NEAR))), named=True)
     says.append(

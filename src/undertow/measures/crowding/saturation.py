@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,15 @@ import polars as pl
 from undertow.econometrics.checks import within
 from undertow.fanout import Executor
 from undertow.measures.crowding.crowd import Crowd
-from undertow.measures.crowding.fragility import DOUBT, MOST, depths, knee_of, require_most, swept
+from undertow.measures.crowding.fragility import (
+    DOUBT,
+    FINE,
+    MOST,
+    depths,
+    knee_of,
+    require_most,
+    swept,
+)
 from undertow.measures.crowding.ladders import MARKET, SIDES, Line
 from undertow.measures.door import require_seed
 from undertow.measures.study import Study
@@ -20,7 +28,7 @@ from undertow.measures.words import listed, percent, told
 from undertow.rules.snapshot import Snapshot
 from undertow.state import FloatMatrix, Reading
 from undertow.stress.pressure import BANDWIDTH
-from undertow.stress.saturation import Saturation, index_of, saturation_at
+from undertow.stress.saturation import EXACT, Saturation, index_of, saturation_at
 from undertow.stress.saturation import saturation as follow
 from undertow.stress.shock import require_within
 
@@ -28,6 +36,7 @@ FURTHEST, STEP = 0.5, 0.02
 _CHECKED = 8  # shocks around saturation that are simulated, to hold it against
 _AROUND = 0.4  # of it, either way
 _MOST = 5  # carriers that are named
+_SAME = EXACT + FINE  # apart that is none: saturation is told to the one, a knee to the other
 _READ = (
     "rho(s) is by how much the fall that forced sales bring about exceeds the fall that forced "
     "them, at the margin, once a shock of size s and all that followed from it have come to rest: "
@@ -109,8 +118,8 @@ def saturation(
     require_within("doubt", doubt, 1.0, 1e3)
     require_most(most)
     crowd = Crowd.of(book).settled.stood_for(most)
-    found = []
-    for line in _lines(crowd, assets):
+    found: list[_Found] = []
+    for line in _lines(crowd, assets) if _some_depth(crowd) else []:
         name = line.side if line.asset is None else f"{line.name} {line.side}"
         if progress is not None:
             progress(name)
@@ -122,10 +131,15 @@ def saturation(
         title="How near the book is to selling itself",
         readings=tuple(_readings(crowd, found, furthest, bandwidth, level)),
         tables=_tables(found),
-        says=tuple(_says(crowd, found, furthest)),
+        says=tuple(_says(crowd, found, furthest, bandwidth)),
         how_to_read=_READ.format(bandwidth=percent(bandwidth)),
         misleads=_MISLEADS,
     )
+
+
+def _some_depth(crowd: Crowd) -> bool:
+    """Whether anything is known of what sales do to any price."""
+    return bool((crowd.plan.carriers.depth > 0.0).any())
 
 
 def _lines(crowd: Crowd, assets: int) -> list[Line]:
@@ -215,47 +229,50 @@ def _tables(found: list[_Found]) -> dict[str, pl.DataFrame]:
 def _readings(
     crowd: Crowd, found: list[_Found], furthest: float, bandwidth: float, level: float
 ) -> list[Reading]:
-    said = []
-    for f in found:
-        low, high = f.band
-        band = None if low is None or high is None else (low, high)
-        said.append(
-            crowd.reading(
-                "crowding.saturation", f.path.at, "1",
-                f"smallest {f.name} at which forced sales carry themselves on: the least point of "
-                f"rest breaks off by {percent(bandwidth)} or more of the book's prices or, of one "
-                f"asset alone, of its own; none up to {percent(furthest)}. "
-                "The band is of markets thinner and deeper; none where one of them has no such "
-                "shock, nor for assets alone",
-                subject=f.name, band=band, level=level, modelled=True,
-            )
-        )  # fmt: skip
-        said.append(
-            crowd.reading(
-                "crowding.rho", f.now, "1",
-                "spectral radius of impact times forced quantities at today's prices, over a "
-                f"further {f.name} of {percent(bandwidth)}: fall made by sales per fall that "
-                "forces them; it has no band: depth and thresholds are taken as known",
-                subject=f.name, modelled=True,
-            )
-        )  # fmt: skip
-        said.append(
-            crowd.reading(
-                "crowding.rho_strongest", f.path.strongest, "1",
-                f"largest rho of the shocks looked at, up to a {f.name} of "
-                f"{percent(f.path.furthest)}; "
-                "it has no band: depth and thresholds are taken as known",
-                subject=f.name, modelled=True,
-            )
-        )  # fmt: skip
-    return said
+    if found:
+        return [r for f in found
+                for r in _told(crowd, f.name, f, furthest, bandwidth, level)]  # fmt: skip
+    return [r for side in SIDES for r in _told(crowd, side, None, furthest, bandwidth, level)]
 
 
-def _says(crowd: Crowd, found: list[_Found], furthest: float) -> list[str]:
-    if not found or float(crowd.leveraged.sum()) <= 0.0:
+def _told(
+    crowd: Crowd, name: str, f: _Found | None, furthest: float, bandwidth: float, level: float
+) -> Iterator[Reading]:
+    """The numbers of one direction; none where nothing was followed."""
+    low, high = (None, None) if f is None else f.band
+    yield crowd.reading(
+        "crowding.saturation", None if f is None else f.path.at, "1",
+        f"smallest {name} at which forced sales carry themselves on: the least point of "
+        f"rest breaks off by {percent(bandwidth)} or more of the book's prices or, of one "
+        f"asset alone, of its own; none up to {percent(furthest)}, nor without depth. "
+        "The band is of markets thinner and deeper; none where one of them has no such "
+        "shock, nor for assets alone",
+        subject=name, band=None if low is None or high is None else (low, high), level=level,
+        modelled=True,
+    )  # fmt: skip
+    yield crowd.reading(
+        "crowding.rho", None if f is None else f.now, "1",
+        "spectral radius of impact times forced quantities at today's prices, over a "
+        f"further {name} of {percent(bandwidth)}: fall made by sales per fall that "
+        "forces them; it has no band: depth and thresholds are taken as known",
+        subject=name, modelled=True,
+    )  # fmt: skip
+    yield crowd.reading(
+        "crowding.rho_strongest", None if f is None else f.path.strongest, "1",
+        f"largest rho of the shocks looked at, up to a {name} of "
+        f"{percent(furthest if f is None else f.path.furthest)}; "
+        "it has no band: depth and thresholds are taken as known",
+        subject=name, modelled=True,
+    )  # fmt: skip
+
+
+def _says(crowd: Crowd, found: list[_Found], furthest: float, bandwidth: float) -> list[str]:
+    if float(crowd.leveraged.sum()) <= 0.0:
         return [f"{crowd.nobody}: nothing can sell itself."]
-    if not (crowd.plan.carriers.depth > 0.0).any():
+    if not _some_depth(crowd):
         return ["Whether the book could sell itself cannot be told: no depth is known of anything."]
+    if not found:
+        return ["All that is held is money: nothing can sell itself."]
     says = []
     for f in found:
         if f.path.at is None:
@@ -264,15 +281,19 @@ def _says(crowd: Crowd, found: list[_Found], furthest: float) -> list[str]:
                 f"is {told(f.now)} today and {told(f.path.strongest)} at most."
             )
             continue
-        jump = "" if f.path.jump is None else f", and prices go {percent(abs(f.path.jump))} further"
+        whose = "prices" if f.name in SIDES else "its own prices, or the book's,"
+        jump = f", and {whose} go {percent(abs(f.path.jump or 0.0))} further"
+        next_ = f": already the next {percent(bandwidth)} would" if f.now >= 1.0 else ""
         says.append(
             f"A {_spelled(f.name)} of {percent(f.path.at)} is enough for forced sales to carry "
-            f"themselves on{jump}; rho is {told(f.now)} today."
+            f"themselves on{jump}; rho is {told(f.now)} today{next_}."
         )
         if f.knee is not None:
+            near = abs(f.path.at - f.knee) <= _SAME
+            apart = f"{percent(abs(f.path.at / f.knee - 1.0))} from it"
             says.append(
                 f"The simulated cascade jumps at {percent(f.knee)}, "
-                f"{percent(abs(f.path.at / f.knee - 1.0))} from it."
+                f"{'which is as near as either is told' if near else apart}."
             )
         elif f.name in SIDES:
             says.append(
