@@ -11,6 +11,7 @@ from scipy.stats import binom
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
 from crowds import PRICE, crowd
+from measures.crowding.extremes import small_book
 from undertow.econometrics.clusters import (
     adjusted_rand,
     assigned,
@@ -341,6 +342,18 @@ def test_closeness_and_overlap_of_owners_are_by_hand() -> None:
     np.fill_diagonal(common, 0.0)
     value = found.reading("crowding.overlap").value
     assert value == pytest.approx(common.sum() / np.abs(held).sum())
+
+
+def test_overlap_of_thin_markets_is_more_than_is_held_and_called_no_share() -> None:
+    book = small_book()
+    thin = replace(book, market=replace(book.market, depth=frozen(book.market.depth * 1e-3)))
+    found = similarity(thin, reps=19)
+    pairs = found.tables["venues"].drop_nulls("overlap_to_first")
+    assert pairs["overlap_to_first"].max() > 1.0
+    assert pairs["overlap_to_first"].to_list() == pytest.approx(
+        (pairs["overlap_usd"] / pairs["first_usd"]).to_list()
+    )
+    assert "no share" in found.misleads
 
 
 def test_places_of_pairs_are_as_sure_as_their_distance_to_others() -> None:

@@ -79,7 +79,8 @@ _MISLEADS = (
     "clusters all the same. Answering the same price is one reason, not a "
     "herd, and is taken out; so is whatever of a herd moved the price, so herds are a lower bound. "
     "Overlap supposes that everybody sells everything at once and that prices answer in a straight "
-    "line."
+    "line, which has no end: where more is sold than the depth, it is more than what is held, and "
+    "`overlap_to_first` (overlap over gross exposure of the first) is above 1. It is no share."
 )
 
 
@@ -229,7 +230,7 @@ def _venues(crowd: Crowd, depth: FloatColumn) -> tuple[pl.DataFrame, pl.DataFram
     types = {
         "first": pl.String, "second": pl.String, "first_usd": pl.Float64, "second_usd": pl.Float64,
         "collateral": pl.Float64, "gross": pl.Float64, "net": pl.Float64, "overlap_usd": pl.Float64,
-        "of_first": pl.Float64, "lend": pl.Boolean,
+        "overlap_to_first": pl.Float64, "lend": pl.Boolean,
     }  # fmt: skip
     rows = []
     if len(some):
@@ -454,7 +455,8 @@ def _of_owners(
         crowd.reading("crowding.overlap", whole, "1",
                       f"what the {size} owners would lose to each other over their gross exposure "
                       "were all of it sold at once, prices answering in a straight line: twice "
-                      "the sum over pairs of H H / D; none where no depth is known",
+                      "the sum over pairs of H H / D; no share, so it may be above 1; none where "
+                      "no depth is known",
                       modelled=True)
     )  # fmt: skip
     return found
