@@ -20,6 +20,7 @@ from undertow.errors import EstimationError, StateError
 from undertow.fanout import Threads
 from undertow.measures import Study
 from undertow.measures.crowding import Crowd, synchrony
+from undertow.measures.crowding.synchrony import _against_chance, _at_least
 from undertow.rules.margins import Margins, margins
 from undertow.rules.snapshot import Snapshot
 from undertow.stress import Impact, Options
@@ -47,7 +48,11 @@ def test_by_hand() -> None:
     calling = int((FALLS > 0.1 + 1e-9).sum())
     assert found.headline is not None
     assert found.headline.value == pytest.approx(calling / 20)
-    assert found.reading("crowding.calling_together", "2 or more").value == 0.0
+    assert not [r for r in found.readings if r.name == "crowding.calling_together"]
+    assert found.says[0] == (
+        f"In {calling / 20:.0%} of 20 drawn windows the one venue with leverage calls; no other "
+        "could call with it."
+    ).replace("%", " %")
     row = found.tables["venues_called"].row(0, named=True)
     exact = binomtest(calling, 20).proportion_ci(0.9, method="exact")
     assert (row["probability"], row["low"], row["high"], row["by_chance"]) == pytest.approx(
@@ -239,6 +244,35 @@ def test_where_every_draw_says_the_same_there_is_no_band() -> None:
     found = sound(synchrony(Crowd(book, STILL), draws=falls(book, FALLS), count=10))
     assert found.reading("crowding.venues_calling").value == 0.0
     assert found.reading("crowding.venues_calling").low is None
+
+
+def test_words_say_where_venues_call_more_and_where_less_often_than_by_chance() -> None:
+    rng = np.random.default_rng(0)
+    together, alone = rng.random((400, 1)) < 0.15, rng.random((400, 6)) < 0.1
+    table = _at_least(together | alone, 0.9)
+    words = _against_chance(table)
+    below = table.filter(pl.col("by_chance") > pl.col("high"))["k"].to_list()
+    above = table.filter(pl.col("by_chance") < pl.col("low"))["k"].to_list()
+    assert 1 in below
+    assert 6 in above
+    for said, way, some in zip(words, ("often", "seldom"), (above, below), strict=True):
+        assert said.startswith(f"More {way} than by chance: ")
+        assert [k for k in table["k"].to_list() if f" {k} or more call in " in said] == some
+    found = still()[2]
+    assert [each for each in found.says if "by chance" in each] == _against_chance(
+        found.tables["venues_called"]
+    )
+    assert "as frequent as by chance" in _against_chance(_at_least(alone, 0.9))[0]
+
+
+def test_owners_of_a_drawn_window_and_of_a_stretch_go_by_different_words() -> None:
+    _, _, found = still()
+    assert found.tables["owners"].height
+    stretch, drawn = found.says[-2:]
+    assert "stand close together at two venues or more, within 6.0 % of price" in stretch
+    assert "in one drawn window, however far apart" in drawn
+    assert "drawn window" in found.reading("crowding.owners_called_twice").definition
+    assert not any("called twice" in each for each in found.says)
 
 
 def test_what_was_due_today_is_in_no_share() -> None:

@@ -32,15 +32,18 @@ _NO_BAND = "no band where every draw says the same"
 _READ = (
     "Joint moves of a day are drawn, and each is followed to its end by the cascade. A venue calls "
     "in it where it closes at least {least} of what is leveraged there. `by_chance` is how often "
-    "so many would call if each called as often as it does, on its own. A window is the stretch of "
-    "a common move, {near} of price wide, in which most is called; owners are those who are called "
-    "at two venues or more within one such stretch."
+    "so many would call if each called as often as it does, on its own: venues that call together "
+    "call many at once more often than that, and fewer at once more seldom. A row of `windows` is "
+    "the stretch of a common move, {near} of price wide, in which most is called. Owners are "
+    "counted in two ways. `owners_called_twice` are called at two venues or more in one drawn day, "
+    "however far apart; owners of the table stand close together at two venues or more, within one "
+    "such stretch, whatever is drawn."
 )
 _MISLEADS = (
     "Chances are those of the law that is drawn from; unless another is given, a t copula with "
     "assumed volatilities and correlations, and not of history. Bands are those of the number of "
-    "draws alone. Owners are joined only where they are known, so owners called twice are a lower "
-    "bound; nobody is guessed. A day is one window: within it venues may call hours apart."
+    "draws alone. Owners are joined only where they are known, so both counts of them are "
+    "lower bounds; nobody is guessed. A day is one window: within it venues may call hours apart."
 )
 
 
@@ -56,7 +59,7 @@ def synchrony(
     level: float = 0.9,
     executor: Executor | None = None,
 ) -> Study:
-    """Chance, size and expected number of venues that call in one window, and who is called twice.
+    """Chance, size and expected number of venues that call in one window, and whom several call.
 
     `draws` are joint moves of factors over the window; unless given, they are assumed for `days`.
 
@@ -112,6 +115,10 @@ def _calling(crowd: Crowd, run: Sweep, least: float) -> BoolColumn:
     closed = run.by_venue[:, 0]  # BY_CLOSED
     found: BoolColumn = (closed >= least * there) & (closed > 0.0) & (there > 0.0)
     return found
+
+
+def _leveraged_venues(crowd: Crowd) -> int:
+    return int((np.bincount(crowd.snapshot.book.venue, crowd.leveraged) > 0.0).sum())
 
 
 def _at_least(calling: BoolColumn, level: float) -> pl.DataFrame:
@@ -246,7 +253,7 @@ def _readings(
             level=level, modelled=True,
         )
     ]  # fmt: skip
-    for k in (2, 3):
+    for k in range(2, min(_leveraged_venues(crowd), 3) + 1):
         chance = probability_beyond(number, k - 0.5, level=level)
         found.append(
             crowd.reading(
@@ -270,8 +277,8 @@ def _readings(
     found.append(
         crowd.reading(
             "crowding.owners_called_twice", mean, "count",
-            "expected number of known owners called at two venues or more in one window; "
-            f"{_NO_BAND}",
+            "expected number of known owners called at two venues or more in one drawn window, "
+            f"however far apart in price; {_NO_BAND}",
             band=band, level=level, modelled=True,
         )
     )  # fmt: skip
@@ -308,24 +315,19 @@ def _says(
     if float(crowd.leveraged.sum()) <= 0.0:
         return [f"{crowd.nobody}: no venue can call."]
     number = calling.sum(axis=1)
-    two: Chance = probability_beyond(number.astype(np.float64), 1.5)
-    says = [
-        (
+    if _leveraged_venues(crowd) < 2:
+        words = (
+            f"In {percent(float((number > 0).mean()))} of {len(run):,} drawn windows the one venue "
+            "with leverage calls; no other could call with it."
+        )
+        says = [words]
+    else:
+        two: Chance = probability_beyond(number.astype(np.float64), 1.5)
+        words = (
             f"In {percent(two.value)} of {len(run):,} drawn windows two venues or more call at "
             f"once ({told(float(number.mean()))} venues on average)."
         )
-    ]
-    beyond = venues_called.filter(pl.col("by_chance") < pl.col("low"))
-    if beyond.height:
-        k, seen, alone = (
-            beyond.sort(pl.col("low") - pl.col("by_chance"), descending=True)
-            .select("k", "probability", "by_chance")
-            .row(0)
-        )
-        says.append(
-            f"{k} or more call in {percent(seen)}; each on its own, they would in "
-            f"{percent(alone)}: the same moves call them."
-        )
+        says = [words, *_against_chance(venues_called)]
     says.extend(
         f"Of all that a common {wall['side']} calls, {percent(wall['share'])} stands between "
         f"{percent(wall['start'])} and {percent(wall['end'])}: {told(wall['called_usd'], 3)} USD."
@@ -337,10 +339,39 @@ def _says(
             f"owner {owner} ({told(usd, 3)} USD at {venues})"
             for owner, usd, venues in top.select("owner", "called_usd", "venues").iter_rows()
         ]
+        stands = many(owners["owner"].n_unique(), "known owner stands", "known owners stand")
         says.append(
-            f"{many(owners['owner'].n_unique(), 'known owner')} would be called at two venues or "
-            f"more within {percent(near)} of each other; the largest: {listed(names)}."
+            f"{stands} close together at two venues or more, within {percent(near)} of price, "
+            f"whatever is drawn; the largest: {listed(names)}."
         )
     else:
-        says.append("No known owner would be called at two venues within one stretch.")
+        says.append(f"No known owner stands at two venues within {percent(near)} of price.")
+    if _leveraged_venues(crowd) > 1:
+        drawn = float(run.rows["called_twice"].mean())
+        says.append(
+            f"On average {told(drawn)} known owners are called at two venues or more in one drawn "
+            "window, however far apart."
+        )
+    return says
+
+
+def _against_chance(venues_called: pl.DataFrame) -> list[str]:
+    """Every number of venues that call together more often, or more seldom, than by chance."""
+    often = venues_called.filter(pl.col("by_chance") < pl.col("low"))
+    seldom = venues_called.filter(pl.col("by_chance") > pl.col("high"))
+
+    def shown(rows: pl.DataFrame) -> str:
+        return listed(
+            f"{row['k']} or more call in {percent(row['probability'])} (each on its own, they "
+            f"would in {percent(row['by_chance'])})"
+            for row in rows.iter_rows(named=True)
+        )
+
+    says = []
+    if often.height:
+        says.append(f"More often than by chance: {shown(often)}; the same moves call them.")
+    if seldom.height:
+        says.append(f"More seldom than by chance: {shown(seldom)}.")
+    if not says and venues_called.height:
+        says.append("That so many call is as frequent as by chance, as far as the bands can tell.")
     return says
