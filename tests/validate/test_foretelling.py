@@ -259,6 +259,48 @@ def test_no_episode_and_no_signal_are_answers_too() -> None:
     assert none.says == "Cannot tell: 0 episodes out of sample."
 
 
+def test_what_never_changes_cannot_tell() -> None:
+    rng = np.random.default_rng(19)
+    world = clustered_record(rng)
+    flat = np.full(len(world.ts), 3.0)
+    found = foretold(world.ts, flat, world.begun, rng=rng, reps=9, placebos=19)
+    assert found.episodes >= found.least_episodes
+    assert found.verdict is Verdict.CANNOT_TELL
+    assert found.says == (
+        "Cannot tell, the signal never changes over the rows that are judged: "
+        f"{found.episodes} episodes."
+    )
+    naive = {"vol": rng.standard_normal(len(world.ts))}
+    more = beyond(world.ts, flat, naive, world.begun, rng=rng, reps=9, placebos=19, refit=400,
+                  least_episodes=2)  # fmt: skip
+    assert more.verdict is Addition.CANNOT_TELL
+    assert "the signal never changes" in more.says
+
+
+def test_episodes_before_a_rank_can_be_had_are_counted_and_said() -> None:
+    rng = np.random.default_rng(20)
+    world = clustered_record(rng)
+    x = rng.standard_normal(len(world.ts))
+    ranked = trailing_rank(x)
+    whole, late = (
+        foretold(world.ts, each, world.begun, rng=rng, reps=9, placebos=19) for each in (x, ranked)
+    )
+    judged = world.ahead.ahead[world.ahead.warning]
+    lost = len(np.unique(judged)) - len(
+        np.unique(world.ahead.ahead[365:][world.ahead.warning[365:]])
+    )
+    assert lost > 1
+    assert (whole.unheard_episodes, late.unheard_episodes) == (0, lost)
+    assert late.episodes + lost == whole.episodes
+    words = f" {lost} more episodes are left out: no signal was known in the horizon before."
+    assert late.says.endswith(words)
+    assert "left out" not in whole.says
+    more = beyond(world.ts, x, {"rank": ranked}, world.begun, rng=rng, reps=9, placebos=19,
+                  refit=400)  # fmt: skip
+    assert more.unheard_episodes == lost
+    assert more.says.endswith(words)
+
+
 # ---------------------------------------------------------------- beyond what is known already
 
 
@@ -288,6 +330,20 @@ def test_misuse_is_refused_with_a_next_step() -> None:
         episodes(DAYS, marked(50), gap_us=0)
     with pytest.raises(EstimationError, match="horizon_us was 0"):
         foretold(DAYS, np.ones(400), begun, horizon_us=0, rng=rng)
+    with pytest.raises(EstimationError, match="horizon_us was 7, which is less than an hour"):
+        foretold(DAYS, np.ones(400), begun, horizon_us=7, rng=rng)
+    with pytest.raises(EstimationError, match="gap_us was 3, which is less than an hour"):
+        episodes(DAYS, marked(50), gap_us=3)
+    with pytest.raises(EstimationError, match="hole_us was 2, and instants are 86400000000 apart"):
+        episodes(DAYS, marked(50), hole_us=2)
+    with pytest.raises(EstimationError, match="look like seconds or days"):
+        episodes(DAYS // 1_000_000, marked(50))
+    with pytest.raises(EstimationError, match="no row has it watched to its end"):
+        foretold(DAYS // 1_000, np.ones(400), begun, rng=rng)  # milliseconds
+    with pytest.raises(EstimationError, match="look like nanoseconds"):
+        episodes(1_700_000_000_000_000_000 + 1_000 * DAYS, marked(50))
+    with pytest.raises(EstimationError, match="naive is of type ndarray; it must hold signals by"):
+        beyond(DAYS, np.ones(400), np.ones(400), begun, rng=rng)  # type: ignore[arg-type]
     with pytest.raises(EstimationError, match="window was 1"):
         trailing_rank(np.ones(9), window=1)
     with pytest.raises(EstimationError, match="run_in was 1"):

@@ -80,7 +80,8 @@ def trailing_rank(signal: ArrayLike, *, window: int = 365) -> FloatColumn:
     """Where each value stands among those of the `window` rows before it: share below, ties half.
 
     The remedy for a level that drifts over the years: a rank says high for these times. NaN where
-    the value, or half of its window, is missing.
+    the value, or half of its window, is missing, and in the first `window` rows: episodes there are
+    left out, and `foretold` says how many.
     """
     if window < 2:
         raise EstimationError(f"window was {window}; it must be 2 rows or more")

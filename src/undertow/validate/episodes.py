@@ -17,7 +17,11 @@ from undertow.econometrics.checks import frozen
 from undertow.errors import EstimationError
 from undertow.state import BoolColumn, KeyColumn
 
-DAY_US = 86_400_000_000
+HOUR_US = 3_600_000_000
+DAY_US = 24 * HOUR_US
+_SECOND_US = 1_000_000
+_FAR_US = 20_000_000_000 * _SECOND_US  # in the year 2603
+_UNITS = "times and spans are in microseconds: a day is DAY_US, 86,400,000,000 of them"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,8 +76,15 @@ def episodes(
         )
     if gap_us <= 0 or (hole_us is not None and hole_us <= 0):
         raise EstimationError(f"gap_us was {gap_us} and hole_us {hole_us}; they must be positive")
+    _require_span("gap_us", gap_us)
     steps = np.diff(when)
     usual = int(np.median(steps)) if len(steps) else 0
+    if len(steps) and (gap_us if hole_us is None else hole_us) < usual:
+        name, size = ("gap_us", gap_us) if hole_us is None else ("hole_us", hole_us)
+        raise EstimationError(
+            f"{name} was {size}, and instants are {usual} apart: every step would be a hole",
+            hint=_UNITS if hole_us is not None else f"give hole_us, or a longer gap; {_UNITS}",
+        )
     torn = np.flatnonzero(steps > (gap_us if hole_us is None else hole_us))
     found = when[marked]
     apart = np.flatnonzero(np.diff(found) >= gap_us)
@@ -101,6 +112,13 @@ def outcomes(
         raise EstimationError(
             f"horizon_us was {horizon_us} and cooldown_us {cooldown_us}; the first must be "
             "positive, the second at least 0"
+        )
+    _require_span("horizon_us", horizon_us)
+    if len(when) > 1 and when[-1] - when[0] < horizon_us:
+        raise EstimationError(
+            f"ts spans {when[-1] - when[0]} and the horizon {horizon_us}: no row has it watched to "
+            "its end",
+            hint=_UNITS,
         )
     rest = begun.gap_us if cooldown_us is None else cooldown_us
     following = begun.start.searchsorted(when, "right")
@@ -131,4 +149,20 @@ def instants(name: str, ts: ArrayLike) -> KeyColumn:
     if (np.diff(when) <= 0).any():
         row = int(np.argmax(np.diff(when) <= 0)) + 1
         raise EstimationError(f"{name} does not rise at row {row}", hint="sort it, once an instant")
+    if len(when) > 1 and np.median(np.diff(when)) < _SECOND_US:
+        raise EstimationError(
+            f"{name} rises by {np.median(np.diff(when)):.0f} a row, which is less than a second",
+            hint=f"{_UNITS}; these look like seconds or days",
+        )
+    if when[-1] > _FAR_US:
+        raise EstimationError(
+            f"{name} ends at {when[-1]}, centuries from now",
+            hint=f"{_UNITS}; these look like nanoseconds",
+        )
     return when.astype(np.int64)
+
+
+def _require_span(name: str, us: int) -> None:
+    """Refuse a span so short that it was meant in another unit."""
+    if us < HOUR_US:
+        raise EstimationError(f"{name} was {us}, which is less than an hour", hint=_UNITS)

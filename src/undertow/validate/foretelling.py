@@ -23,6 +23,7 @@ from undertow.validate.episodes import DAY_US, Episodes, Outcomes, outcomes
 
 LEAST_EPISODES = 20
 RARE = 0.05  # a p-value at or below which chance is not believed
+NEVER_CHANGES = "the signal never changes over the rows that are judged"
 LEAST_PLACEBOS = 19  # of which none as good makes a p-value of 0.05
 
 
@@ -54,27 +55,39 @@ class Foretelling:
     placebo_high: float
     episodes: int  # that a signal came before
     unjudged_episodes: int  # of the record, that none came before, or too near the one before
+    unheard_episodes: int  # of these, with rows before them, of which none has a signal
     warning_rows: int
     quiet_rows: int
     coverage: float  # share of judged rows of the whole record that have a signal
     record: AlarmRecord
     alarms: Alarms  # row by row of the ts given
     least_episodes: int
+    varies: bool  # the signal, over judged rows
 
     @property
     def verdict(self) -> Verdict:
         """Warns: enough episodes, a small p-value, a band above 1/2.
 
-        Cannot tell: too few episodes, or no signal could have had a small p-value.
+        Cannot tell: too few episodes, a signal that never changes, or none could have had a small
+        p-value.
         """
-        if self.episodes < self.least_episodes or math.isnan(self.p_value) or self.least_p > RARE:
+        if (
+            not self.varies
+            or self.episodes < self.least_episodes
+            or math.isnan(self.p_value)
+            or self.least_p > RARE
+        ):
             return Verdict.CANNOT_TELL
         sure = self.p_value <= RARE and self.low > 0.5
         return Verdict.WARNS if sure else Verdict.DOES_NOT
 
     @property
     def says(self) -> str:
-        """The verdict with the numbers it stands on, in a sentence or three."""
+        """The verdict with the numbers it stands on, in a sentence or four."""
+        return self._answer + unheard(self.unheard_episodes)
+
+    @property
+    def _answer(self) -> str:
         if math.isnan(self.auc):
             return f"Cannot tell: {self.episodes} episodes and {self.quiet_rows} quiet rows."
         area = (
@@ -83,6 +96,8 @@ class Foretelling:
         )
         if self.episodes < self.least_episodes:
             return f"Cannot tell, {self.least_episodes} episodes are needed: {area}."
+        if not self.varies:
+            return f"Cannot tell, {NEVER_CHANGES}: {self.episodes} episodes."
         if self.verdict is Verdict.CANNOT_TELL:
             return f"Cannot tell, {no_small_p(self.least_p)}: {area}."
         first = "It warns" if self.verdict is Verdict.WARNS else "It does not warn"
@@ -147,14 +162,30 @@ def foretold(
     low, high = odds_band(value, error, level=level, pairs=pairs)
     ends = band(chance, level) if len(chance) > 1 else (math.nan, math.nan)
     counted = len(np.unique(past.ahead[yes]))
+    ahead = len(np.unique(all_rows.ahead[all_rows.warning]))
     judged = all_rows.warning | all_rows.quiet
     least = least_p(chance, as_placed(seen, past, shifts))
     return Foretelling(
         value, low, high, level, rank_p(value, chance), least, float(ends[0]), float(ends[1]),
-        counted, len(begun) - counted, int(yes.sum()), int(no.sum()),
+        counted, len(begun) - counted, ahead - counted, int(yes.sum()), int(no.sum()),
         float((~np.isnan(x[judged])).mean()) if judged.any() else 0.0, record, rung,
-        least_episodes,
+        least_episodes, changes(x[span][yes | no]),
     )  # fmt: skip
+
+
+def changes(x: FloatColumn) -> bool:
+    """Whether there are two values; what never changes says nothing, one way or the other."""
+    return len(x) > 0 and bool(x.min() < x.max())
+
+
+def unheard(count: int) -> str:
+    """How many episodes are left out for want of a signal, as a sentence to add."""
+    if not count:
+        return ""
+    return (
+        f" {count} more {'episode is' if count == 1 else 'episodes are'} left out: no signal was "
+        "known in the horizon before."
+    )
 
 
 def spanned(seen: BoolColumn) -> slice:

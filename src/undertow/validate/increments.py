@@ -24,7 +24,9 @@ from undertow.state import BoolColumn, KeyColumn
 from undertow.validate.episodes import DAY_US, Episodes, Outcomes, outcomes
 from undertow.validate.foretelling import (
     LEAST_EPISODES,
+    NEVER_CHANGES,
     RARE,
+    changes,
     cut,
     even_shifts,
     least_p,
@@ -33,6 +35,7 @@ from undertow.validate.foretelling import (
     require_placebos,
     rotated,
     spread,
+    unheard,
 )
 
 
@@ -79,24 +82,38 @@ class Increment:
     naive_chance: FloatColumn  # (rows of ts,): NaN where not fitted or not known
     chance: FloatColumn
     least_episodes: int
+    unheard_episodes: int  # with rows before them, at none of which all signals were known
+    varies: bool  # the signal, over judged rows
 
     @property
     def verdict(self) -> Addition:
         """Adds: enough episodes, a small p-value, a band above 0.
 
-        Cannot tell: too few episodes, or no signal could have had a small p-value.
+        Cannot tell: too few episodes, a signal that never changes, or none could have had a small
+        p-value.
         """
-        if self.episodes < self.least_episodes or math.isnan(self.p_value) or self.least_p > RARE:
+        if (
+            not self.varies
+            or self.episodes < self.least_episodes
+            or math.isnan(self.p_value)
+            or self.least_p > RARE
+        ):
             return Addition.CANNOT_TELL
         sure = self.p_value <= RARE and self.low > 0.0
         return Addition.ADDS if sure else Addition.DOES_NOT
 
     @property
     def says(self) -> str:
-        """The verdict with the numbers it stands on, in a sentence."""
+        """The verdict with the numbers it stands on, in a sentence or two."""
+        return self._answer + unheard(self.unheard_episodes)
+
+    @property
+    def _answer(self) -> str:
         if math.isnan(self.gain):
             return f"Cannot tell: {self.episodes} episodes out of sample."
         few = self.episodes < self.least_episodes
+        if not few and not self.varies:
+            return f"Cannot tell, {NEVER_CHANGES}: {self.episodes} episodes out of sample."
         why = f"{self.least_episodes} episodes are needed" if few else no_small_p(self.least_p)
         first = {
             Addition.ADDS: "It adds to the naive signals",
@@ -138,6 +155,11 @@ def beyond(
     rightly so, and says nothing new.
     """
     within("level", level, 0.0, 1.0)
+    if not isinstance(naive, Mapping):
+        raise EstimationError(
+            f"naive is of type {type(naive).__name__}; it must hold signals by name",
+            hint='{"volatility": values} is one',
+        )
     if not naive:
         raise EstimationError("naive is empty", hint="name a signal that you already look at")
     if refit < 1 or least_fitted < 1:
@@ -166,11 +188,13 @@ def beyond(
     if not math.isnan(found[1]):
         placed = (walk.chances(np.column_stack([x[:, :-1], np.roll(x[:, -1], s)])) for s in shifts)
         chance = np.array([areas(each[told], yes[told], no[told])[0] for each in placed]) - found[0]
+    lost = np.setdiff1d(all_rows.ahead[all_rows.warning], past.ahead[past.warning])
     gain, reach = float(found[1] - found[0]), max(error, spread(chance)) * _quantile(level)
     return Increment(
         versus, float(found[0]), float(found[1]), gain, gain - reach, gain + reach, level,
         rank_p(gain, chance), least_p(chance), len(np.unique(past.ahead[yes])), int(no.sum()),
         _in_places(without, known), _in_places(together, known), least_episodes,
+        len(lost), changes(x[yes | no, -1]),
     )  # fmt: skip
 
 
