@@ -25,7 +25,7 @@ from undertow.rules.margins import margins
 from undertow.rules.snapshot import Snapshot
 from undertow.state.arrays import frozen
 from undertow.state.book import OPTION
-from undertow.worlds import build_world
+from undertow.worlds import build_world, tiny_world
 
 NAMES = {"asset": ["C0", "USDC"], "chain": ["ethereum", "ethereum"], "caip19": [None, None]}
 
@@ -170,3 +170,39 @@ def test_kinds_of_evidence_are_told_apart_and_nobody_is_no_row() -> None:
     assert liquidation_prices(crowd([0.1], [1_000.0], share=0.2), furthest=0.05).without == 0
     with pytest.raises(StateError, match="furthest was"):
         liquidation_prices(holder(), furthest=0.0)
+
+
+def _wrapped(rate: float) -> Snapshot:
+    """The smallest world with all of its ETH in a wrapper of so many, and no market of ETH."""
+    tables = dict(tiny_world().tables)
+    assets, each = tables["assets"], tables["instruments"]
+    eth = assets.filter(pl.col("asset") == "ETH").with_columns(
+        asset=pl.lit("WETH"), symbol=pl.lit("WETH"), reference=pl.lit("ETH"), rate=pl.lit(rate)
+    )
+    tables["assets"] = pl.concat([assets, eth])
+    tables["instruments"] = each.with_columns(pl.col("asset").replace("ETH", "WETH"))
+    return Snapshot.from_tables(tables, tiny_world().snapshot().ts)
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.5])
+def test_what_nobody_quotes_has_the_price_that_its_followers_say(rate: float) -> None:
+    rows = liquidation_prices(_wrapped(rate)).rows
+    asked = {name: rows.filter(pl.col("asset") == name) for name in ("ETH", "WETH")}
+    assert asked["ETH"].height == asked["WETH"].height > 0
+    for column in ("price_usd", "liquidation_price_usd"):
+        assert rows[column].is_finite().all()
+        assert rows[column].null_count() == 0
+    both = asked["ETH"].join(asked["WETH"], on=["account", "side"], suffix="_wrapped")
+    middle = np.median(asked["WETH"]["price_usd"].unique()) / rate
+    assert both["price_usd"].to_numpy() == pytest.approx(middle, rel=0.02)
+    assert both["distance_share"].to_numpy() == pytest.approx(both["distance_share_wrapped"])
+
+
+def test_a_price_that_nobody_says_is_blank_and_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere(held: Crowd, _: int) -> np.ndarray:
+        return np.zeros(len(held.snapshot.universe.instruments), dtype=np.bool_)
+
+    monkeypatch.setattr("undertow.measures.crowding.liquidation_prices._quoted", nowhere)
+    rows = liquidation_prices(crowd([0.1], [1_000.0], share=0.2)).rows
+    assert rows["distance_share"].to_list() == pytest.approx([0.1])
+    assert rows.select("price_usd", "liquidation_price_usd").row(0) == (None, None)

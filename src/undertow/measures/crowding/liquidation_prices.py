@@ -47,7 +47,8 @@ class LiquidationPrices:
 
     `rows` has one row an account, asset and side. `exposed_usd` is the signed exposure to all that
     moves with the asset, `collateral_units` what of the asset itself is held as collateral.
-    `callable_now` are those whose venue may close them as it is: their distance is 0.
+    `callable_now` are those whose venue may close them as it is: their distance is 0. A price is
+    null where neither the asset nor anything that follows it is quoted.
     """
 
     crowd: Crowd
@@ -133,8 +134,10 @@ def _called(crowd: Crowd, asset: int, side: str) -> pl.DataFrame:
             "evidence": pl.Series(schema.EVIDENCE).gather(crowd.evidence_of[at]),
             "exact": _exact(crowd, exposure, even)[at],
             "callable_now": breached[at],
-            "price_usd": price,
-            "liquidation_price_usd": price * (1.0 + way * distance[at]),
+            "price_usd": pl.Series(price, nan_to_null=True),
+            "liquidation_price_usd": pl.Series(
+                price * (1.0 + way * distance[at]), nan_to_null=True
+            ),
             "distance_share": distance[at],
             "collateral_units": held[at],
             "exposed_usd": lean[at],
@@ -190,15 +193,41 @@ def _exact(crowd: Crowd, exposure: FloatColumn, even: BoolColumn) -> BoolColumn:
 def _price(crowd: Crowd, asset: int) -> FloatColumn:
     """By account, the price that its venue reads of the asset, of its largest leg in it.
 
-    Where it holds none itself, the middle of what is read anywhere; NaN where nothing says.
+    Where it holds none itself, the middle of what is read anywhere; where nothing is, what those
+    who follow it are worth of it; NaN where nothing says.
     """
-    universe, book, mark = crowd.snapshot.universe, crowd.snapshot.book, crowd.snapshot.market.mark
-    plain = (universe.asset_of == asset) & (crowd.plan.insts["kind"] == 0) & (mark > 0.0)
-    found: FloatColumn = np.full(book.accounts, np.median(mark[plain]) if plain.any() else np.nan)
+    book, mark = crowd.snapshot.book, crowd.snapshot.market.mark
+    plain = _quoted(crowd, asset)
+    middle = np.median(mark[plain]) if plain.any() else _implied(crowd, asset)
+    found: FloatColumn = np.full(book.accounts, middle)
     own = np.flatnonzero(plain[book.inst])
     own = own[np.argsort(np.abs(crowd.lean[own]), kind="stable")]
     found[book.leg_account[own]] = mark[book.inst[own]]
     return found
+
+
+def _quoted(crowd: Crowd, asset: int) -> BoolColumn:
+    """The instruments that say a price of the asset; an option says one of its own."""
+    snapshot = crowd.snapshot
+    plain = (crowd.plan.insts["kind"] == 0) & (snapshot.market.mark > 0.0)
+    found: BoolColumn = plain & (snapshot.universe.asset_of == asset)
+    return found
+
+
+def _implied(crowd: Crowd, asset: int) -> float:
+    """The price of an asset by what follows it, the nearest first: WETH says that of ETH."""
+    universe, mark = crowd.snapshot.universe, crowd.snapshot.market.mark
+    nearest = {asset: 1.0}  # with how much of the asset one unit should be worth
+    while nearest:
+        found = [mark[_quoted(crowd, k)] / rate for k, rate in nearest.items()]
+        if (prices := np.concatenate(found)).size:
+            return float(np.median(prices))
+        nearest = {
+            k: float(universe.reference_rate[k]) * nearest[int(universe.reference[k])]
+            for k in range(len(universe.assets))
+            if int(universe.reference[k]) in nearest
+        }
+    return float("nan")
 
 
 def collateral_prices(found: LiquidationPrices) -> pl.DataFrame:
