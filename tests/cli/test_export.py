@@ -101,6 +101,27 @@ def test_the_ladder_is_that_of_the_map(run, lake: str, tmp_path: Path) -> None:
     assert kept["debt_usd"].to_list() == rows["debt_usd"].to_list()
     none = run("export", "ladder", "--lake", lake, "--evidence", "observed", "--json")
     assert none.json["rows"] == []
+    assert f"no row is observed; there are {kept.height} modelled" in none.err
+
+
+def test_who_asks_for_a_kind_that_is_not_there_is_told_of_the_others(run, lake: str) -> None:
+    there = liquidation_prices(load_snapshot(Lake.open(lake))).rows.height
+    words = ("export", "liquidations", "--lake", lake, "--evidence")
+    done = run(*words, "observed", "--json")
+    assert (done.code, done.json["rows"]) == (0, [])
+    assert f"no row is observed; there are {there} modelled" in done.err
+    assert "no row is" not in run(*words, "modelled", "--json").err
+
+
+def test_a_first_run_says_what_it_compiles_and_the_next_says_nothing(
+    run, lake: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("export", "ladder", "--lake", lake, "--json")
+    monkeypatch.setattr("undertow.cli.stress.is_cached", lambda *_: False)
+    assert "compiling the liquidation map: two minutes" in run(*words).err
+    assert "compiling" not in run(*words, "--quiet").err
+    monkeypatch.setattr("undertow.cli.stress.is_cached", lambda *_: True)
+    assert "compiling" not in run(*words).err
 
 
 @pytest.mark.parametrize(
@@ -110,7 +131,9 @@ def test_the_ladder_is_that_of_the_map(run, lake: str, tmp_path: Path) -> None:
         (["liquidations", "-o", "out.xlsx"], "the ending may be .csv"),
         (["liquidations", "-o", "/proc/out.csv"], "could not be written"),
         (["liquidations", "--format", "defillama", "-o", "out.csv"], "the ending may be .json"),
-        (["liquidations", "--within", "-1"], "furthest was -1"),
+        (["liquidations", "--within", "-1"], "--within was -1"),
+        (["liquidations", "--within", "0"], "--within was 0; a share above 0 and up to 1"),
+        (["liquidations", "--within", "20"], "--within was 20; a share up to 1: 0.2 is 20 %"),
         (["ladder", "--furthest", "2"], "furthest was 2"),
         (["ladder", "--workers", "many"], "executor was 'many'"),
         (["ladder", "-o", "nowhere/out.csv"], "in a folder that is not there"),

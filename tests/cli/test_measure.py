@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from undertow.assess import INVENTED
+from undertow.cli.measure import seed_of_measures
 from undertow.measures import MEASURES
 from undertow.store import Lake
 from undertow.worlds import History, Tandem, Unwinding, build_world
@@ -114,6 +115,48 @@ def test_a_full_disk_and_a_hand_at_the_keyboard_are_one_line_each(lake: str) -> 
     assert done.stderr == ("undertow: the answer could not be written: No space left on device\n")
 
 
+class _Begun(Exception):
+    """The work was reached."""
+
+
+def test_what_a_first_run_compiles_is_told_before_the_work(
+    run, lake: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begun(*_: object, **given: object) -> None:
+        raise _Begun(given["seed"])
+
+    monkeypatch.setattr("undertow.cli.measure.assess", begun)
+    for cached, name, told in (
+        ((), "crowding.saturation", "the undertow index and the cascade and the sweep"),
+        (("pressure",), "crowding.saturation", ""),  # no book has to be swept for it
+        (("sweep",), "crowding.saturation", "the undertow index and the cascade"),
+        ((), "tandem.matrix", ""),
+    ):
+        monkeypatch.setattr("undertow.cli.stress.is_cached", lambda m, _, had=cached: m in had)
+        for verb in ("measure", "report"):
+            with pytest.raises(_Begun, match="0"):
+                run(verb, name, "--lake", lake)
+            said = capsys.readouterr().err
+            assert said == (f"compiling {told}: two minutes or so each, once on this machine\n"
+                            if told else "")  # fmt: skip
+
+
+def test_measures_have_the_seed_of_python_unless_one_is_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert seed_of_measures(None) == 0
+    monkeypatch.setenv("UNDERTOW_SEED", "5")
+    assert (seed_of_measures(None), seed_of_measures(3)) == (5, 3)
+
+
+def test_a_page_of_crowding_alone_is_titled_so(run, lake: str) -> None:
+    done = run("measure", "crowding.concentration", "--lake", lake)
+    assert done.out.startswith("Crowding of leverage at ")
+    both = run("measure", "crowding.concentration", "tandem.leverage", "--lake", lake)
+    assert both.out.startswith("Leverage by asset at ")
+
+
 def test_who_stops_a_command_is_told(run, lake: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -146,6 +189,8 @@ def test_a_report_is_one_file_that_asks_nothing_of_a_network(
     [
         (["measure", "tandem.colour"], 2, "no measure called 'tandem.colour'"),
         (["measure", "--by", "colour"], 2, "colour"),
+        (["measure", "--seed", "-1"], 2, "--seed"),
+        (["report", "--seed", "-1"], 2, "--seed"),
         (["measure", "--level", "90"], 2, "--level was 90; a share: 0.9 is 90 %"),
         (["report", "-o", "page.pdf"], 2, "the ending may be .html"),
         (["report", "-o", "nowhere/page.html"], 2, "in a folder that is not there"),

@@ -260,7 +260,7 @@ def measure(
     lake: options.Lake = None,
     as_of: options.AsOf = None,
     at: options.At = None,
-    seed: options.Seed = None,
+    seed: options.MeasureSeed = None,
     workers: options.Crew = None,
     as_json: options.Json = False,
     output: Annotated[
@@ -310,7 +310,7 @@ def report(
     lake: options.Lake = None,
     as_of: options.AsOf = None,
     at: options.At = None,
-    seed: options.Seed = None,
+    seed: options.MeasureSeed = None,
     workers: options.Crew = None,
     quiet: options.Quiet = False,
 ) -> None:

@@ -13,11 +13,12 @@ from typing import Any
 import polars as pl
 
 from undertow.assess import assess
-from undertow.cli.measure import the_page, write_report
+from undertow.cli.measure import seed_of_measures, tell_of_measuring, the_page, write_report
 from undertow.cli.options import iso, now_us
 from undertow.cli.output import Answer
 from undertow.cli.stress import tell_of_compiling
 from undertow.cli.world import keep_world
+from undertow.measures import MEASURES
 from undertow.rules.margins import margins
 from undertow.rules.snapshot import Snapshot
 from undertow.settings import load_settings
@@ -68,12 +69,14 @@ def run_demo(folder: Path, *, seed: int | None, report: bool, as_json: bool, qui
         print()
         answer.give("an illustration: two dated shocks on this invented book (USD)", replays)
     if report:
-        answer.say("measuring what moves together: a minute or so, and once more to compile")
-        write_report(assess(lake, now=now_us(), seed=chosen), the_page(page))
+        tell_of_measuring(answer, [measure.name for measure in MEASURES])
+        answer.say("measuring what moves together and who is crowded: a minute or so")
+        write_report(assess(lake, now=now_us(), seed=seed_of_measures(seed)), the_page(page))
         answer.say(f"a report on all of it: {page}")
     where = f"--lake {lake.uri}"
     answer.say(f"look further: undertow margins {where} --sort distance")
     answer.say(f"              undertow stress {REPLAYS[-1]} {where}")
+    answer.say(f"              undertow measure crowding.map {where}")
 
 
 def replayed(snapshot: Snapshot) -> pl.DataFrame:

@@ -12,8 +12,8 @@ import polars as pl
 from undertow.assess import INVENTED
 from undertow.cli.lake import the_lake
 from undertow.cli.margins import left_out
-from undertow.cli.measure import executor_of
-from undertow.cli.options import UnusableOption, instant, iso, now_us
+from undertow.cli.measure import executor_of, tell_of_measuring
+from undertow.cli.options import UnusableOption, instant, iso, now_us, require_share
 from undertow.cli.output import ENDINGS, Answer
 from undertow.measures.crowding.liquidation_map import NEAR, liquidation_map
 from undertow.measures.crowding.liquidation_prices import (
@@ -86,6 +86,7 @@ def run_liquidations(
 ) -> None:
     """Say at which price of one asset each account is called, as rows or as adapter entries."""
     entries = form == "defillama"
+    require_share("--within", within)
     answer = Answer(as_json, output, quiet, endings=(".json",) if entries else ENDINGS)
     book = _Book.of(seen, answer)
     found = liquidation_prices(book.snapshot, furthest=within)
@@ -94,12 +95,15 @@ def run_liquidations(
         f"left out: {many(found.without, 'leveraged account')} that no move of one asset alone "
         "calls"
     )
+    _say_others(answer, seen, found.rows, rows)
     if entries:
         _give_entries(answer, book, found, rows)
         return
     rows = rows.join(book.labels(), on="account", how="left")
     rows = rows.select("account", "label", pl.exclude("account", "label"))
     facts = {**book.facts, "rows_in_all": rows.height, "without_a_price": found.without}
+    if unquoted := rows["price_usd"].null_count():
+        facts["rows_without_a_quote"] = unquoted
     shown = rows if output or as_json else rows.select(_TOLD).head(_SHOWN)
     answer.give(
         "accounts, by the move of one asset that calls them", shown, {**facts, **_kinds(rows)}
@@ -119,16 +123,29 @@ def run_ladder(
     """Give the liquidation map's ladder: what is called from each distance on."""
     answer = Answer(as_json, output, quiet)
     executor = executor_of(workers)
+    tell_of_measuring(answer, ["crowding.map"])
     book = _Book.of(seen, answer)
     study = liquidation_map(
         book.snapshot, near=min(NEAR, furthest), furthest=furthest, points=points, executor=executor
     )
     rows = study.tables["ladder"].rename({"distance": "distance_share"})
     if seen.evidence is not None:
-        rows = rows.filter(pl.col("evidence") == seen.evidence)
+        kept = rows.filter(pl.col("evidence") == seen.evidence)
+        _say_others(answer, seen, rows, kept)
+        rows = kept
     facts = {**book.facts, "rows_in_all": rows.height, **_kinds(rows)}
     shown = rows if output or as_json else rows.head(_SHOWN)
     answer.give("what is called from each distance on", shown, facts)
+
+
+def _say_others(answer: Answer, seen: Seen, every: pl.DataFrame, kept: pl.DataFrame) -> None:
+    """Say what there is, where nothing is known in the way that was asked for."""
+    if seen.evidence is None or kept.height:
+        return
+    others = every["evidence"].value_counts().sort("evidence").iter_rows()
+    there = [f"{count:,} {kind}" for kind, count in others]
+    rest = f"; there are {listed(there)}" if there else ", nor is there any other"
+    answer.say(f"no row is {seen.evidence}{rest}")
 
 
 def _kinds(rows: pl.DataFrame) -> dict[str, int]:

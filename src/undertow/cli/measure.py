@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,10 @@ from undertow.cli import FAILED
 from undertow.cli.lake import the_lake
 from undertow.cli.options import UnusableOption, instant, iso, now_us
 from undertow.cli.output import Answer, Progress, render
+from undertow.cli.stress import is_compiled, tell_of_compiling
 from undertow.fanout import Executor, Serial, Threads, parse_executor
 from undertow.fanout.machine import usable_cpus
-from undertow.measures import FAMILIES, MEASURES, Study
+from undertow.measures import FAMILIES, MEASURES, Study, chosen
 from undertow.measures.words import many
 from undertow.report.words import unit
 from undertow.settings import load_settings
@@ -23,6 +26,16 @@ from undertow.state import Reading, readings_frame
 from undertow.store import Lake
 
 _SHOWN = 8  # rows of a table on the terminal
+# What measures run that compiles for minutes, the first time on a machine: first what they always
+# run, then what they run in some books.
+_RUNS = {
+    "tandem.unwind": ("cascade",),
+    "crowding.map": ("liquidation map",),
+    "crowding.surface": ("liquidation map",),
+    "crowding.synchrony": ("sweep", "cascade"),
+    "crowding.fragility": ("sweep", "cascade"),
+    "crowding.saturation": ("undertow index", "cascade", "sweep"),
+}
 _WIDEST = 160  # characters of a table on the terminal, beyond which its lines would only be broken
 
 
@@ -136,20 +149,40 @@ def _assessed(
     if not 0.0 < level < 1.0:
         raise UnusableOption(f"--level was {level:g}", hint="a share: 0.9 is 90 %")
     executor, now = executor_of(workers), now_us()
+    only = [measure.name for measure in chosen(names or FAMILIES)]
+    tell_of_measuring(answer, only)
     bar = Progress("measuring", quiet=answer.quiet)
     with executor.running():  # who cannot be reached is known before any work is done
-        return assess(
+        found = assess(
             lake,
             now=now,
             as_of=instant("--as-of", as_of, now),
             at=instant("--at", at, now),
             by=by,
-            only=names or FAMILIES,
-            seed=load_settings().seed if seed is None else seed,
+            only=only,
+            seed=seed_of_measures(seed),
             level=level,
             executor=executor,
             progress=lambda done, total, _: bar(done, total),
         )
+    if all(name.startswith("crowding.") for name in only):
+        return replace(found, title="Crowding of leverage")
+    return found
+
+
+def tell_of_measuring(answer: Answer, names: Sequence[str]) -> None:
+    """Say so where the first run of these measures has to compile: it stands still for minutes."""
+    new = [_RUNS[name] for name in names if name in _RUNS and not is_compiled(_RUNS[name][0])]
+    if new:
+        tell_of_compiling(answer, *dict.fromkeys(what for runs in new for what in runs))
+
+
+def seed_of_measures(seed: int | None) -> int:
+    """The seed that was asked for, here or in the settings, else that of Python's own default."""
+    if seed is not None:
+        return seed
+    settings = load_settings()
+    return settings.seed if "seed" in settings.model_fields_set else 0
 
 
 def executor_of(workers: str | None) -> Executor:

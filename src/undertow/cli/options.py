@@ -32,7 +32,14 @@ At = Annotated[
         "--at", metavar="INSTANT", help="The instant that is looked at; as INSTANT above."
     ),
 ]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
+Seed = Annotated[
+    int | None,
+    typer.Option("--seed", min=0, help="Seed of everything random.", show_default="7"),
+]
+MeasureSeed = Annotated[
+    int | None,
+    typer.Option("--seed", min=0, help="Seed of bands and draws.", show_default="0"),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Output = Annotated[
     Path | None,
@@ -219,6 +226,22 @@ def _parsed(option: str, text: str, now: int) -> int:
         ) from None
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def require_share(option: str, value: float | None) -> None:
+    """Refuse what is no share above 0: who writes 20 most likely means 20 %.
+
+    Raises
+    ------
+    UnusableOption
+        When it is not above 0, or above 1.
+    """
+    if value is None or 0.0 < value <= 1.0:
+        return
+    hint = "a share above 0 and up to 1: 0.2 is 20 %"
+    if 1.0 < value <= 100.0:
+        hint = f"a share up to 1: {value / 100.0:g} is {value:g} %"
+    raise UnusableOption(f"{option} was {value:g}", hint=hint)
 
 
 def iso(ts: int) -> str:

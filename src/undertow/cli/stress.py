@@ -57,7 +57,12 @@ _TOP = 10
 _SHOWN_ROUNDS = 12
 _LACKS = "accounts may lack legs, or markets depth"
 _PLAIN = 0.005  # an amplification this near to 1 is none
-_KERNELS = {"cascade": ("rounds", "run_rounds"), "sweep": ("sweep", "sweep_batch")}
+_KERNELS = {
+    "cascade": ("rounds", "run_rounds"),
+    "sweep": ("sweep", "sweep_batch"),
+    "liquidation map": ("atrisk", "first_called"),
+    "undertow index": ("pressure", "add_differences"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,12 +334,17 @@ def _deleveraging(value: str) -> Deleveraging:
     return known[value]
 
 
+def is_compiled(what: str) -> bool:
+    """Whether something that takes minutes to compile was compiled on this machine before."""
+    return is_cached(*_KERNELS[what])
+
+
 def tell_of_compiling(answer: Answer, *what: str) -> bool:
     """Say so, and answer it, where a first run has to compile: it takes minutes, and only once.
 
-    `what` is run: a cascade, or a sweep, whose kernel has a cache of its own.
+    `what` is run: a cascade, or another of those whose kernels have a cache of their own.
     """
-    missing = [each for each in what or ("cascade",) if not is_cached(*_KERNELS[each])]
+    missing = [each for each in what or ("cascade",) if not is_compiled(each)]
     if missing:
         each = " each" if len(missing) > 1 else ""
         words = f"compiling the {' and the '.join(missing)}: two minutes or so{each}"
