@@ -10,6 +10,7 @@ from report.made import NODES, reading, study, tables
 from undertow.report.family import untold
 from undertow.report.ink import BLUE, EVIDENCE, RED, note_of
 from undertow.report.pictures import PICTURES, drawn
+from undertow.report.scales import LONGEST, short
 from undertow.report.words import measured, title
 
 
@@ -90,6 +91,15 @@ def test_a_cascade_that_was_cut_off_has_an_open_sign() -> None:
     (line,) = traces(figure("The fragility curve"), "closed by force")
     assert line.marker.symbol[0] == "circle"
     assert line.marker.symbol[-1] == "circle-open"
+
+
+def test_each_line_of_the_curve_says_of_which_whole_it_is_a_share() -> None:
+    drawing = figure("The fragility curve")
+    assert drawing.layout.yaxis.title.text == "share"
+    for name, whole in (("closed by force", "all that was held"),
+                        ("lost beyond equity", "what is leveraged")):  # fmt: skip
+        (line,) = traces(drawing, name)
+        assert f"of {whole}, " in line.hovertemplate
 
 
 def test_a_direction_without_saturation_ends_in_a_triangle() -> None:
@@ -178,3 +188,13 @@ def test_readings_of_crowding_have_names_that_a_person_says(name: str, said: str
 def test_days_are_said_as_days() -> None:
     days = reading("crowding.days_to_exit", 18.0, "days")
     assert measured(days.value, days.unit) == "18\N{NO-BREAK SPACE}days"
+
+
+def test_a_long_name_is_cut_between_its_words_and_keeps_its_end() -> None:
+    assert short("7 · long BTC and ETH and short SOL") == "7 · long BTC … short SOL"
+    for name in ("long stETH and wstETH and short ETH", "12 · long USDe and short ENA and BTC"):
+        cut = short(name).split(" … ")
+        assert len(short(name)) <= LONGEST
+        assert name.startswith(f"{cut[0]} ")
+        assert name.endswith(f" {cut[1]}")
+    assert short("0x" + "ab" * 20) == "0x" + "ab" * 7 + "a…" + "ab" * 4  # it has no words

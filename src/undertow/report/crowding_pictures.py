@@ -217,10 +217,11 @@ CROWDING: tuple[Picture, ...] = (
     Picture(
         "crowding.fragility",
         "The fragility curve",
-        "What is closed by force and what is lost beyond equity in the end, by the size of the "
-        "shock; bands are markets thinner and deeper. δ* is where forced sales carry themselves on "
-        "by thresholds and depth alone, the grey field its band; the knee is where the simulated "
-        "cascade jumps. An open sign had not come to rest.",
+        "What is closed by force, of all that was held, and what is lost beyond equity in the end, "
+        "of what is leveraged, by the size of the shock; bands are markets thinner and deeper. δ* "
+        "is where forced sales carry themselves on by thresholds and depth alone, the grey field "
+        "its band; the knee is where the simulated cascade jumps. An open sign had not come to "
+        "rest.",
         saturations.fragility,
         {"curve": _CURVE},
         {"crowding.saturation/directions": ("direction", "at", "at_low", "at_high", "knee")},

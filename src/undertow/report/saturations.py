@@ -34,10 +34,11 @@ def fragility(tables: Tables) -> go.Figure:
     rows = tables["curve"].sort("shock")
     at = plain(rows["shock"])
     figure = go.Figure()
-    for column, low, high, name, color, band, dash in (
-        ("liquidated_share", "low", "high", "closed by force", BLUE, BLUE_BAND, "solid"),
-        ("insolvency_share", "insolvency_low", "insolvency_high", "lost beyond equity", RED,
-         RED_BAND, "dash"),
+    for column, low, high, name, whole, color, band, dash in (
+        ("liquidated_share", "low", "high", "closed by force", "all that was held", BLUE,
+         BLUE_BAND, "solid"),
+        ("insolvency_share", "insolvency_low", "insolvency_high", "lost beyond equity",
+         "what is leveraged", RED, RED_BAND, "dash"),
     ):  # fmt: skip
         words = banded(rows, column, low, high)
         line = go.Scatter(
@@ -45,7 +46,7 @@ def fragility(tables: Tables) -> go.Figure:
             line={"color": color, "width": 2, "dash": dash},
             marker={"size": 5, "symbol": _settled(rows)},
             customdata=list(map(list, zip(words, rows["outcome"], strict=True))),
-            hovertemplate=f"a shock of %{{x:.1%}}: {name} %{{customdata[0]}} of what is leveraged, "
+            hovertemplate=f"a shock of %{{x:.1%}}: {name} %{{customdata[0]}} of {whole}, "
             "%{customdata[1]}",
         )  # fmt: skip
         area = ribbon(at, rows[low], rows[high], band, f"{name}, band")
@@ -55,8 +56,7 @@ def fragility(tables: Tables) -> go.Figure:
     _mark(figure, edges)
     figure.update_xaxes(title={"text": "shock: common move of prices"}, tickformat=".3~p",
                         rangemode="tozero")  # fmt: skip
-    figure.update_yaxes(title={"text": "share of what is leveraged"}, tickformat=".3~p",
-                        rangemode="tozero")  # fmt: skip
+    figure.update_yaxes(title={"text": "share"}, tickformat=".3~p", rangemode="tozero")  # fmt: skip
     return figure
 
 

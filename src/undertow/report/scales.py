@@ -18,15 +18,34 @@ from undertow.report.markup import clean
 from undertow.report.words import number
 
 LONGEST = 26  # letters of a name in a figure; tables have all of it
+_TAIL = 10  # letters of its last words
 _WIDE = 18  # letters of a line over a panel
 
 
 def short(name: str) -> str:
     """A name that fits beside an axis, and that the figure takes as text and not as markup."""
     whole = " ".join(clean(str(name)).split()) or "(no name)"
-    if len(whole) > LONGEST:
-        whole = f"{whole[: LONGEST - 9]}…{whole[-8:]}"
-    return literal(whole)
+    return literal(whole if len(whole) <= LONGEST else _between_words(whole))
+
+
+def _between_words(whole: str) -> str:
+    """The first words and the last ones; of a name that has none short enough, its two ends."""
+    words = whole.split()
+    last = _fitting(reversed(words), _TAIL)
+    first = _fitting(words, LONGEST - 3 - len(" ".join(last)))
+    if not last or len(" ".join([*first, *last])) < LONGEST // 2:
+        return f"{whole[: LONGEST - 9]}…{whole[-8:]}"
+    return f"{' '.join(first)} … {' '.join(reversed(last))}"
+
+
+def _fitting(words: Iterable[str], room: int) -> list[str]:
+    """As many words as there is room for."""
+    kept: list[str] = []
+    for word in words:
+        if len(" ".join([*kept, word])) > room:
+            break
+        kept.append(word)
+    return kept
 
 
 def labels(names: Sequence[str]) -> dict[str, str]:
