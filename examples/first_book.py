@@ -1,4 +1,4 @@
-"""From hand-made tables to a judged book: the least that undertow needs.
+"""From hand-made tables to a judged book: the least that undertow needs, and what crowding adds.
 
 A lending account and a perp account of one owner, on two venues. Run it as it is:
 `python examples/first_book.py`; it works in a folder that it removes again.
@@ -7,12 +7,13 @@ A lending account and a perp account of one owner, on two venues. Run it as it i
 from __future__ import annotations
 
 import tempfile
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 
 import undertow as ut
+from undertow.measures import crowding
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
 
@@ -66,6 +67,17 @@ TABLES = {
             "value": [0.83, 0.01],
         }
     ),
+    # Margins need no more. What sales do to prices takes depth, how long they take volumes, and
+    # how leveraged is too leveraged a volatility; of contracts and spot, never of a reserve.
+    "depth": pl.DataFrame({"side": ["bid", "ask"], "qty": [400.0, 400.0]}).with_columns(
+        instrument=pl.lit("perps:ETH/USDC:USDC"), band=1.0, source=pl.lit("me")
+    ),
+    "volumes": pl.DataFrame({"instrument": ["perps:ETH/USDC:USDC"], "base": [90.0]}).with_columns(
+        ts=pl.lit(NOW - timedelta(days=1)), interval_us=86_400_000_000, source=pl.lit("me")
+    ),
+    "implied_vols": pl.DataFrame({"venue": ["perps"], "asset": ["ETH"], "vol": [0.7]}).with_columns(
+        source=pl.lit("me")
+    ),
 }
 
 
@@ -75,12 +87,17 @@ def main() -> None:
         folder = Path(name) / "files"
         folder.mkdir()
         for table, rows in TABLES.items():
-            rows.with_columns(ts=pl.lit(NOW)).write_parquet(folder / f"{table}.parquet")
+            dated = rows if "ts" in rows.columns else rows.with_columns(ts=pl.lit(NOW))
+            dated.write_parquet(folder / f"{table}.parquet")
         lake = ut.Lake.create(Path(name) / "lake")
         report = ut.ingest_tables(lake, [folder], now=int(NOW.timestamp() * 1_000_000))
         print(f"{sum(file.added for file in report.files)} rows in {len(report.files)} tables")
-        judged = ut.margins(ut.load_snapshot(lake))
+        snapshot = ut.load_snapshot(lake)
+        judged = ut.margins(snapshot)
         print(judged.to_polars().select("account", "equity", "leverage", "health", "fall"))
+        for measure in (crowding.map, crowding.saturation, crowding.exit):
+            study = measure(snapshot)
+            print(f"{study.name}: {study.says[0]}")
 
 
 if __name__ == "__main__":
