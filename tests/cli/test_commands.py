@@ -30,6 +30,7 @@ def test_the_demo_runs_and_runs_again_without_adding(run: Run) -> None:
     again = run("demo", "--json", "--no-report")
     assert again.json == first.json
     assert ": 0 new rows" in again.err
+    assert "undertow measure crowding.map --lake " in again.err
 
 
 def test_the_tiny_world_is_judged_as_its_docstring_says(tiny: Run) -> None:

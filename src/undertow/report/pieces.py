@@ -123,7 +123,7 @@ def readings_table(readings: Iterable[Reading], caption: str, anchor: str) -> Ma
             tag("th", called(r), scope="row"),
             tag("td", number(r.value) if r.value is not None else "none", class_="n"),
             tag("td", unit(r.unit), class_="k"),
-            tag("td", band(r.low, r.high, r.level), class_="k"),
+            tag("td", band(r.low, r.high, r.level), class_="k b"),
             tag("td", badge(r.evidence), class_="k"),
             tag("td", instant(r.ts), class_="k"),
             tag("td", "-" if r.coverage is None else number(r.coverage), class_="n"),
