@@ -120,7 +120,7 @@ def test_two_hundred_series_stay_light_and_say_what_is_not_drawn() -> None:
     assert "of 200" in notes["Where losses arrive"]
     assert not notes["Who moves with whom"]
     for title in ("Which way nodes lean", "Days to exit", "What is called at which price",
-                  "Who must trade after a move", "Owners who are called twice",
+                  "Who must trade after a move", "Owners who stand close together at two venues",
                   "How far from selling itself", "The undertow index"):  # fmt: skip
         assert "Drawn: " in notes[title], title
 

@@ -208,7 +208,7 @@ CROWDING: tuple[Picture, ...] = (
     ),
     Picture(
         "crowding.synchrony",
-        "Owners who are called twice",
+        "Owners who stand close together at two venues",
         "From the first price at which an owner is called on one venue (filled) to the last on "
         "another (open); the larger, the more is called. A short line leaves no time.",
         edges.twice,
