@@ -39,6 +39,16 @@ def set_prices(volume, shock, case, state):
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
+def stand_at(shocks, volume, case, state, points):
+    """Write to `points` (shocks, instruments) where prices stand after each of `shocks`."""
+    case, state = lend(case), lend(state)
+    for g in range(shocks.shape[0]):
+        set_prices(volume, shocks[g], case, state)
+        for k in range(state.now.size):
+            points[g, k] = state.now[k]
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
 def stand_after_falls(shock, volume, pull, deep, bandwidth, case, state, points):
     """Write to `points` (pools, instruments) where prices stand once each pool fell further."""
     case, state = lend(case), lend(state)

@@ -147,18 +147,14 @@ class Part:
         point on. That of who holds options is not, nor is that of a portfolio group: they are asked
         point by point.
         """
-        nothing = np.zeros(len(self.state.moving.sold))
-        points = np.empty((len(shocks), len(self.case.insts)), dtype=self.state.now.dtype)
-        moves = np.empty((len(self.case.insts), len(shocks)))
-        for g, shock in enumerate(shocks):
-            pressure.set_prices(nothing, shock, self.case, self.state)
-            points[g], moves[:, g] = self.state.now, self._moves()
+        points = self._standing(shocks)
+        moves = self._moves(points).T
         low, high = moves.min(axis=1)[:, None], moves.max(axis=1)[:, None]
         near = self._near(low, high)
         bent = self._bent[near]
         plain, groups = near[~bent], near[bent]
         first = np.empty(len(plain), dtype=np.int64)
-        atrisk.first_called(plain, points.view(np.recarray), self.case, self.state, first)
+        atrisk.first_called(plain, points, self.case, self.state, first)
         waiting = self._first_of(groups, shocks, moves)
         return np.concatenate([plain, groups]), np.concatenate([first, waiting])
 
@@ -196,14 +192,11 @@ class Part:
         many, groups = len(shocks), int(group.max(initial=-1)) + 1
         total = np.zeros((many, groups, weight.shape[1]), dtype=np.int64)
         count = np.zeros(many, dtype=np.int64)
-        points = np.empty((many, len(self.case.insts)), dtype=self.state.now.dtype)
-        moves = np.empty((len(self.case.insts), many))
-        for g, shock in enumerate(shocks):
-            pressure.set_prices(nothing, shock, self.case, self.state)
-            points[g], moves[:, g] = self.state.now, self._moves()
+        points = self._standing(shocks)
+        moves = np.ascontiguousarray(self._moves(points).T)
         box = self.bounds.box(moves)
         atrisk.add_called(
-            self.bounds.lines, self.bounds.start, *self._tops, points.view(np.recarray), box,
+            self.bounds.lines, self.bounds.start, *self._tops, points, box,
             group, weight, self.case, self.state, total, count,
         )  # fmt: skip
         if len(self.bounds.lines.groups):
@@ -261,9 +254,17 @@ class Part:
         pressure.all_sold(self.state, total)
         return total
 
-    def _moves(self) -> FloatColumn:
-        """Relative moves of what is seen; of options, of their forwards."""
-        now, insts = self.state.now, self.case.insts
+    def _standing(self, shocks: FloatMatrix) -> AnyColumn:
+        """(shocks, instruments) Where prices stand after each shock, while nothing is sold."""
+        nothing = np.zeros(len(self.state.moving.sold))
+        points = np.empty((len(shocks), len(self.case.insts)), dtype=self.state.now.dtype)
+        points = points.view(np.recarray)
+        pressure.stand_at(shocks, nothing, self.case, self.state, points)
+        return points
+
+    def _moves(self, now: AnyColumn | None = None) -> FloatColumn:
+        """Relative moves of what is seen, by instrument last; of options, of their forwards."""
+        now, insts = self.state.now if now is None else now, self.case.insts
         option = insts["kind"] != 0
         moved = np.where(option, now["forward"] / insts["forward"], now["seen"] / insts["start"])
         return np.asarray(moved - 1.0)
