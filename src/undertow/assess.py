@@ -139,7 +139,7 @@ def assess(
     if progress is not None:
         progress(len(measures), len(measures), "")
     found = Assessment(
-        title=f"Leverage by {by}",
+        title=_title(measures, by),
         ts=snapshot.ts,
         as_of=stands.committed,
         studies=tuple(studies),
@@ -160,6 +160,13 @@ def assess(
     )
     said = (*_warnings(lake, stands), *notes, *found.untold)
     return replace(found, notes=tuple(dict.fromkeys(said)))
+
+
+def _title(measures: Sequence[Measure], by: str) -> str:
+    """What all of these measures are of."""
+    if measures and all(measure.name.startswith("crowding.") for measure in measures):
+        return "Crowding of leverage"
+    return f"Leverage by {by}"
 
 
 def iso(ts: int) -> str:

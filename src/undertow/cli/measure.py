@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +152,7 @@ def _assessed(
     tell_of_measuring(answer, only)
     bar = Progress("measuring", quiet=answer.quiet)
     with executor.running():  # who cannot be reached is known before any work is done
-        found = assess(
+        return assess(
             lake,
             now=now,
             as_of=instant("--as-of", as_of, now),
@@ -165,9 +164,6 @@ def _assessed(
             executor=executor,
             progress=lambda done, total, _: bar(done, total),
         )
-    if all(name.startswith("crowding.") for name in only):
-        return replace(found, title="Crowding of leverage")
-    return found
 
 
 def tell_of_measuring(answer: Answer, names: Sequence[str]) -> None:

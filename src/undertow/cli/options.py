@@ -34,7 +34,7 @@ At = Annotated[
 ]
 Seed = Annotated[
     int | None,
-    typer.Option("--seed", min=0, help="Seed of everything random.", show_default="7"),
+    typer.Option("--seed", help="Seed of everything random.", show_default="7"),
 ]
 MeasureSeed = Annotated[
     int | None,
