@@ -11,8 +11,9 @@ from bench.correlation import BENCHMARKS as CORRELATION
 from bench.crowding import BENCHMARKS as CROWDING
 from bench.foundation import BENCHMARKS as FOUNDATION
 from bench.harness import run
+from bench.networks import BENCHMARKS as NETWORKS
 
-BENCHMARKS = {**FOUNDATION, **CASCADE, **CORRELATION, **CONNECTEDNESS, **CROWDING}
+BENCHMARKS = {**FOUNDATION, **CASCADE, **CORRELATION, **CONNECTEDNESS, **CROWDING, **NETWORKS}
 
 
 def main() -> int:

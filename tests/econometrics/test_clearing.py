@@ -1,0 +1,152 @@
+"""Clearing: published cases, a linear programme, plain iteration, and books without an answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.optimize import linprog
+
+from shared import Case, check_all
+from undertow.econometrics.clearing import Clearing, Debts, clearing, failing
+from undertow.errors import EstimationError
+
+
+def debts_of(given: dict[str, Any]) -> tuple[Debts, np.ndarray]:
+    edges = np.array(given["liabilities"], dtype=float).reshape(-1, 3)
+    debts = Debts.of(edges[:, 0], edges[:, 1], edges[:, 2], given["n"],
+                     given["external_liabilities"])  # fmt: skip
+    return debts, np.array(given["external_assets"], dtype=float)
+
+
+def balanced(found: Clearing, assets: np.ndarray) -> Clearing:
+    """All that nodes had is with the outside, with owners, or used up by default."""
+    left = found.outside.sum() + found.equity.sum() + found.cost.sum()
+    assert left == pytest.approx(assets.sum(), rel=1e-9)
+    assert (found.paid <= found.owed + 1e-12).all()
+    assert found.settled
+    return found
+
+
+def published(case: Case, _: Any) -> set[str]:
+    """Hold one published network to its payments and defaults; the fields that were compared."""
+    debts, assets = debts_of(case["inputs"])
+    close = {"abs": case["tol"]["abs"], "rel": case["tol"].get("rel", 1e-8)}
+    expected, read = case["expected"], set()
+    if "eisenberg_noe" in expected:
+        want = expected["eisenberg_noe"]
+        found = balanced(clearing(debts, assets), assets)
+        assert found.paid == pytest.approx(np.array(want["payments"]), **close)
+        assert (found.shortfall > 1e-7).astype(int).tolist() == want["defaults"]
+        assert found.shortfall.sum() == pytest.approx(want["total_shortfall"], **close)
+        read |= {"eisenberg_noe"}
+    for want in expected.get("rogers_veraart", []):
+        kept = {"keep_assets": want["alpha"], "keep_received": want["beta"]}
+        found = balanced(clearing(debts, assets, **kept), assets)
+        assert found.paid == pytest.approx(np.array(want["payments"]), **close)
+        assert (found.shortfall > 1e-7).astype(int).tolist() == want["defaults"]
+        low = balanced(clearing(debts, assets, least=True, **kept), assets)
+        assert (low.paid <= found.paid + 1e-9).all()
+        read |= {f"rogers_veraart.{name}" for name in want}
+    for want in expected.get("furfine_cascade", []):
+        assert failing(debts, assets, want["recovery"]).astype(int).tolist() == want["defaults"]
+        read |= {f"furfine_cascade.{name}" for name in want}
+    return read
+
+
+def test_published_cases() -> None:
+    check_all("clearing_vectors", published)
+
+
+def random_debts(rng: np.random.Generator, nodes: int, edges: int) -> tuple[Debts, np.ndarray]:
+    ends = rng.integers(0, nodes, (2, edges))
+    ends = ends[:, ends[0] != ends[1]]
+    value = rng.pareto(1.5, ends.shape[1]) + 0.1
+    debts = Debts.of(ends[0], ends[1], value, nodes, rng.exponential(1.0, nodes))
+    need = np.maximum(debts.owed - debts.due, 0.0)
+    return debts, need * rng.uniform(0.3, 1.3, nodes)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_payments_are_those_of_a_linear_programme(seed: int) -> None:
+    debts, assets = random_debts(np.random.default_rng(seed), 30, 150)
+    found = balanced(clearing(debts, assets), assets)
+    pulled = np.zeros((30, 30))
+    rows = np.repeat(np.arange(30), np.diff(debts.start))
+    np.add.at(pulled, (rows, debts.debtor), debts.share)
+    best = linprog(-np.ones(30), np.eye(30) - pulled, assets,
+                   bounds=np.stack([np.zeros(30), debts.owed], axis=1))  # fmt: skip
+    assert found.paid == pytest.approx(best.x, abs=1e-7)
+    assert found.defaulted.any()
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("least", [False, True])
+def test_costs_of_default_end_where_plain_iteration_ends(seed: int, *, least: bool) -> None:
+    debts, assets = random_debts(np.random.default_rng(seed), 40, 300)
+    kept = {"keep_assets": 0.8, "keep_received": 0.6}
+    found = balanced(clearing(debts, assets, least=least, **kept), assets)
+    owed, paid = debts.owed, np.zeros(40) if least else debts.owed
+    rows = np.repeat(np.arange(40), np.diff(debts.start))
+    for _ in range(5_000):
+        got = np.bincount(rows, debts.share * paid[debts.debtor], 40)
+        paid = np.where(assets + got >= owed * (1.0 - 1e-12), owed, 0.8 * assets + 0.6 * got)
+    assert found.paid == pytest.approx(paid, abs=1e-9)
+
+
+def test_believing_in_each_other_saves_two_who_would_fail_together() -> None:
+    debts = Debts.of([0, 1], [1, 0], [10.0, 10.0], 2)
+    assets = np.array([1.0, 1.0])
+    kept = {"keep_assets": 0.5, "keep_received": 0.5}
+    assert clearing(debts, assets, **kept).paid.tolist() == [10.0, 10.0]
+    low = clearing(debts, assets, least=True, **kept)
+    assert low.paid == pytest.approx([1.0, 1.0])  # p = 0.5 + 0.5 p
+    assert low.defaulted.all()
+
+
+def test_a_ring_that_pays_round_and_round_is_solved_at_once() -> None:
+    nodes = 2_000  # each passes on what it gets and keeps next to nothing: sweeps alone would creep
+    ring = np.arange(nodes)
+    debts = Debts.of(ring, (ring + 1) % nodes, np.full(nodes, 100.0), nodes, np.full(nodes, 1e-3))
+    assets = np.full(nodes, 5e-4)
+    found = balanced(clearing(debts, assets), assets)
+    assert found.paid == pytest.approx(np.full(nodes, 0.5 * 100.001), rel=1e-6)
+    assert found.sweeps < 100
+
+
+def test_who_fails_drags_down_whom_it_owes_more_than_their_equity() -> None:
+    debts = Debts.of([0, 1, 2], [1, 2, 3], [4.0, 4.0, 1.0], 4, [1.0, 0.0, 0.0, 0.0])
+    assets = [0.0, 3.0, 3.0, 2.0]  # equity -5, 3, 6, 3: claims at face value
+    assert failing(debts, assets, 0.0).tolist() == [True, True, False, False]
+    assert failing(debts, assets, 0.5).tolist() == [True, False, False, False]
+    with pytest.raises(EstimationError, match="recovery was -1"):
+        failing(debts, assets, -1.0)
+
+
+def test_nobody_and_nothing() -> None:
+    empty = Debts.of([], [], [], 0)
+    assert clearing(empty, []).paid.tolist() == []
+    alone = clearing(Debts.of([], [], [], 2, [3.0, 0.0]), [2.0, 5.0])
+    assert alone.paid.tolist() == [2.0, 0.0]
+    assert alone.equity.tolist() == [0.0, 5.0]
+    bare = clearing(Debts.of([0, 1], [1, 0], [4.0, 4.0], 2), [0.0, 0.0])
+    assert bare.paid.tolist() == [4.0, 4.0]  # each pays with what the other pays
+
+
+@pytest.mark.parametrize(
+    ("edges", "assets", "kept", "words"),
+    [
+        (([0], [0], [1.0]), [1.0, 1.0], {}, "owes to itself"),
+        (([0], [2], [1.0]), [1.0, 1.0], {}, "none of the 2 nodes"),
+        (([0], [1], [-1.0]), [1.0, 1.0], {}, "negative or not finite"),
+        (([0], [1], [1.0]), [-1.0, 1.0], {}, "below nothing"),
+        (([0], [1], [1.0]), [1.0], {}, "2 finite numbers"),
+        (([0], [1], [1.0]), [1.0, 1.0], {"keep_assets": 1.1}, "must be a share"),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    edges: Any, assets: list[float], kept: dict[str, float], words: str
+) -> None:
+    with pytest.raises(EstimationError, match=words):
+        clearing(Debts.of(*edges, 2), assets, **kept)
