@@ -124,6 +124,16 @@ def test_who_fails_drags_down_whom_it_owes_more_than_their_equity() -> None:
         failing(debts, assets, -1.0)
 
 
+def test_who_owes_nothing_never_defaults_and_pays_no_cost() -> None:
+    debts = Debts.of([0, 1], [1, 2], [4.0, 2.0], 3)
+    for least in (False, True):
+        found = clearing(debts, [1.0, 0.0, 5.0], keep_assets=0.5, keep_received=0.5, least=least)
+        assert found.defaulted.tolist() == [True, True, False]
+        assert found.paid == pytest.approx([0.5, 0.25, 0.0])
+        assert found.cost == pytest.approx([0.5, 0.25, 0.0])
+        assert found.equity == pytest.approx([0.0, 0.0, 5.25])
+
+
 def test_nobody_and_nothing() -> None:
     empty = Debts.of([], [], [], 0)
     assert clearing(empty, []).paid.tolist() == []

@@ -149,7 +149,7 @@ def clearing(
             raise EstimationError(f"{name} was {kept}; it must be a share, 0 to 1")
     owed, share = debts.owed, debts.share
     paid = np.zeros(len(debts)) if least else owed.copy()
-    short = np.full(len(debts), least)
+    short = (owed > 0.0) & least  # who owes nothing cannot default
     told, same = -1, 0
     for sweeps in range(1, _MOST + 1):
         change = kernel.pay(

@@ -61,8 +61,8 @@ def fragility(
     """Loss, forced closing and amplification against the size of a common move, and the knee.
 
     `side` is "fall" or "rise". `doubt` is by how many times depth may be off in nine of ten cases,
-    for the bands; at 1 there are none. A book of more than `most` accounts is followed with its
-    largest and every k-th of the others, who stand for k each.
+    for the bands; at 1 there are none. A book of more than `most` accounts is followed by as
+    many that stand for all (`stress.standins`).
 
     Raises
     ------

@@ -99,8 +99,8 @@ def saturation(
 
     `assets` says how many assets are shocked alone, the largest exposures first, in steps twice as
     long. `doubt` is by how many times depth may be off in nine of ten cases, for the bands of the
-    common moves. A book of more than `most` accounts is judged by its largest and every k-th of the
-    others, who stand for k each.
+    common moves. A book of more than `most` accounts is judged by as many that stand for all
+    (`stress.standins`).
 
     Raises
     ------
