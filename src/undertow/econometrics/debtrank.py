@@ -145,7 +145,7 @@ def stress(exposures: Exposures, first: ArrayLike, spread: Spread = Spread.CONTI
         ready = _to_pass(h, passed, spread)
         if np.abs(ready - passed).max(initial=0.0) <= _STILL:
             return Stress(frozen(begun), frozen(h), steps, settled=True)
-        kernel.spread(exposures.start, exposures.debtor, exposures.weight, ready, passed, h, np.inf)
+        kernel.spread(exposures.start, exposures.debtor, exposures.weight, ready, passed, h)
         passed = ready
     return Stress(frozen(begun), frozen(h), _MOST, settled=False)
 

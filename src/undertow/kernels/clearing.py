@@ -48,17 +48,17 @@ def receive(start, debtor, share, paid, received):
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def spread(start, debtor, weight, level, before, stress, most):
+def spread(start, debtor, weight, level, before, stress):
     """Add to `stress` of every node what its debtors' rise from `before` to `level` does to it.
 
-    `weight` is exposure over buffer; stress goes up to `most`.
+    `weight` is exposure over buffer; stress may pass 1, where nothing is left.
     """
     for i in range(stress.size):
         more = 0.0
         for n in range(start[i], start[i + 1]):
             m = debtor[n]
             more += weight[n] * (level[m] - before[m])
-        stress[i] = min(stress[i] + more, most)
+        stress[i] += more
 
 
 def by_creditor(
