@@ -13,15 +13,14 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
-from scipy.sparse.linalg import ArpackNoConvergence, eigs
 
 from undertow.econometrics.checks import BoolColumn, FloatColumn, frozen
+from undertow.econometrics.radius import radius
 from undertow.errors import EstimationError
 from undertow.kernels import clearing as kernel
 
 _STILL = 1e-14
 _MOST = 100_000  # steps
-_DENSE = 50  # nodes up to which all eigenvalues are worked out
 
 
 class Spread(StrEnum):
@@ -86,16 +85,7 @@ class Exposures:
     @property
     def radius(self) -> float:
         """Spectral radius; above 1 small stress grows until nothing is left of whole cycles."""
-        if not len(self.weight):
-            return 0.0
-        if len(self) <= _DENSE:
-            return float(np.abs(np.linalg.eigvals(self.matrix.toarray())).max())
-        try:
-            found = eigs(self.matrix, k=1, which="LM", v0=np.ones(len(self)), tol=1e-10,
-                         return_eigenvectors=False)  # fmt: skip
-        except ArpackNoConvergence as stopped:
-            found = stopped.eigenvalues
-        return float(np.abs(found).max(initial=0.0))
+        return radius(self.matrix)
 
 
 @dataclass(frozen=True, eq=False)
