@@ -31,6 +31,7 @@ class Holdings:
         self.names = names
         self.long = _summed(legs, count, legs.qty > 0.0, PERP)
         self.collateral = _summed(legs, count, legs.qty > 0.0, COLLATERAL, CASH)
+        self.cash = _summed(legs, count, legs.qty > 0.0, CASH)
         self.supplied = _summed(legs, count, legs.qty > 0.0, COLLATERAL, SUPPLY)
         self.borrowed = -_summed(legs, count, legs.qty < 0.0, DEBT)
 
@@ -104,10 +105,15 @@ def reserve_rows(names: Names, holdings: Holdings) -> tuple[pl.DataFrame, list[C
     return frame, claims
 
 
-def backing_claims(names: Names, holdings: Holdings) -> list[Claim]:
-    """What stands behind the catalogue's tied assets: 1.25 times what the book holds of each."""
+def backing_claims(names: Names, holdings: Holdings, reserves: pl.DataFrame) -> list[Claim]:
+    """What stands behind the catalogue's tied assets: 1.25 times what venues hold of each."""
     universe = names.universe
-    held = np.bincount(universe.asset_of, holdings.collateral, minlength=len(universe.assets))
+    lies = holdings.cash.copy()
+    for key, supplied, borrowed in reserves.select(
+        "instrument", "supplied", "borrowed"
+    ).iter_rows():
+        lies[universe.code("instrument", key)] = supplied - borrowed
+    held = np.bincount(universe.asset_of, lies, minlength=len(universe.assets))
     claims: list[Claim] = []
     for code, asset in enumerate(universe.assets):
         facts = names.assets[asset]

@@ -129,7 +129,7 @@ def build_world(
     settled = settle(seed, names, terms, mark, who, what)
     holdings = backdrop.Holdings(names, settled.legs)
     reserves, deposits = backdrop.reserve_rows(names, holdings)
-    claims = [*deposits, *backdrop.backing_claims(names, holdings), *settled.claims]
+    claims = [*deposits, *backdrop.backing_claims(names, holdings, reserves), *settled.claims]
     truth = settled.truth
     if what.hub:
         custody, hub = plant_hub(names, what.hub, claims)
