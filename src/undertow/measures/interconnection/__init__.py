@@ -1,0 +1,1 @@
+"""The same owner, the same collateral, the same plumbing: who is pulled along by whom."""
