@@ -1,0 +1,390 @@
+"""What everything on a dependency map stands on: one row of shares a token, a place, a keeper.
+
+Accounts are taken out first, exactly: a loan of a reserve stands on what its borrower posted, pro
+rata where the borrower posted several things. What is left is small: tokens, the places that hold
+them (reserves, shares, cash), and keepers, one row for each asset that a keeper owes. Everything is
+counted at par, so that a wrapper that trades below what it promises is no less of a claim.
+
+A token is made of what the claims say stands behind it; where they say nothing, of what it follows,
+taken at its word. More claims on a token than stand behind it stand on nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.sparse import csr_array, diags_array
+from scipy.sparse.csgraph import maximum_flow
+
+from undertow.econometrics.lookthrough import LookThrough, look_through, passing
+from undertow.measures.interconnection.mapping import NODE_KINDS, NOTHING, UNTOLD, DependencyMap
+from undertow.state import AnyColumn, BoolColumn, FloatColumn, FloatMatrix, KeyColumn
+from undertow.state.universe import NONE
+
+_CLAIMED = ("deposit", "backing", "vault_share", "bridge", "custody", "loan")
+_POSTED = ("collateral", "cash")  # what a loan can be taken from
+_KEEPERS = ("venue", "custodian", "bridge", "external", "owner")
+_WHOLE = 2**30  # what a flow is counted in: scipy's flows are whole 32-bit numbers
+
+
+class Accounts(NamedTuple):
+    """Accounts, as what stands between those who lend and what was posted."""
+
+    lent: Any  # (places, accounts) USD
+    posted: Any  # (accounts, places) USD that a loan can be taken from
+    held: Any  # (accounts, places) USD of everything there, posted or not
+
+    @property
+    def covered(self) -> FloatColumn:
+        """By account: the share of what it owes that what it posted covers."""
+        owes = np.asarray(self.lent.sum(axis=0)).ravel()
+        has = np.asarray(self.posted.sum(axis=1)).ravel()
+        covered: FloatColumn = np.divide(
+            np.minimum(has, owes), owes, out=np.ones_like(owes), where=owes > 0.0
+        )
+        return covered
+
+    @property
+    def basket(self) -> Any:
+        """(accounts, places) What a dollar owed stands on; rows sum to what is covered."""
+        has = np.asarray(self.posted.sum(axis=1)).ravel()
+        part = np.divide(self.covered, has, out=np.zeros_like(has), where=has > 0.0)
+        return csr_array(diags_array(part) @ self.posted)
+
+
+@dataclass(frozen=True, eq=False)
+class Backing:
+    """Claims and what stands behind them, in USD at par; a row and a column a node."""
+
+    map: DependencyMap
+    names: tuple[str, ...]
+    node: KeyColumn  # of the map, that each is or belongs to
+    asset: KeyColumn  # a token's own, the one that a place holds, or a keeper owes; NONE of others
+    is_token: BoolColumn
+    usd: Any  # (nodes, nodes) what of a row's assets is a claim on the column
+    ends_usd: FloatMatrix  # (nodes, assets) what of it is a base asset
+    nothing: FloatColumn  # what of it is nothing at all
+    whole: FloatColumn  # claims on each, or what it has where that is more
+    claimed: FloatColumn  # claims on each that somebody told of, counted once
+    assumed: BoolColumn  # taken at its word
+    base: BoolColumn  # by asset: one of which nobody asks what it is made of
+    accounts: Accounts
+
+    @classmethod
+    def of(cls, dependencies: DependencyMap) -> Backing:
+        """Read what stands behind what off a map."""
+        return _Reader(dependencies).backing()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def shares(self) -> Any:
+        """(nodes, nodes) What stands behind one unit of each row."""
+        over = np.divide(1.0, self.whole, out=np.zeros_like(self.whole), where=self.whole > 0.0)
+        return csr_array(diags_array(over) @ self.usd)
+
+    @cached_property
+    def seen(self) -> LookThrough:
+        """Where everything ends; the last end is nothing at all."""
+        over = np.divide(1.0, self.whole, out=np.zeros_like(self.whole), where=self.whole > 0.0)
+        ends = np.column_stack([self.ends_usd, self.nothing]) * over[:, None]
+        return look_through(self.shares, ends)
+
+    @cached_property
+    def circular(self) -> FloatColumn:
+        """By node: USD of claims on it that can be cancelled against claims that stand on it.
+
+        The most that flows from the node back to it while no claim carries more than it is: the
+        money that went round. Pro rata (`seen.returns`) is less where a pool mixes it with others.
+        """
+        found = np.zeros(len(self))
+        for circle in np.unique(self.seen.circle[self.seen.in_circle]):
+            rows = np.flatnonzero(self.seen.circle == circle)
+            inner = csr_array(self.usd[rows][:, rows])
+            for place in np.flatnonzero(self.is_token[rows]):
+                found[rows[place]] = _round_trip(inner, int(place), float(self.whole[rows[place]]))
+        return found
+
+    @cached_property
+    def wrappers(self) -> KeyColumn:
+        """By node: how many tokens stand on each other below and with it, at most."""
+        seen, rows = self.seen, self.shares
+        wraps = self.is_token & ~self.base[np.maximum(self.asset, 0)]
+        deep = np.zeros(len(self), dtype=np.int64)
+        for level in range(int(seen.depth.max(initial=-1)) + 1):
+            here = np.flatnonzero(seen.depth == level)
+            below = np.array(
+                [_largest(deep, rows, int(row), seen.circle) for row in here], np.int64
+            )
+            for circle in np.unique(seen.circle[here]):
+                mine = seen.circle[here] == circle
+                deep[here[mine]] = below[mine].max() + int(wraps[here[mine]].sum())
+        return deep
+
+    def through(self, nodes: AnyColumn) -> FloatMatrix:
+        """(nodes, nodes of the map) Share of each row's value that leads through them."""
+        columns = np.flatnonzero(np.isin(self.node, nodes) & ~self.is_token)
+        each = passing(self.shares, columns)
+        place = {int(node): k for k, node in enumerate(nodes)}
+        found = np.zeros((len(self), len(nodes)))
+        for k, column in enumerate(columns):
+            at = place[int(self.node[column])]
+            found[:, at] = np.minimum(found[:, at] + each[:, k], 1.0)
+        return found
+
+    @cached_property
+    def owner_places(self) -> Any:
+        """(owners, places) USD that every owner holds in every place, through its accounts."""
+        dependencies = self.map
+        owns = dependencies.of_kind("owns")
+        owner = dependencies.source[owns] - dependencies.offset["owner"]
+        account = dependencies.target[owns] - dependencies.offset["account"]
+        shape = (len(dependencies.keys["owner"]), len(dependencies.keys["account"]))
+        belongs = csr_array((np.ones(len(owner)), (owner, account)), shape=shape)
+        return csr_array(belongs @ self.accounts.held)
+
+
+class _Reader:
+    """Lays the rows of a backing out, kind of node by kind of node."""
+
+    def __init__(self, dependencies: DependencyMap) -> None:
+        self.map = dependencies
+        self.usd = np.nan_to_num(dependencies.at_par())
+        self.tokens = len(dependencies.keys["asset"])
+        self.places = len(dependencies.keys["instrument"])
+        self.first = {kind: dependencies.offset[kind] for kind in dependencies.keys}
+        self.pairs = self._keeper_rows()
+        self.size = self.tokens + self.places + len(self.pairs)
+
+    def backing(self) -> Backing:
+        m = self.map
+        accounts = self._accounts()
+        rows, columns, usd = self._edges()
+        basket = accounts.basket
+        through = csr_array(accounts.lent @ basket).tocoo()
+        rows = np.concatenate([rows, through.row + self.tokens])
+        columns = np.concatenate([columns, through.col + self.tokens])
+        usd = np.concatenate([usd, through.data])
+        bare = np.asarray(accounts.lent @ (1.0 - accounts.covered)).ravel()
+        nothing = np.zeros(self.size)
+        nothing[self.tokens : self.tokens + self.places] += bare
+        given = m.of_kind(NOTHING) & (m.target == m.node(f"unseen:{NOTHING}"))
+        np.add.at(nothing, self._row(m.source[given]), self.usd[given])
+        untold = np.zeros(self.size)
+        gaps = np.flatnonzero(m.of_kind(UNTOLD))
+        np.add.at(untold, self._row(m.source[gaps]), self.usd[gaps])
+        claimed = self._claimed()
+        has = np.bincount(rows, usd, self.size) + nothing + untold
+        rows, columns, usd, has = self._keepers_rest(rows, columns, usd, has, claimed)
+        rows, columns, usd, assumed = self._taken_at_word(rows, columns, usd, has, claimed)
+        has = np.bincount(rows, usd, self.size) + nothing + untold
+        token = np.arange(self.size) < self.tokens
+        base = has[: self.tokens] <= 0.0
+        lacking = np.where(token & (has > 0.0), np.maximum(claimed - has, 0.0), 0.0)
+        lacking[lacking <= 1e-9 * np.maximum(claimed, 1.0)] = 0.0
+        whole = np.maximum(claimed, has)
+        ends = np.zeros((self.size, self.tokens))
+        ended = np.append(base, np.zeros(self.size - self.tokens, dtype=np.bool_))[columns]
+        np.add.at(ends, (rows[ended], columns[ended]), usd[ended])
+        own = np.flatnonzero(base)
+        ends[own, own] = np.maximum(whole[own], 1.0)
+        whole[own] = np.maximum(whole[own], 1.0)
+        shape = (self.size, self.size)
+        inner = csr_array((usd[~ended], (rows[~ended], columns[~ended])), shape=shape)
+        inner.sum_duplicates()
+        return Backing(
+            map=m, names=self._names(), node=self._nodes(), asset=self._assets(), is_token=token,
+            usd=inner, ends_usd=ends, nothing=nothing + lacking, whole=whole, claimed=claimed,
+            assumed=assumed, base=base, accounts=accounts,
+        )  # fmt: skip
+
+    def _accounts(self) -> Accounts:
+        m, count = self.map, len(self.map.keys["account"])
+        lent = m.of_kind("loan") & (m.kind_of(m.target) == _kind("account"))
+        shape = (self.places, count)
+        loans = csr_array(
+            (self.usd[lent], (m.source[lent] - self.first["instrument"],
+                              m.target[lent] - self.first["account"])), shape=shape,
+        )  # fmt: skip
+        both = []
+        for names in (_POSTED, (*_POSTED, "supply")):
+            here = m.of_kind(*names) & (self.usd > 0.0)
+            ends = (m.source[here] - self.first["account"],
+                    m.target[here] - self.first["instrument"])  # fmt: skip
+            both.append(csr_array((self.usd[here], ends), shape=shape[::-1]))
+        return Accounts(loans, both[0], both[1])
+
+    def _keeper_rows(self) -> dict[tuple[int, int], int]:
+        """The row of every asset that a keeper owes."""
+        m = self.map
+        kinds = m.kind_of(m.target)
+        owed = m.of_kind(*_CLAIMED) & np.isin(kinds, [_kind(name) for name in _KEEPERS])
+        pairs = np.unique(np.stack([m.target[owed], m.asset[owed]]), axis=1).T.tolist()
+        first = self.tokens + self.places
+        return {(int(node), int(asset)): first + k for k, (node, asset) in enumerate(pairs)}
+
+    def _row(self, node: AnyColumn) -> KeyColumn:
+        """Rows of tokens and places; NONE of other nodes."""
+        at = np.asarray(node, dtype=np.int64)
+        token, place = at - self.first["asset"], at - self.first["instrument"]
+        found = np.full(len(at), NONE, dtype=np.int64)
+        is_token = (token >= 0) & (token < self.tokens)
+        is_place = (place >= 0) & (place < self.places)
+        found[is_token] = token[is_token]
+        found[is_place] = place[is_place] + self.tokens
+        return found
+
+    def _edges(self) -> tuple[KeyColumn, KeyColumn, FloatColumn]:
+        """Claims and holdings between tokens, places and keepers."""
+        m = self.map
+        here = np.flatnonzero(m.of_kind("holds", *_CLAIMED) & (self.usd > 0.0))
+        here = here[m.kind_of(m.target[here]) != _kind("account")]
+        target = self._row(m.target[here])
+        for k in np.flatnonzero(target == NONE):
+            edge = here[k]
+            target[k] = self.pairs.get((int(m.target[edge]), int(m.asset[edge])), NONE)
+        source = self._row(m.source[here])
+        plain = (source != NONE) & (target != NONE)
+        rows, columns, usd = [source[plain]], [target[plain]], [self.usd[here[plain]]]
+        # What a keeper has is behind all that it owes, pro rata.
+        kept = np.flatnonzero((source == NONE) & (target != NONE))
+        owed = self._owed_by_keeper()
+        for k in kept:
+            node = int(m.source[here[k]])
+            mine = {row: usd for (party, _), row in self.pairs.items()
+                    if party == node for usd in [owed[row]]}  # fmt: skip
+            total = sum(mine.values())
+            for row, part in mine.items():
+                rows.append(np.array([row]))
+                columns.append(target[k : k + 1])
+                usd.append(self.usd[here[k : k + 1]] * (part / total if total > 0.0 else 0.0))
+        return np.concatenate(rows), np.concatenate(columns), np.concatenate(usd)
+
+    def _owed_by_keeper(self) -> FloatColumn:
+        m, owed = self.map, np.zeros(self.size)
+        here = np.flatnonzero(m.of_kind(*_CLAIMED))
+        for edge in here[np.isin(m.kind_of(m.target[here]), [_kind(k) for k in _KEEPERS])]:
+            row = self.pairs[int(m.target[edge]), int(m.asset[edge])]
+            owed[row] += self.usd[edge]
+        return owed
+
+    def _claimed(self) -> FloatColumn:
+        """Claims on every row, counted once: what was told of tokens, sizes of places."""
+        m = self.map
+        found = self._owed_by_keeper()
+        row = self._row(m.target)
+        told = m.of_kind(*_CLAIMED) & (row != NONE) & (row < self.tokens)
+        found[: self.tokens] = np.bincount(row[told], self.usd[told], self.tokens)
+        par = m.par[np.maximum(m.instrument_asset, 0)] if len(m.par) else np.zeros(self.places)
+        places = slice(self.tokens, self.tokens + self.places)
+        found[places] = m.size * np.where(m.instrument_asset == NONE, 0.0, par)
+        held = m.of_kind("holds") & (row != NONE) & (row < self.tokens)
+        kept = np.bincount(row[held], self.usd[held], self.tokens)
+        # Of what nobody issued claims, what is kept somewhere is all that is known.
+        found[: self.tokens] = np.where(found[: self.tokens] > 0.0, found[: self.tokens], kept)
+        return found
+
+    def _keepers_rest(
+        self, rows: KeyColumn, columns: KeyColumn, usd: FloatColumn, has: FloatColumn,
+        claimed: FloatColumn,
+    ) -> tuple[KeyColumn, KeyColumn, FloatColumn, FloatColumn]:  # fmt: skip
+        """A keeper has what it owes, as far as it said of nothing else; an owner its accounts."""
+        more: list[tuple[int, int, float]] = []
+        for (node, asset), row in self.pairs.items():
+            rest = max(float(claimed[row] - has[row]), 0.0)
+            if rest <= 0.0:
+                continue
+            if int(self.map.kind_of(np.array([node]))[0]) == _kind("owner"):
+                more += self._owner_row(node, row, rest)
+            elif asset != NONE:
+                more.append((row, asset, rest))
+        if not more:
+            return rows, columns, usd, has
+        r, c, u = (np.array(column) for column in zip(*more, strict=True))
+        return (
+            np.concatenate([rows, r.astype(np.int64)]),
+            np.concatenate([columns, c.astype(np.int64)]),
+            np.concatenate([usd, u.astype(np.float64)]),
+            has + np.bincount(r.astype(np.int64), u, self.size),
+        )
+
+    def _owner_row(self, node: int, row: int, usd: float) -> list[tuple[int, int, float]]:
+        """What an owner that borrowed without posting has at venues; nothing where none is seen."""
+        m = self.map
+        mine = m.of_kind("owns") & (m.source == node)
+        held = np.isin(m.source, m.target[mine]) & m.of_kind(*_POSTED, "supply") & (self.usd > 0.0)
+        places, total = self._row(m.target[held]), float(self.usd[held].sum())
+        if total <= 0.0:
+            return []
+        part = min(usd / total, 1.0)
+        return [(row, int(k), float(u) * part) for k, u in zip(places, self.usd[held], strict=True)]
+
+    def _taken_at_word(
+        self, rows: KeyColumn, columns: KeyColumn, usd: FloatColumn, has: FloatColumn,
+        claimed: FloatColumn,
+    ) -> tuple[KeyColumn, KeyColumn, FloatColumn, BoolColumn]:  # fmt: skip
+        """Tokens of which nobody says what backs them stand on what they follow."""
+        m = self.map
+        follows = m.of_kind("follows")
+        token = m.source[follows] - self.first["asset"]
+        below = m.target[follows] - self.first["asset"]
+        bare = has[token] <= 0.0
+        assumed = np.zeros(self.size, dtype=np.bool_)
+        assumed[token[bare]] = True
+        amount = np.maximum(claimed[token[bare]], 1.0)
+        return (
+            np.concatenate([rows, token[bare]]), np.concatenate([columns, below[bare]]),
+            np.concatenate([usd, amount]), assumed,
+        )  # fmt: skip
+
+    def _names(self) -> tuple[str, ...]:
+        m = self.map
+        nodes = self._nodes()
+        words = m.named(nodes).to_list()
+        several = {node for node, _ in self.pairs
+                   if sum(other == node for other, _ in self.pairs) > 1}  # fmt: skip
+        for (node, asset), row in self.pairs.items():
+            if node in several and asset != NONE:
+                words[row] = f"{words[row]} ({m.keys['asset'][asset]})"
+        return tuple(words)
+
+    def _nodes(self) -> KeyColumn:
+        keepers = np.array([node for node, _ in self.pairs], dtype=np.int64)
+        return np.concatenate([
+            np.arange(self.tokens) + self.first["asset"],
+            np.arange(self.places) + self.first["instrument"], keepers,
+        ])  # fmt: skip
+
+    def _assets(self) -> KeyColumn:
+        owed = np.array([asset for _, asset in self.pairs], dtype=np.int64)
+        places = self.map.instrument_asset.astype(np.int64)
+        return np.concatenate([np.arange(self.tokens), places, owed])
+
+
+def _kind(name: str) -> int:
+    return NODE_KINDS.index(name)
+
+
+def _largest(deep: KeyColumn, rows: Any, row: int, circle: AnyColumn) -> int:
+    below = rows.indices[rows.indptr[row] : rows.indptr[row + 1]]
+    return int(deep[below[circle[below] != circle[row]]].max(initial=0))
+
+
+def _round_trip(usd: Any, node: int, whole: float) -> float:
+    """The most that flows from a node round to itself, over claims no larger than they are."""
+    if whole <= 0.0:
+        return 0.0
+    edges = usd.tocoo()
+    size = usd.shape[0]
+    # The node is cut in two: what leaves it starts at `node`, what comes back ends at `size`.
+    target = np.where(edges.col == node, size, edges.col)
+    room = np.minimum(edges.data / whole, 1.0)
+    counts = np.rint(room * _WHOLE).astype(np.int32)
+    graph = csr_array((counts, (edges.row, target)), shape=(size + 1, size + 1))
+    graph.sum_duplicates()
+    graph.data = np.minimum(graph.data, _WHOLE).astype(np.int32)
+    return float(maximum_flow(graph, node, size).flow_value) / _WHOLE * whole
