@@ -128,6 +128,16 @@ def allocations(at: dt.datetime) -> pl.DataFrame:
     )
 
 
+def caps(at: dt.datetime, market: str) -> pl.DataFrame:
+    """The most that each vault may supply to a market: vault, cap in USD."""
+    listed = (pl.col("ts") == at) & (pl.col("market_unique_key") == market)
+    return (
+        table("vault_market_allocation")
+        .filter(listed)
+        .select(vault="vault_address", cap="supply_cap_usd")
+    )
+
+
 def shown_claims(record: Record, at: dt.datetime) -> pl.DataFrame:
     """Claims on affected markets that vaults count in their assets: vault, claim in USD.
 

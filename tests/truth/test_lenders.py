@@ -261,13 +261,38 @@ def test_who_left_and_who_could(
     came = -large["taken"].clip(upper_bound=0.0).sum()
     say("exits until the lock, wrong as a share of idle money", **wrong, beyond=beyond.height,
         came_in=came)  # fmt: skip
-    after = net_exits(record.acts, locked, LAST_HOUR).filter(pl.col("taken").abs() > 1_000.0)
-    for row in after.to_dicts():
-        say(f"after the lock: {names.get(row['user'], row['user'][:10])}", taken=row["taken"])
     assert both.sort("first_come")["user"][-1] == both.sort("taken")["user"][-1]
     assert wrong["first_come"] < 0.5 * wrong["pro_rata"]
     # Closed to new money nobody gets more than `most`; somebody did, by what came in.
     assert beyond["taken"].sum() - beyond["most"].sum() <= came + 0.02 * market.idle
+
+
+def test_after_the_lock_nobody_leaves_unless_somebody_comes_in(record: Record, say: Say) -> None:
+    """From the last hour before it was full: every larger act, and who made room for whom."""
+    locked = records.first_locked(INSTANT).filter(pl.col("market") == record.key)["locked"].item()
+    names = records.vault_names()
+    acts = record.acts.filter(
+        pl.col("ts").is_between(locked - HOUR, LAST_HOUR) & (pl.col("assets") > 500.0)
+    ).filter(pl.col("kind").is_in(["supply", "withdraw"]))
+    for row in acts.to_dicts():
+        say(f"{row['ts']:%d %B %H:%M:%S}", who=names.get(row["user"], row["user"][:10]),
+            **{row["kind"]: row["assets"]})  # fmt: skip
+    full = acts.filter(pl.col("ts") > locked + HOUR)
+    came = full.filter(pl.col("kind") == "supply").select("ts", came="assets")
+    left = full.filter(pl.col("kind") == "withdraw").join(came, on="ts", how="left")
+    say("after the lock", left=left["assets"].sum(), came=came["came"].sum(), acts=left.height)
+    assert left.height >= 4
+    assert (left["assets"] == left["came"]).all()
+
+
+def test_a_price_goes_on_rising_on_interest_that_nobody_pays(record: Record, say: Say) -> None:
+    names = records.vault_names()
+    prices = records.share_prices().sort("ts").group_by("vault").agg(end=pl.col("price").last())
+    stuck = records.shown_claims(record, LAST_HOUR).join(prices, on="vault")
+    later = stuck.filter(~pl.col("vault").is_in(records.writes_off()) & (pl.col("claim") > 1.0))
+    say("share prices at the end of January", **{names[v]: e for v, e in
+        later.select("vault", "end").iter_rows()})  # fmt: skip
+    assert later["end"].max() > 2.0  # type: ignore[operator]
 
 
 def test_losses_of_the_market_over_a_grid_of_recoveries(
@@ -295,8 +320,12 @@ def test_share_losses_said_and_seen(
 ) -> None:
     names, first = records.vault_names(), records.writes_off()
     table = forecast.vaults
-    for name, outcome in outcomes.items():
-        table = table.join(outcome.rename({"loss": name}), on="vault")
+    naive = {
+        "by_deposits": by_deposits(forecast.bad_debt, assets_of(INSTANT)),
+        "by_allocation": day_before(forecast),
+    }
+    for name, losses in (outcomes | naive).items():
+        table = table.join(losses.rename({"loss": name}), on="vault")
     for row in table.sort("assets", descending=True).to_dicts():
         vault = row.pop("vault")
         say(names[vault], writes_off=vault in first, **row)
@@ -312,8 +341,11 @@ def test_predictions_of_share_losses_against_the_naive(
     forecast: Forecast, outcomes: dict[str, pl.DataFrame], say: Say
 ) -> None:
     scores = scored(forecast, outcomes)
+    large = scored(forecast, outcomes, least=10_000.0)
     for (outcome, name), score in scores.items():
-        say(f"{outcome}: {name}", **asdict(score))
+        of_large = large[outcome, name]
+        say(f"{outcome}: {name}", **asdict(score), large_vaults=of_large.vaults,
+            error_of_large=of_large.error, rank_of_large=of_large.rank)  # fmt: skip
     shown = {name: score for (outcome, name), score in scores.items() if outcome == "shown"}
     marked = {name: score for (outcome, name), score in scores.items() if outcome == "marked"}
     # The spread over all depositors is no better than one number for all, on what was shown ...
@@ -326,8 +358,14 @@ def test_predictions_of_share_losses_against_the_naive(
     assert marked["claims"].misses == shown["claims"].misses == 0
 
 
+def day_before(forecast: Forecast) -> pl.DataFrame:
+    allocated = records.allocations(DAY_BEFORE).group_by("vault").agg(pl.col("allocated").sum())
+    said = by_allocation(forecast.bad_debt, allocated, assets_of(DAY_BEFORE))
+    return said.join(forecast.vaults.select("vault"), on="vault")
+
+
 def scored(
-    forecast: Forecast, outcomes: dict[str, pl.DataFrame]
+    forecast: Forecast, outcomes: dict[str, pl.DataFrame], *, least: float = 0.0
 ) -> dict[tuple[str, str], LossScore]:
     claims = forecast.vaults.select("vault", "loss")
     run = forecast.vaults.select("vault", loss="run")
@@ -336,8 +374,7 @@ def scored(
     def written(losses: pl.DataFrame) -> pl.DataFrame:
         return losses.with_columns(loss=pl.when(first).then("loss").otherwise(0.0))
 
-    allocated = records.allocations(DAY_BEFORE).group_by("vault").agg(pl.col("allocated").sum())
-    day_before = by_allocation(forecast.bad_debt, allocated, assets_of(DAY_BEFORE))
+    held = forecast.vaults.filter(pl.col("assets") >= least).select("vault")
     said = {
         "claims": claims,
         "claims, exits in proportion": forecast.in_proportion.select("vault", "loss"),
@@ -345,13 +382,33 @@ def scored(
         "claims that are written off": written(claims),
         "the same after a run": written(run),
         "by deposits": by_deposits(forecast.bad_debt, assets_of(INSTANT)),
-        "by allocation the day before": day_before.join(claims.select("vault"), on="vault"),
+        "by allocation the day before": day_before(forecast),
     }
     return {
-        (name, how): score_losses(losses, outcome)
+        (name, how): score_losses(losses.join(held, on="vault"), outcome.join(held, on="vault"))
         for name, outcome in outcomes.items()
         for how, losses in said.items()
     }
+
+
+def test_some_had_left_in_the_days_before(record: Record, say: Say) -> None:
+    """What a table a day old still shows, and what caps had to do with it."""
+    names = records.vault_names()
+    days = (DAY_BEFORE - dt.timedelta(days=1), DAY_BEFORE, INSTANT)
+    own = [
+        records.allocations(day)
+        .filter(pl.col("market") == record.key)
+        .select("vault", pl.col("allocated").alias(f"{day:%d_%B}"))
+        for day in days
+    ]
+    table = own[0].join(own[1], on="vault", how="full", coalesce=True)
+    table = table.join(own[2], on="vault", how="full", coalesce=True).fill_null(0.0)
+    caps = records.caps(INSTANT, record.key)
+    both = table.join(caps, on="vault", how="left")
+    for row in both.filter(pl.max_horizontal(pl.selectors.float()) > 1_000.0).to_dicts():
+        say(names[row.pop("vault")], **row)
+    gone = table.filter((pl.col(f"{DAY_BEFORE:%d_%B}") > 1e6) & (pl.col(f"{INSTANT:%d_%B}") < 1.0))
+    assert [names[vault] for vault in gone["vault"]] == ["Hyperithm USDC Degen"]
 
 
 def test_a_run_on_the_vault_explains_what_the_spread_missed(record: Record, say: Say) -> None:
