@@ -98,6 +98,8 @@ class Liquidity:
     daily: FloatColumn  # base units that trade in a day; 0 where nobody knows
     supplied: FloatColumn  # base units in the reserve; 0 where it is none, or nobody knows
     borrowed: FloatColumn
+    supply_rate: FloatColumn  # what suppliers earn a year; NaN where nobody says
+    borrow_rate: FloatColumn  # what borrowers pay a year; NaN where nobody says
     # by pool
     pools: tuple[str, ...]  # keys, sorted
     venue: ShortColumn
@@ -132,13 +134,12 @@ class Liquidity:
             When a name is unknown, bands or levels of a book contradict each other, or the rows of
             one pool do.
         """
-        supplied, borrowed = _reserves(universe, given_rows("reserves", reserves))
+        lent = _reserves(universe, given_rows("reserves", reserves))
         return cls(
             universe=universe,
             ladders=_bands(universe, given_rows("depth", depth)),
             daily=_daily(universe, given_rows("volumes", volumes), ts),
-            supplied=supplied,
-            borrowed=borrowed,
+            **lent,
             **_pools(universe, given_rows("pools", pools)),
         )
 
@@ -156,6 +157,7 @@ class Liquidity:
             self.universe.digest,
             "\x00".join(self.pools),
             *(*self.ladders.columns, self.daily, self.supplied, self.borrowed),
+            *(self.supply_rate, self.borrow_rate),
             *(self.venue, self.asset, self.quote, self.model, self.price, self.depth),
             *(self.reserve, self.quote_reserve, self.fee, *self.books.columns),
         )
@@ -206,13 +208,17 @@ def _daily(universe: Universe, rows: pl.DataFrame, ts: int) -> FloatColumn:
     return frozen(daily)
 
 
-def _reserves(universe: Universe, rows: pl.DataFrame) -> tuple[FloatColumn, FloatColumn]:
+def _reserves(universe: Universe, rows: pl.DataFrame) -> dict[str, FloatColumn]:
+    """What each instrument has lent and at which rates; 0 and NaN where it is no reserve."""
     rows = believed(rows, "instrument")
     inst = _encoded(universe, rows, "instrument", "reserves")
-    supplied, borrowed = np.zeros((2, len(universe.instruments)))
-    supplied[inst] = rows["supplied"].to_numpy()
-    borrowed[inst] = rows["borrowed"].to_numpy()
-    return frozen(supplied.copy()), frozen(borrowed.copy())
+    found: dict[str, FloatColumn] = {}
+    for name, lacking in (("supplied", 0.0), ("borrowed", 0.0), ("supply_rate", np.nan),
+                          ("borrow_rate", np.nan)):  # fmt: skip
+        column = np.full(len(universe.instruments), lacking)
+        column[inst] = rows[name].cast(pl.Float64).fill_null(lacking).to_numpy()
+        found[name] = frozen(column)
+    return found
 
 
 def _pools(universe: Universe, rows: pl.DataFrame) -> dict[str, Any]:
