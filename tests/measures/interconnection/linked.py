@@ -18,7 +18,7 @@ PRICE, THRESHOLD, MAINTENANCE = 100.0, 0.8, 0.025
 
 
 class Account(NamedTuple):
-    """ETH at a venue, called when the price falls under `called_at`; of `owner`, or nobody."""
+    """ETH at a venue, called when the price passes `called_at`; of `owner`, or of nobody."""
 
     owner: int | None
     venue: str
@@ -86,7 +86,7 @@ def _legs(n: int, account: Account) -> list[tuple[object, ...]]:
         debt = eth * at * THRESHOLD
         return [(n, f"{account.venue}:ETH", "collateral", eth, None),
                 (n, f"{account.venue}:USDC", "debt", -debt, None)]  # fmt: skip
-    cash = eth * (PRICE - at) + MAINTENANCE * eth * at
+    cash = eth * (PRICE - at) + MAINTENANCE * abs(eth) * at
     return [(n, "P:ETH", "perp", eth, PRICE), (n, "P:USDC", "cash", cash, None)]
 
 

@@ -14,7 +14,17 @@ import pytest
 from crowds import crowd
 from measures.crowding.extremes import BOOKS, same, sound
 from measures.crowding.owned import in_two_orders
-from measures.interconnection.linked import ACCOUNTS, FREE, NEEDS, TS, Free, book, planted, tables
+from measures.interconnection.linked import (
+    ACCOUNTS,
+    FREE,
+    NEEDS,
+    TS,
+    Account,
+    Free,
+    book,
+    planted,
+    tables,
+)
 from undertow import schema
 from undertow.errors import EstimationError, MisalignedState, StateError
 from undertow.measures import Study
@@ -112,6 +122,27 @@ def test_other_accounts_give_what_they_can_spare_and_no_more() -> None:
     assert row(found, "calls", account=0)["excess_usd"] == 0.0  # all others are called themselves
     deeper = calls(planted(), elsewhere=True, fall=0.36, falls=())
     assert row(deeper, "calls", account=7)["excess_usd"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_what_another_account_spared_is_not_spared_twice() -> None:
+    accounts = (
+        Account(1, "L1", 10.0, 85.0),
+        Account(1, "L2", 10.0, 85.0),
+        Account(1, "P", 2.0, 50.0),
+    )
+    found = calls(book(accounts), scenario=LATE, elsewhere=True)
+    first, then = (row(found, "calls", account=account) for account in (0, 1))
+    # at P: 102.5 of cash less a loss of 40, less 4 that is asked
+    assert (first["excess_usd"], first["met_usd"]) == pytest.approx((58.5, 40.0))
+    assert (then["excess_usd"], then["met_usd"]) == pytest.approx((18.5, 18.5))
+    assert then["unmet_usd"] == pytest.approx(21.5)
+
+
+def test_profit_that_is_not_realised_cannot_leave_an_account() -> None:
+    accounts = (Account(1, "L1", 1e3, 85.0), Account(1, "P", -10.0, 130.0))
+    found = calls(book(accounts), elsewhere=True, falls=())
+    # 332.5 of cash, and 200 of profit of which 20 is asked
+    assert row(found, "calls", account=0)["excess_usd"] == pytest.approx(332.5)
 
 
 def test_a_window_joins_calls_that_rounds_keep_apart() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from undertow.measures.interconnection.needs import FirstCalls
 from undertow.measures.interconnection.spending import Met
-from undertow.measures.interconnection.together import Together
+from undertow.measures.interconnection.together import Together, distinct
 from undertow.state import AnyColumn, Book, BoolColumn, FloatColumn, KeyColumn
 from undertow.state.book import UNKNOWN_OWNER
 from undertow.stress.cascade import Cascade
@@ -85,12 +85,12 @@ class CallMap:
     @cached_property
     def owners(self) -> int:
         """How many owners are called."""
-        return len(np.unique(self.together.owner))
+        return distinct(self.together.owner)
 
     @cached_property
     def owners_at_once(self) -> int:
         """How many are called by two venues or more at once."""
-        return len(np.unique(self.together.owner[self.synchronised]))
+        return distinct(self.together.owner[self.synchronised])
 
     @cached_property
     def known(self) -> BoolColumn:

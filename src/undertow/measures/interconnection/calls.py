@@ -18,7 +18,6 @@ from undertow.measures.study import Study
 from undertow.measures.words import percent, span, told
 from undertow.rules.snapshot import Snapshot
 from undertow.stress.cascade import Cascade, Engine, run_cascade
-from undertow.stress.options import Options
 from undertow.stress.plan import Plan
 from undertow.stress.scenario import Scenario
 from undertow.stress.shock import MARKET, Price, require_within
@@ -93,9 +92,7 @@ def calls(
     apart = int(window_us // cascade.options.round_us)
     found = CallMap.of(cascade, buffer=buffer, apart=apart, elsewhere=elsewhere)
     drawn = Drawn.of(found, reps=reps, seed=seed, level=level)
-    rows = []
-    if scenario is None:
-        rows = _ladder(crowd, falls, buffer=buffer, apart=apart, elsewhere=elsewhere)
+    rows = [] if scenario is not None else _ladder(crowd, falls, fall, found, buffer)
     full = {**tables.tables_of(found), "ladder": tables.ladder_table(rows)}
     shock = _shock(fall, scenario)
     window = "in one round" if apart == 0 else f"within {span(apart * cascade.options.round_us)}"
@@ -140,28 +137,32 @@ def _cascade(crowd: Crowd, fall: float, scenario: Any) -> Cascade:
             )
         return scenario
     if scenario is None:
-        return _fallen(Engine(crowd.settled.plan), crowd.options, fall)
+        return _fallen(crowd, fall)
     options = None if isinstance(scenario, Scenario) else crowd.options
     return run_cascade(crowd.plan, scenario, options)
 
 
-def _fallen(engine: Engine, options: Options, fall: float) -> Cascade:
-    """A common fall of the market, followed on a settled plan."""
+def _fallen(crowd: Crowd, fall: float, engine: Engine | None = None) -> Cascade:
+    """A common fall of the market, followed on the settled book."""
     shocks = (Price(asset=MARKET, move=-fall),) if fall != 0.0 else ()
-    stressed = Scenario(name="a common fall", shocks=shocks).apply(engine.plan.snapshot)
-    return engine.run(stressed, options)
+    stressed = Scenario(name="a common fall", shocks=shocks).apply(crowd.settled.snapshot)
+    return (engine or Engine(crowd.settled.plan)).run(stressed, crowd.options)
 
 
 def _ladder(
-    crowd: Crowd, falls: tuple[float, ...], *, buffer: float, apart: int, elsewhere: bool
+    crowd: Crowd, falls: tuple[float, ...], fall: float, found: CallMap, buffer: float
 ) -> list[dict[str, Any]]:
-    engine = Engine(crowd.settled.plan)
-    rows = []
-    for fall in sorted(falls):
-        cascade = _fallen(engine, crowd.options, fall)
-        found = CallMap.of(cascade, buffer=buffer, apart=apart, elsewhere=elsewhere)
-        rows.append({"fall": float(fall), **tables.totals(found)})
-    return rows
+    """Totals of every fall, of which that of `fall` is known already."""
+    engine, rows = Engine(crowd.settled.plan), []
+    for each in sorted(set(falls), reverse=True):  # the deepest makes room for every trace
+        at = found
+        if each != fall:
+            at = CallMap.of(
+                _fallen(crowd, each, engine), buffer=buffer, apart=found.together.apart,
+                elsewhere=found.elsewhere,
+            )  # fmt: skip
+        rows.append({"fall": float(each), **tables.totals(at)})
+    return rows[::-1]
 
 
 def _largest(frame: Any, most: int | None) -> Any:

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from undertow.measures.interconnection.callmap import LINKS, CallMap
+from undertow.measures.interconnection.together import distinct
 from undertow.state import AnyColumn, FloatColumn
 from undertow.state.book import UNKNOWN_OWNER
 
@@ -179,7 +180,7 @@ def links_table(found: CallMap) -> pl.DataFrame:
         rows.append(
             {
                 "links": way,
-                "owners": len(np.unique(together.owner)),
+                "owners": distinct(together.owner),
                 "calls": len(together),
                 "synchronised_calls": int(both.sum()),
                 "synchronised_accounts": int(together.accounts[both].sum()),

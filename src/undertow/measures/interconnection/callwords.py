@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from undertow.measures.interconnection.callmap import ALONE, ONE, CallMap
 from undertow.measures.interconnection.calltables import totals
+from undertow.measures.interconnection.together import distinct
 from undertow.measures.words import listed, many, percent, span, told
 from undertow.stress.cascade import Outcome
 
@@ -42,7 +42,7 @@ def says(
 
 def _whole(found: CallMap, sums: dict[str, Any], rounds: pl.DataFrame, start: str) -> str:
     last = int(rounds["after_us"].to_numpy()[-1])
-    venues = len(np.unique(found.together.venue))
+    venues = distinct(found.together.venue)
     return (
         f"{start} calls {many(sums['owners'], 'owner')} at {many(venues, 'venue')}: "
         f"{many(sums['calls'], 'call')} over {many(rounds.height, 'round')}"

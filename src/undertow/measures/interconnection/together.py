@@ -86,3 +86,8 @@ class Together:
         by = ["owner", "round"] if self.apart == 0 else ["owner"]
         near = rows.join(rows, on=by, maintain_order="left_right", coalesce=False)
         return near.filter((pl.col("round_right") - pl.col("round")).abs() <= self.apart)
+
+
+def distinct(code: KeyColumn) -> int:
+    """How many different codes there are; they are no larger than a book has rows."""
+    return int(np.count_nonzero(np.bincount(code)))
