@@ -107,6 +107,24 @@ def test_options_of_the_command_line_take_the_place_of_the_scenarios(typed: Type
     assert options["max_rounds"] == 7
 
 
+def test_owners_do_nothing_what_was_fitted_or_the_worst(typed: Typed) -> None:
+    plain = as_json(typed, "2025-10-10", "--world", "demo")
+    idle = as_json(typed, "2025-10-10", "--world", "demo", "--behaviour", "none")
+    assert idle == plain
+    fitted = as_json(typed, "2025-10-10", "--world", "demo", "--behaviour", "fitted-high")
+    assert fitted["options"]["responses"]["fitted"] == "high"
+    assert fitted["options"]["responses"]["top_up"]
+    assert 0.0 < abs(fitted["insolvency_usd"] - plain["insolvency_usd"]) < 1e4
+    worst = as_json(typed, "2025-10-10", "--world", "demo", "--behaviour", "worst")
+    assert worst["insolvency_usd"] > plain["insolvency_usd"]
+    assert any("flight, the worse of none" in note for note in worst["notes"])
+    code, out, err = typed("2025-10-10", "--world", "demo", "--behaviour", "fitted")
+    assert code == 0
+    assert "watched to the round limit" in out
+    assert "28 acts of 8 lending owners and 189 acts of 95 perp owners" in out
+    assert "warning" not in err
+
+
 def test_channels_are_switched_by_name() -> None:
     there = with_channels(Options(), "top-up, delever=on,no-capacity,withdrawal=off")
     assert there.responses.top_up
@@ -158,6 +176,18 @@ def test_what_cannot_be_done_is_said_in_one_line(typed: Typed, tmp_path: Path) -
         (("fall.toml", "--seed", "3"), "say --world too"),
         (("fall.toml", "--world", "demo", "--seed", "-1"), "--seed was -1"),
         (("fall.toml", "--world", "tiny", "--channels", "magic"), "--channels names 'magic'"),
+        (
+            ("fall.toml", "--world", "tiny", "--behaviour", "none", "--channels", "no-top-up"),
+            "--behaviour was 'none' and --channels names no-top-up: both say what owners do",
+        ),
+        (
+            ("fall.toml", "--world", "tiny", "--behaviour", "worst", "--channels", "delever"),
+            "--channels names delever",
+        ),
+        (
+            ("fall.toml", "--world", "tiny", "--behaviour", "worst", "-n", "5"),
+            "--behaviour was 'worst', which is known only after several cascades",
+        ),
         (("fall.toml", "--world", "tiny", "--trace", "x.xlsx"), "--trace was 'x.xlsx'; the ending"),
         (("fall.toml", "--world", "tiny", "--trace", "-", "--json"), "both would answer on the te"),
         (

@@ -422,6 +422,7 @@ def stress_run(
     scenario: options.Scenario,
     impact: options.Impact = None,
     channels: options.Channels = None,
+    behaviour: options.Behaviour = None,
     rounds: options.Rounds = None,
     settle: options.Settle = True,
     check: Annotated[
@@ -469,7 +470,14 @@ def stress_run(
     run_stress(
         scenario,
         Source(lake, world.value if world else None, seed, as_of, at),
-        Run(impact.value if impact else None, channels, rounds, settle, check),
+        Run(
+            impact.value if impact else None,
+            channels,
+            rounds,
+            settle,
+            check,
+            behaviour.value if behaviour else None,
+        ),
         trace=trace,
         top=top,
         shards=shards,
@@ -504,6 +512,7 @@ def stress_sweep(
     ray: options.Ray = None,
     impact: options.Impact = None,
     channels: options.Channels = None,
+    behaviour: options.Behaviour = None,
     rounds: options.Rounds = None,
     settle: options.Settle = True,
     world: options.World = None,
@@ -535,7 +544,13 @@ def stress_sweep(
 
     run_many(
         Source(lake, world.value if world else None, seed, as_of, at),
-        Run(impact.value if impact else None, channels, rounds, settle),
+        Run(
+            impact.value if impact else None,
+            channels,
+            rounds,
+            settle,
+            behaviour=behaviour.value if behaviour else None,
+        ),
         Many(count, tail, workers, ray, draw_seed),
         Asked(law, history, correlation, days, fill_missing),
         scenario=scenario,
@@ -565,6 +580,7 @@ def stress_reverse(
     budget: Annotated[int, typer.Option("--budget", min=1, help="Cascades to try.")] = 2_000,
     impact: options.Impact = None,
     channels: options.Channels = None,
+    behaviour: options.Behaviour = None,
     rounds: options.Rounds = None,
     settle: options.Settle = True,
     world: options.World = None,
@@ -587,7 +603,13 @@ def stress_reverse(
 
     run_reverse(
         Source(lake, world.value if world else None, seed, as_of, at),
-        Run(impact.value if impact else None, channels, rounds, settle),
+        Run(
+            impact.value if impact else None,
+            channels,
+            rounds,
+            settle,
+            behaviour=behaviour.value if behaviour else None,
+        ),
         target=target,
         of=of,
         scenario=scenario,

@@ -79,6 +79,16 @@ class Invented(Enum):
     demo = "demo"
 
 
+class Conduct(Enum):
+    """What owners do when their accounts are called."""
+
+    none = "none"
+    fitted = "fitted"
+    fitted_low = "fitted-low"
+    fitted_high = "fitted-high"
+    worst = "worst"
+
+
 Scenario = Annotated[
     str,
     typer.Argument(
@@ -98,6 +108,16 @@ Channels = Annotated[
         help="Switch channels, as `capacity,no-oracles,recovery=0.1`: capacity, profitable, "
         "oracles, top-up, delever, unwind, convert, deleveraging=profile|pro-rata|none, "
         "recovery=SHARE, withdrawal=SHARE.",
+    ),
+]
+Behaviour = Annotated[
+    Conduct | None,
+    typer.Option(
+        "--behaviour",
+        help="What owners do when called: nothing; act as often as recorded ones did, in the "
+        "middle or at an end of the band; or the worse of nothing and all selling at once "
+        "(one scenario alone). Not with owners' channels.",
+        show_default="the scenario's",
     ),
 ]
 Rounds = Annotated[

@@ -26,25 +26,32 @@ from undertow.cli.options import UnusableOption, instant, iso, now_us
 from undertow.cli.output import Answer, number, plain, render
 from undertow.errors import UnreadableFile
 from undertow.fanout import parse_executor
+from undertow.kernels import cascade as notes
 from undertow.kernels import is_cached
 from undertow.rules.coverage import Coverage
 from undertow.rules.snapshot import TABLES, Snapshot
 from undertow.settings import load_settings
 from undertow.store.load import load_prices, load_snapshot
 from undertow.stress import (
+    Behaviour,
     Cascade,
     Deleveraging,
+    End,
     Impact,
     Options,
     Outcome,
+    Responses,
     Scenario,
     load_scenario,
     read_scenario,
     run_cascade,
     scenario_names,
+    worst_cascade,
 )
+from undertow.stress.aftermath import REASONS
 from undertow.stress.cascade import LEAK
 from undertow.stress.coverage import covered_losses
+from undertow.stress.owners import load_owner_rates
 from undertow.stress.plan import Plan
 from undertow.stress.shards import run_sharded
 
@@ -53,6 +60,7 @@ _SWITCHES = ("capacity", "profitable", "oracles")
 _RESPONSES = ("top-up", "delever", "unwind", "convert")
 _SHARES = ("recovery", "withdrawal")
 _CHANNELS = (*_SWITCHES, "deleveraging", *_RESPONSES, *_SHARES)
+_OWN_ACTS = (notes.TOPPED_UP, notes.BY_OWNER)  # of fitted owners
 _TOP = 10
 _SHOWN_ROUNDS = 12
 _LACKS = "accounts may lack legs, or markets depth"
@@ -94,6 +102,7 @@ class Run:
     rounds: int | None = None
     settle: bool = True
     check: bool = False
+    behaviour: str | None = None
 
     def over(self, options: Options) -> Options:
         """The options of a scenario, with what the command line says in their place."""
@@ -102,8 +111,34 @@ class Run:
             changed["impact"] = Impact(self.impact)
         if self.rounds is not None:
             changed["max_rounds"] = self.rounds
+        if self.behaviour is not None:
+            changed["responses"] = self._responses(Behaviour(self.behaviour))
         options = replace(options, **changed)
         return with_channels(options, self.channels) if self.channels else options
+
+    def _responses(self, behaviour: Behaviour) -> Responses:
+        """What owners do in a behaviour that one cascade can have.
+
+        Raises
+        ------
+        UnusableOption
+            When it is the worst of several, or the channels speak of owners too.
+        """
+        named = [word.partition("=")[0].strip() for word in (self.channels or "").split(",")]
+        both = [word for word in named if word.removeprefix("no-") in _RESPONSES]
+        if both:
+            raise UnusableOption(
+                f"--behaviour was {behaviour.value!r} and --channels names {', '.join(both)}: "
+                "both say what owners do",
+                hint="give one or the other",
+            )
+        if behaviour is Behaviour.WORST:
+            raise UnusableOption(
+                "--behaviour was 'worst', which is known only after several cascades of a scenario",
+                hint="only `undertow stress NAME` follows it; here it may be none, fitted, "
+                "fitted-low or fitted-high",
+            )
+        return behaviour.responses
 
 
 def run_stress(
@@ -138,14 +173,24 @@ def run_stress(
     if out is not None:
         facts_to = Answer(file=out, quiet=quiet, option="--out", endings=(".json",))
     scenario = the_scenario(name)
-    options = run.over(scenario.options)
+    worst = run.behaviour == Behaviour.WORST.value
+    options = (replace(run, behaviour=Behaviour.NONE.value) if worst else run).over(
+        scenario.options
+    )
     book = loaded(source, answer)
     began = time.monotonic()
     compiled = tell_of_compiling(answer)
     plan = Plan.of(book.snapshot)
     shards = shards and _at_most(shards, len(book.snapshot.book.owners), answer)
     follow = partial(run_sharded, shards=shards, executor=executor) if shards else run_cascade
-    cascade = follow(plan, scenario, options, settle=run.settle, check=run.check)
+    if worst:
+        both = worst_cascade(
+            plan, scenario, options, run=follow, settle=run.settle, check=run.check
+        )
+        note = f"{both}; it bounds nothing"
+        cascade = replace(both.cascade, notes=(*both.cascade.notes, note))
+    else:
+        cascade = follow(plan, scenario, options, settle=run.settle, check=run.check)
     answer.say(f"{counted(cascade.rounds, 'round')}, {seconds_since(began, compiled)}")
     covered = Coverage.of(cascade.plan.snapshot)
     if rows_to is not None:
@@ -459,9 +504,11 @@ def told(cascade: Cascade, covered: Coverage) -> dict[str, str]:
     under = number(head["insolvency_usd"])
     limited = cascade.outcome is Outcome.ROUND_LIMIT
     ended = "cut short by the round limit (--rounds)" if limited else "settled"
+    still = ", still selling" if limited else ""
+    if limited and only_owners_act(cascade):
+        ended, still = "watched to the round limit (--rounds),", ", in the last closing nobody"
     lines = {
-        "outcome": f"{ended} after {counted(head['rounds'], 'round')} of {minutes} min"
-        + (", still selling" if limited else ""),
+        "outcome": f"{ended} after {counted(head['rounds'], 'round')} of {minutes} min{still}",
         "prices": f"fell by {head['first_fall']:.1%} at first and {head['final_fall']:.1%} in the "
         f"end{again} (weighted with what is held)",
         "closed": f"{number(head['liquidated_usd'])} USD of {counted(head['accounts'], 'account')} "
@@ -481,6 +528,17 @@ def told(cascade: Cascade, covered: Coverage) -> dict[str, str]:
     if covered.share is not None:
         lines["seen"] = f"{covered.share:.1%} of what the venues are known to hold"
     return lines
+
+
+def only_owners_act(cascade: Cascade) -> bool:
+    """Whether no venue closed anybody in the last round, and fitted owners alone go on.
+
+    They do a little in every round, so a cascade with them seldom comes to an end.
+    """
+    if cascade.options.responses.fitted is None:
+        return False
+    last = cascade.trace().filter(pl.col("round") == cascade.rounds - 1)
+    return set(last["reason"]) <= {REASONS[each] for each in _OWN_ACTS}
 
 
 def counted(count: int, what: str) -> str:
@@ -505,11 +563,25 @@ def assumptions(options: Options, date: dt.date | None, covered: float | None) -
         f"deleveraging {options.deleveraging.value}; owners respond by "
         + (", ".join(responses) or "nothing"),
     ]
+    if options.responses.fitted is not None:
+        said.append(fitted_words(options.responses.fitted))
     if date is not None:
         said.append("the falls of a day contain its own forced sales: read a replay as severe")
     if covered is None:
         said.append("a lower bound: nothing says how much of its venues this book holds")
     return said
+
+
+def fitted_words(end: End) -> str:
+    """What fitted responses rest on, in a sentence."""
+    rates = load_owner_rates()
+    seen = " and ".join(
+        f"{each.events} acts of {each.owners} {kind} owners" for kind, each in rates.items()
+    )
+    where = "in the middle" if end is End.MIDDLE else f"at the {end.value} end"
+    return (
+        f"owners act as often as {seen} say, {where} of the band: a rate a day, so little a round"
+    )
 
 
 def _venues(cascade: Cascade) -> pl.DataFrame:
@@ -535,7 +607,7 @@ def _plain_names(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _warn(answer: Answer, cascade: Cascade) -> None:
-    if cascade.outcome is Outcome.ROUND_LIMIT:
+    if cascade.outcome is Outcome.ROUND_LIMIT and not only_owners_act(cascade):
         rounds = counted(cascade.rounds, "round")
         answer.say(f"warning: still selling after {rounds}; allow more with --rounds")
     leak = cascade.worst_leak

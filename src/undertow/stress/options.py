@@ -43,6 +43,14 @@ class Deleveraging(Enum):
     NONE = "none"  # nobody: the venue is left with the loss
 
 
+class End(Enum):
+    """Which end of the band of a fitted rate counts."""
+
+    LOW = "low"
+    MIDDLE = "middle"  # the fit itself
+    HIGH = "high"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Responses:
     """What owners do when they are called; all of it off unless asked for."""
@@ -53,6 +61,9 @@ class Responses:
     convert: bool = False  # sell coins where money is owed
     buffer: float = 1.05  # health that they restore
     willing: float = 1.0  # share that they do, each round, of what they could
+    fitted: End | None = (
+        None  # each owner as often as the packaged rates say, not as `willing` does
+    )
 
     @property
     def any(self) -> bool:
@@ -96,3 +107,8 @@ class Options:
             raise StateError(f"buffer was {self.responses.buffer}; it may be 1 to 10")
         if not 0.0 <= self.responses.willing <= 1.0:
             raise StateError(f"willing was {self.responses.willing}; it may be 0 to 1")
+        if self.responses.fitted is not None and not self.responses.any:
+            raise StateError(
+                f"fitted was {self.responses.fitted.value!r}, and owners do nothing",
+                hint="switch on top_up or delever, or both",
+            )

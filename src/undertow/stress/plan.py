@@ -36,6 +36,7 @@ from undertow.state.claims import CLAIM_KINDS
 from undertow.state.universe import NONE
 from undertow.stress.carriers import Carriers
 from undertow.stress.keepers import keepers_of
+from undertow.stress.owners import OwnersKnown
 from undertow.stress.pricing import PricingMap
 
 _RESERVE = schema.INSTRUMENT_KINDS.index("reserve")
@@ -143,6 +144,11 @@ class Plan:
         price = np.where(self.insts["inverse"] != 0, 1.0, self.insts["start"])
         usd = np.abs(legs["qty"]) * price[legs["inst"]]
         return frozen(np.bincount(legs["inst"], weights=usd, minlength=len(self.insts)))
+
+    @cached_property
+    def owners_known(self) -> OwnersKnown:
+        """What decides how likely each owner is to act when it is called."""
+        return OwnersKnown.of(self.snapshot, self.hold.accounts["cash"])
 
 
 def _writable(column: AnyColumn) -> AnyColumn:

@@ -19,6 +19,7 @@ from undertow.state import AnyColumn, BoolColumn, FloatColumn, FloatMatrix, KeyC
 from undertow.state.arrays import frozen
 from undertow.state.universe import NONE
 from undertow.stress.options import Deleveraging, Impact, Options
+from undertow.stress.owners import fitted_will
 from undertow.stress.plan import Plan, records
 from undertow.stress.stressed import AS_GIVEN, Stressed
 
@@ -141,6 +142,9 @@ def _switches(plan: Plan, options: Options, check: bool) -> cascade.Switches:
     active = responses.top_up or responses.delever
     owners = len(plan.owner_start) - 1 if active or responses.unwind else 0
     free = snapshot.free.usd_by_owner(snapshot.market) if responses.top_up else np.empty(0)
+    willing = np.full(owners, responses.willing)
+    if responses.fitted is not None:
+        willing = fitted_will(plan.owners_known, responses, free, options.round_us)
     return cascade.Switches(
         profitable=options.profitable,
         check=check,
@@ -150,7 +154,7 @@ def _switches(plan: Plan, options: Options, check: bool) -> cascade.Switches:
         unwind=responses.unwind,
         convert=responses.convert,
         free=np.array(free),
-        willing=np.full(owners, responses.willing),
+        willing=willing,
         recovery=options.recovery,
         withdrawal=options.withdrawal,
         thinnest=options.thinnest,
