@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -62,8 +63,14 @@ def value(study: Study, name: str, subject: str = "") -> float | None:
     return study.reading(f"interconnection.{name}", subject).value
 
 
+@cache
+def mapped() -> Study:
+    """The planted book after a fall of a fifth."""
+    return sound(calls(planted(), falls=()))
+
+
 def test_needs_and_calls_are_those_of_the_book_by_hand() -> None:
-    found = sound(calls(planted(), falls=()))
+    found = mapped()
     table = found.tables["calls"]
     assert dict(table.select("account", "need_usd").iter_rows()) == pytest.approx(NEEDS)
     # health at L1: 10 * 80 * 0.8 over 680; at P: 245 - 400 over 0.025 * 1,600
@@ -85,7 +92,7 @@ def test_needs_and_calls_are_those_of_the_book_by_hand() -> None:
 
 
 def test_free_assets_go_to_the_calls_of_a_round_in_proportion_to_their_need() -> None:
-    found = calls(planted(), falls=())
+    found = mapped()
     for account in (0, 1, 2):  # 100 USDC, and an ETH at 80
         call = row(found, "calls", account=account)
         assert call["free_usd"] == pytest.approx(180.0)
@@ -149,7 +156,6 @@ def test_a_window_joins_calls_that_rounds_keep_apart() -> None:
     alone, joined = (sound(calls(planted(), scenario=LATE, window_us=us)) for us in (0, 2 * MINUTE))
     assert value(alone, "synchronised_calls") == 4.0  # 1 and 2, at L1 and P
     assert value(joined, "synchronised_calls") == 7.0
-    assert value(calls(planted(), scenario=LATE, window_us=2 * MINUTE - 1), "calls") == 10.0
     short = calls(planted(), scenario=LATE, window_us=2 * MINUTE - 1)
     assert value(short, "synchronised_calls") == 4.0
     assert row(alone, "owners", owner=1)["at_once"] == 2
@@ -167,7 +173,7 @@ def test_a_window_joins_calls_that_rounds_keep_apart() -> None:
 
 
 def test_the_matrix_of_venues_holds_what_both_call_of_the_same_owners() -> None:
-    found = calls(planted(), falls=())
+    found = mapped()
     pairs = found.tables["pairs"]
     told = {(a, b): (o, n) for a, b, o, _, n, _ in pairs.iter_rows()}
     assert told["L1", "P"] == (2, pytest.approx(40.0 + 32.0))
@@ -178,11 +184,15 @@ def test_the_matrix_of_venues_holds_what_both_call_of_the_same_owners() -> None:
 
 
 def test_links_say_how_far_the_count_would_go_if_accounts_were_tied_otherwise() -> None:
-    found = calls(planted(), falls=())
+    found = mapped()
     assert row(found, "links", links="as given")["synchronised_accounts"] == 7
     assert value(found, "synchronised_accounts", "every account its own owner") == 0.0
     # the two accounts of nobody would then be one owner's, at L1 and at P
-    assert value(found, "synchronised_accounts", "all unknown accounts of one owner") == 9.0
+    assert (
+        row(found, "links", links="all unknown accounts of one owner")["synchronised_accounts"] == 9
+    )
+    # or that at P is 4's, who is called at L1
+    assert value(found, "synchronised_accounts", "unknown accounts of anybody") == 10.0
     assert value(found, "known_owners", "accounts") == pytest.approx(10.0 / 12.0)
     assert value(found, "known_owners", "need") == pytest.approx(492.5 / 520.0)
 
@@ -252,6 +262,30 @@ def slow(run: Cascade, apart: int) -> dict[str, Any]:
         if any(w != v and abs(q - r) <= apart for w, q in some)
     }
     return {"first": seen, "calls": {(o, v, r) for o in at for v, r in at[o]}, "both": both}
+
+
+@pytest.mark.parametrize("apart", [0, 2])
+def test_the_bound_over_ties_holds_whoever_some_tie_makes_synchronised(apart: int) -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(3):
+        owners = rng.choice(np.array([1, 2, 3, None]), 5).tolist()
+        venues = rng.choice(["L1", "L2", "P"], 5).tolist()
+        at = rng.choice([70.0, 85.0], 5, p=[0.3, 0.7]).tolist()
+        accounts = [Account(o, v, 10.0, p) for o, v, p in zip(owners, venues, at, strict=True)]
+        found = calls(book(accounts), scenario=LATE, window_us=apart * MINUTE)
+        when = {n: 2 if venues[n] == "L2" else 0 for n in range(5) if at[n] > 80.0}
+        unknown = [n for n in when if owners[n] is None]
+        reached = set()
+        for ties in product((1, 2, 3, 4), repeat=len(unknown)):
+            tied = {n: owners[n] for n in when} | dict(zip(unknown, ties, strict=True))
+            reached |= {
+                n
+                for n, m in product(when, when)
+                if tied[m] == tied[n] and venues[m] != venues[n]
+                if abs(when[m] - when[n]) <= apart
+            }
+        bound = value(found, "synchronised_accounts", "unknown accounts of anybody")
+        assert bound == len(reached)
 
 
 @pytest.mark.parametrize("apart", [0, 1])
@@ -416,7 +450,7 @@ def test_bands_hold_the_number_and_few_owners_have_none() -> None:
     many = calls(snapshot, scenario=run).reading("interconnection.synchronised_need")
     assert many.low is not None
     assert many.low < many.value < many.high
-    few = calls(planted(), falls=())
+    few = mapped()
     assert few.reading("interconnection.synchronised_calls").low is None  # three owners
     assert few.reading("interconnection.calls").low is not None  # six
 

@@ -20,6 +20,7 @@ from undertow.stress.cascade import Cascade
 
 GIVEN, ALONE, ONE = "as given", "every account its own owner", "all unknown accounts of one owner"
 LINKS = (GIVEN, ALONE, ONE)
+ANYBODY = "unknown accounts of anybody"  # a bound over all ways to tie them, itself none of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,3 +111,32 @@ class CallMap:
         return Together.of(
             self.first, whose.astype(np.int64), venue.astype(np.int64), self.together.apart
         )
+
+    @cached_property
+    def possible(self) -> BoolColumn:
+        """Which calls some way of tying unknown accounts makes synchronised; known ties stay.
+
+        Those that are as given; those of another venue at once with one of an unknown account,
+        which may be the same owner's; and, of an unknown account, those with any other.
+        """
+        together, apart = self.together, self.together.apart
+        unknown = ~self.known[self.first.account[self.head]]
+        shape = tuple(int(code.max(initial=-1)) + 1 for code in (together.round, together.venue))
+        found: BoolColumn = self.synchronised.copy()
+        for others, mine in ((unknown, np.ones_like(unknown)), (np.ones_like(unknown), unknown)):
+            calling = np.zeros(shape, dtype=np.bool_)
+            calling[together.round[others], together.venue[others]] = True
+            near = _within(calling, apart)
+            elsewhere = near.sum(axis=1)[together.round] - near[together.round, together.venue]
+            found |= mine & (elsewhere > 0)
+        return found
+
+
+def _within(calling: AnyColumn, apart: int) -> AnyColumn:
+    """(rounds, venues) Who calls no more than so many rounds before or after."""
+    rounds = len(calling)
+    whole = np.concatenate([np.zeros((1, calling.shape[1]), int), np.cumsum(calling, axis=0)])
+    first = np.maximum(np.arange(rounds) - apart, 0)
+    last = np.minimum(np.arange(rounds) + apart + 1, rounds)
+    near: AnyColumn = (whole[last] - whole[first] > 0).astype(np.int64)
+    return near

@@ -9,7 +9,7 @@ import polars as pl
 
 from undertow.measures.crowding.crowd import Crowd
 from undertow.measures.crowding.redrawn import FEW, Redrawn
-from undertow.measures.interconnection.callmap import ALONE, ONE, CallMap
+from undertow.measures.interconnection.callmap import ALONE, ANYBODY, CallMap
 from undertow.state import BoolColumn, FloatColumn, KeyColumn, Reading
 
 _DRAWN = (
@@ -124,7 +124,7 @@ def readings(
             f"most venues that call one owner {window}, after {shock}{_MOST}", modelled=True,
         )
     )  # fmt: skip
-    for way in (ALONE, ONE):
+    for way in (ALONE, ANYBODY):
         row = links.row(by_predicate=pl.col("links") == way, named=True)
         said.append(
             crowd.reading(

@@ -46,10 +46,10 @@ _MISLEADS = (
     "calls are those of a market in which nobody pays. Of an account that is called again, only "
     "the first need counts. Whoever is under what is asked but is not closed (its venue is shut, "
     "or nobody would gain by it) is not called yet. Owners are joined only where they are known: "
-    "synchronised calls are a lower bound, and `links` says how far they would go if all unknown "
-    "accounts were of one owner. Free assets are those that somebody listed; what is not money has "
-    "to be sold first, at prices that this leaves alone. Portfolio groups spare nothing here, and "
-    "taking from another account brings it nearer to its own call. Bands draw owners, not prices."
+    "synchronised calls are a lower bound, and `links` says how far other ties could take them. "
+    "Free assets are those that somebody listed; what is not money has to be sold first, at prices "
+    "that this leaves alone. Portfolio groups spare nothing here, and taking from another account "
+    "brings it nearer to its own call. Bands draw owners, not prices."
 )
 
 

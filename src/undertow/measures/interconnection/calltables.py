@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from undertow.measures.interconnection.callmap import LINKS, CallMap
+from undertow.measures.interconnection.callmap import ANYBODY, LINKS, CallMap
 from undertow.measures.interconnection.together import distinct
 from undertow.state import AnyColumn, FloatColumn
 from undertow.state.book import UNKNOWN_OWNER
@@ -172,19 +172,23 @@ _WINDOW = (
 
 
 def links_table(found: CallMap) -> pl.DataFrame:
-    """How many calls are synchronised under each way of tying accounts to owners."""
+    """How many calls are synchronised under each way of tying accounts to owners.
+
+    Last how many any way of tying unknown accounts could bring: a bound, so owners are not told.
+    """
     rows = []
-    for way in LINKS:
-        together = found.linked(way)
-        both, need = together.synchronised, together.added(found.first.need)
+    for way in (*LINKS, ANYBODY):
+        bound = way == ANYBODY
+        together = found.together if bound else found.linked(way)
+        both = found.possible if bound else together.synchronised
         rows.append(
             {
                 "links": way,
-                "owners": distinct(together.owner),
-                "calls": len(together),
+                "owners": None if bound else distinct(together.owner),
+                "calls": None if bound else len(together),
                 "synchronised_calls": int(both.sum()),
                 "synchronised_accounts": int(together.accounts[both].sum()),
-                "synchronised_need_usd": float(need[both].sum()),
+                "synchronised_need_usd": float(together.added(found.first.need)[both].sum()),
             }
         )
     return pl.DataFrame(rows)

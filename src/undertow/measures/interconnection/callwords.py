@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from undertow.measures.interconnection.callmap import ALONE, ONE, CallMap
+from undertow.measures.interconnection.callmap import ALONE, ANYBODY, ONE, CallMap
 from undertow.measures.interconnection.calltables import totals
 from undertow.measures.interconnection.together import distinct
 from undertow.measures.words import listed, many, percent, span, told
@@ -89,7 +89,8 @@ def _ties(found: CallMap, links: pl.DataFrame) -> str:
     return (
         f"{percent(float(found.known.mean()))} of accounts have a known owner. Were every account "
         f"its own owner, {rows[ALONE]:,} of {called} would be in synchronised calls; were all "
-        f"unknown accounts of one owner, {rows[ONE]:,}."
+        f"unknown accounts of one owner, {rows[ONE]:,}; no way of tying them brings more than "
+        f"{rows[ANYBODY]:,}."
     )
 
 
