@@ -19,7 +19,7 @@ from undertow.stress.cascade import Cascade, Engine, run_cascade
 from undertow.stress.damage import Counterfeit
 from undertow.stress.draws import Given, assumed_draws
 from undertow.stress.ground import ground_of
-from undertow.stress.options import Deleveraging, Options, Responses
+from undertow.stress.options import Deleveraging, End, Options, Responses
 from undertow.stress.outages import Fund, OracleLag, Outage
 from undertow.stress.plan import Plan
 from undertow.stress.scenario import Scenario, load_scenario
@@ -112,13 +112,15 @@ def test_a_lane_gives_the_bits_of_a_cascade_of_its_own(name: str) -> None:
         Options(responses=Responses(top_up=True)),
         Options(responses=Responses(delever=True, convert=True)),
         Options(responses=Responses(unwind=True)),
+        Options(responses=Responses(top_up=True, delever=True, fitted=End.HIGH), max_rounds=20),
         Options(capacity=True),
         Options(
             capacity=True, profitable=True, recovery=0.1, withdrawal=0.5,
             responses=Responses(top_up=True, delever=True, unwind=True, convert=True, willing=0.6),
         ),
     ],
-    ids=["top up", "delever and convert", "unwind", "limited liquidators", "everything"],
+    ids=["top up", "delever and convert", "unwind", "as fitted", "limited liquidators",
+         "everything"],
 )  # fmt: skip
 def test_owners_who_respond_and_liquidators_with_a_limit_give_the_bits_of_cascades(
     name: str, options: Options
