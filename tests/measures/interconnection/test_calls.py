@@ -407,6 +407,8 @@ def test_a_cascade_and_the_scenario_that_it_is_of_give_the_same_map() -> None:
     run = follow(planted(), LATE)
     one, other = (calls(planted(), scenario=each) for each in (LATE, run))
     assert all(one.tables[name].equals(other.tables[name]) for name in one.tables)
+    assert one.says[0].startswith("The scenario late calls 6 owners at 3 venues: 10 calls over 2 ")
+    assert "the last after 2 minutes" in one.says[0]
     applied = calls(planted(), scenario=LATE.apply(planted()))
     assert applied.tables["calls"].equals(one.tables["calls"])
 

@@ -178,5 +178,5 @@ def _shock(fall: float, scenario: Any) -> str:
         way = "rise" if fall < 0.0 else "fall"
         return f"a common {way} of {percent(abs(fall))}"
     if isinstance(scenario, Scenario):
-        return f"the scenario {scenario.title or scenario.name}"
+        return f"the scenario {scenario.name}"
     return "the cascade that was given" if isinstance(scenario, Cascade) else "the given shocks"
