@@ -72,7 +72,7 @@ def test_it_agrees_with_the_whole_matrix_and_nothing_is_lost(seed, nodes, ends):
 @given(st.integers(0, 10_000), st.integers(2, 8))
 def test_what_passes_a_node_is_what_would_end_there(seed, nodes):
     shares, last = _random(seed, nodes, 1)
-    found = passing(shares, np.arange(nodes))
+    found = passing(shares, [[k] for k in range(nodes)])
     for k in range(nodes):
         cut = shares.copy()
         cut[k] = 0.0
@@ -88,8 +88,9 @@ def test_what_passes_a_node_is_what_would_end_there(seed, nodes):
 
 def test_who_gets_into_an_endless_circle_passes_all_of_it():
     shares = [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.25, 0.0, 0.0]]
-    found = passing(shares, [0, 1])
-    assert np.allclose(found, [[1.0, 1.0], [1.0, 1.0], [0.25, 0.25]])
+    found = passing(shares, [[0], [1], [0, 1], []])
+    both = [1.0, 1.0, 1.0, 0.0]
+    assert np.allclose(found, [both, both, [0.25, 0.25, 0.25, 0.0]])
 
 
 def test_many_small_circles_and_one_large_are_solved_as_one_matrix_would_be():

@@ -11,12 +11,13 @@ stands on nothing but itself: nothing of it ends anywhere.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import csr_array, eye_array
+from scipy.sparse import csr_array, diags_array, eye_array
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
 
@@ -87,32 +88,26 @@ def look_through(shares: Any, ends: Any) -> LookThrough:
     )  # fmt: skip
 
 
-def passing(shares: Any, through: ArrayLike) -> FloatMatrix:
-    """(nodes, chosen) Share of every node's value that leads through each of the chosen nodes.
+def passing(shares: Any, through: Sequence[ArrayLike]) -> FloatMatrix:
+    """(nodes, sets) Share of every node's value that leads through each set of nodes.
 
-    A node leads through itself whole. Shares of several chosen nodes may add up to more than 1,
-    since value may pass one after the other. Who gets into a circle without a way out passes all
-    its nodes sooner or later.
+    A node of a set leads through it whole. Shares of several sets may add up to more than 1, since
+    value may pass one after the other.
 
     Raises
     ------
     EstimationError
         As `look_through` does.
     """
-    chosen = np.asarray(through, dtype=np.int64)
     p = csr_array(shares, dtype=np.float64)
     nodes = p.shape[0]
-    seen = look_through(p, np.zeros((nodes, 0)))
-    endless = seen.in_circle & (seen.returns >= 1.0)
-    open_rows = p.multiply(np.where(endless, 0.0, 1.0)[:, None])
-    target = np.zeros((nodes, len(chosen)))
-    target[chosen, np.arange(len(chosen))] = 1.0
-    for column in np.flatnonzero(endless[chosen]):
-        target[endless & (seen.circle == seen.circle[chosen[column]]), column] = 1.0
-    factors = splu((eye_array(nodes, format="csc") - open_rows.tocsc()).tocsc())
-    visits = factors.solve(target) if len(chosen) and nodes else target
-    again = visits[chosen, np.arange(len(chosen))]
-    found: FloatMatrix = np.clip(visits / np.maximum(again, 1.0), 0.0, 1.0)
+    found = np.zeros((nodes, len(through)))
+    for column, some in enumerate(through):
+        here = np.zeros(nodes)
+        here[np.asarray(some, dtype=np.int64)] = 1.0
+        others = diags_array(1.0 - here)  # whoever arrives has arrived
+        arrives = others @ (p @ here)
+        found[:, column] = look_through(others @ p @ others, arrives[:, None]).ends[:, 0] + here
     return found
 
 

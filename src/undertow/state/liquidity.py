@@ -208,11 +208,11 @@ def _daily(universe: Universe, rows: pl.DataFrame, ts: int) -> FloatColumn:
     return frozen(daily)
 
 
-def _reserves(universe: Universe, rows: pl.DataFrame) -> dict[str, FloatColumn]:
+def _reserves(universe: Universe, rows: pl.DataFrame) -> dict[str, Any]:
     """What each instrument has lent and at which rates; 0 and NaN where it is no reserve."""
     rows = believed(rows, "instrument")
     inst = _encoded(universe, rows, "instrument", "reserves")
-    found: dict[str, FloatColumn] = {}
+    found: dict[str, Any] = {}
     for name, lacking in (("supplied", 0.0), ("borrowed", 0.0), ("supply_rate", np.nan),
                           ("borrow_rate", np.nan)):  # fmt: skip
         column = np.full(len(universe.instruments), lacking)

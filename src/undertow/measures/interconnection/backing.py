@@ -11,6 +11,7 @@ taken at its word. More claims on a token than stand behind it stand on nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ from undertow.state.universe import NONE
 _CLAIMED = ("deposit", "backing", "vault_share", "bridge", "custody", "loan")
 _POSTED = ("collateral", "cash")  # what a loan can be taken from
 _KEEPERS = ("venue", "custodian", "bridge", "external", "owner")
+_NOMINAL = 1e-9  # USD of what nobody claims, so that it has a row at all
 _WHOLE = 2**30  # what a flow is counted in: scipy's flows are whole 32-bit numbers
 
 
@@ -65,6 +67,7 @@ class Backing:
     asset: KeyColumn  # a token's own, the one that a place holds, or a keeper owes; NONE of others
     is_token: BoolColumn
     usd: Any  # (nodes, nodes) what of a row's assets is a claim on the column
+    lent_on: Any  # (nodes, nodes) the part of it that stands there as what borrowers posted
     ends_usd: FloatMatrix  # (nodes, assets) what of it is a base asset
     nothing: FloatColumn  # what of it is nothing at all
     whole: FloatColumn  # claims on each, or what it has where that is more
@@ -111,30 +114,37 @@ class Backing:
 
     @cached_property
     def wrappers(self) -> KeyColumn:
-        """By node: how many tokens stand on each other below and with it, at most."""
-        seen, rows = self.seen, self.shares
-        wraps = self.is_token & ~self.base[np.maximum(self.asset, 0)]
+        """By node: how many tokens stand on each other below and with it, at most.
+
+        What borrowers posted is no wrapper of what was lent to them, so loans are no steps here.
+        """
+        direct = csr_array(self.usd - self.lent_on)
+        direct.data[direct.data < 1e-9 * self.whole.max(initial=1.0)] = 0.0
+        direct.eliminate_zeros()
+        over = np.divide(1.0, self.whole, out=np.zeros_like(self.whole), where=self.whole > 0.0)
+        rows = csr_array(diags_array(over) @ direct)
+        seen = look_through(rows, np.zeros((len(self), 0)))
+        wraps = self.is_token & ~np.append(self.base, np.zeros(len(self) - len(self.base), bool))
         deep = np.zeros(len(self), dtype=np.int64)
         for level in range(int(seen.depth.max(initial=-1)) + 1):
             here = np.flatnonzero(seen.depth == level)
-            below = np.array(
-                [_largest(deep, rows, int(row), seen.circle) for row in here], np.int64
-            )
+            below = np.array([_largest(deep, rows, row, seen.circle) for row in here.tolist()])
             for circle in np.unique(seen.circle[here]):
                 mine = seen.circle[here] == circle
                 deep[here[mine]] = below[mine].max() + int(wraps[here[mine]].sum())
         return deep
 
-    def through(self, nodes: AnyColumn) -> FloatMatrix:
-        """(nodes, nodes of the map) Share of each row's value that leads through them."""
-        columns = np.flatnonzero(np.isin(self.node, nodes) & ~self.is_token)
-        each = passing(self.shares, columns)
-        place = {int(node): k for k, node in enumerate(nodes)}
-        found = np.zeros((len(self), len(nodes)))
-        for k, column in enumerate(columns):
-            at = place[int(self.node[column])]
-            found[:, at] = np.minimum(found[:, at] + each[:, k], 1.0)
-        return found
+    def through(self, sets: Sequence[AnyColumn]) -> FloatMatrix:
+        """(rows, sets) Share of each row's value that leads through any row of each set.
+
+        Base assets are rows too: value that ends in one leads through it.
+        """
+        over = np.divide(1.0, self.whole, out=np.zeros_like(self.whole), where=self.whole > 0.0)
+        bottom = csr_array(self.ends_usd * over[:, None])
+        bottom.resize(self.usd.shape)
+        inner = csr_array(self.shares + bottom)
+        inner.setdiag(0.0)  # a base asset is made of nothing further
+        return passing(inner, sets)
 
     @cached_property
     def owner_places(self) -> Any:
@@ -172,7 +182,7 @@ class _Reader:
         bare = np.asarray(accounts.lent @ (1.0 - accounts.covered)).ravel()
         nothing = np.zeros(self.size)
         nothing[self.tokens : self.tokens + self.places] += bare
-        given = m.of_kind(NOTHING) & (m.target == m.node(f"unseen:{NOTHING}"))
+        given = m.of_kind(NOTHING)
         np.add.at(nothing, self._row(m.source[given]), self.usd[given])
         untold = np.zeros(self.size)
         gaps = np.flatnonzero(m.of_kind(UNTOLD))
@@ -191,15 +201,17 @@ class _Reader:
         ended = np.append(base, np.zeros(self.size - self.tokens, dtype=np.bool_))[columns]
         np.add.at(ends, (rows[ended], columns[ended]), usd[ended])
         own = np.flatnonzero(base)
-        ends[own, own] = np.maximum(whole[own], 1.0)
-        whole[own] = np.maximum(whole[own], 1.0)
+        whole[own] = np.maximum(whole[own], _NOMINAL)
+        ends[own, own] = whole[own]
         shape = (self.size, self.size)
         inner = csr_array((usd[~ended], (rows[~ended], columns[~ended])), shape=shape)
         inner.sum_duplicates()
+        place = self.tokens
+        lent_on = csr_array((through.data, (through.row + place, through.col + place)), shape=shape)
         return Backing(
             map=m, names=self._names(), node=self._nodes(), asset=self._assets(), is_token=token,
-            usd=inner, ends_usd=ends, nothing=nothing + lacking, whole=whole, claimed=claimed,
-            assumed=assumed, base=base, accounts=accounts,
+            usd=inner, lent_on=lent_on, ends_usd=ends, nothing=nothing + lacking, whole=whole,
+            claimed=claimed, assumed=assumed, base=base, accounts=accounts,
         )  # fmt: skip
 
     def _accounts(self) -> Accounts:
@@ -335,7 +347,7 @@ class _Reader:
         bare = has[token] <= 0.0
         assumed = np.zeros(self.size, dtype=np.bool_)
         assumed[token[bare]] = True
-        amount = np.maximum(claimed[token[bare]], 1.0)
+        amount = np.maximum(claimed[token[bare]], _NOMINAL)
         return (
             np.concatenate([rows, token[bare]]), np.concatenate([columns, below[bare]]),
             np.concatenate([usd, amount]), assumed,

@@ -1,0 +1,175 @@
+"""The reuse ledger and loops: multipliers of planted truths, conservation, and stated gaps."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+
+from measures.interconnection.standing import claimed, demo_tables, snapshot_of
+from undertow.errors import StateError
+from undertow.measures.interconnection import Web, loops, reuse
+from undertow.measures.interconnection import map as overview
+from undertow.measures.interconnection.reuse import layered
+from undertow.rules.snapshot import Snapshot
+from undertow.worlds import demo_world
+
+
+@pytest.fixture(scope="module")
+def world():
+    return demo_world()
+
+
+@pytest.fixture(scope="module")
+def web(world):
+    return Web.of(world.snapshot())
+
+
+def _token(study, asset):
+    return study.tables["tokens"].row(by_predicate=pl.col("asset") == asset, named=True)
+
+
+def test_the_ledger_says_the_multiplier_of_a_planted_loop(world, web):
+    loop, found = world.truth.loop, reuse(web)
+    row = _token(found, loop.share_asset)
+    assert row["multiplier"] == pytest.approx(loop.multiplier, rel=1e-8)
+    assert row["self_backed"] == pytest.approx(loop.rho, rel=1e-8)
+    assert row["multiplier_pooled"] < row["multiplier"]
+    assert row["reuse"] == pytest.approx(1.0, rel=1e-12)
+    reading = found.reading("reuse.token_multiplier", loop.share_asset)
+    assert reading.value == pytest.approx(loop.multiplier, rel=1e-8)
+
+
+def test_pro_rata_shares_of_a_lender_that_has_no_other_money_are_those_of_the_loop():
+    tables, world = demo_tables()
+    loop = world.truth.loop
+    kept = [loop.vault_account, loop.looper_account]
+    for name in ("positions", "accounts"):
+        tables[name] = tables[name].filter(pl.col("account").is_in(kept))
+    tables["claims"] = tables["claims"].filter(
+        (pl.col("debtor") == loop.share_asset) | (pl.col("creditor") == loop.share_asset)
+        | (pl.col("creditor") == "aave-v3") | (pl.col("creditor") == "USDC")
+    )  # fmt: skip
+    lent = (pl.col("instrument") == "aave-v3:USDC") | (pl.col("instrument") == "aave-v3:vUSDC")
+    whole = pl.when(pl.col("instrument") == "aave-v3:USDC")
+    tables["reserves"] = tables["reserves"].filter(lent).with_columns(
+        supplied=pl.lit(loop.claims_qty),
+        borrowed=whole.then(loop.debt_qty).otherwise(0.0),
+    )  # fmt: skip
+    row = _token(reuse(snapshot_of(tables)), loop.share_asset)
+    assert row["self_backed_pooled"] == pytest.approx(loop.rho, rel=1e-9)
+    assert row["multiplier_pooled"] == pytest.approx(loop.limit, rel=1e-9)
+    assert row["mostly"] == "USD"
+
+
+def test_claims_of_every_layer_stand_on_what_lies_at_the_bottom(web):
+    root, layers = layered(web.backing)
+    found = reuse(web)
+    claims = sum(layers.values())
+    backing = web.backing
+    own = np.zeros(len(backing), dtype=np.bool_)
+    own[: len(backing.base)] = backing.base
+    loans = float(backing.accounts.lent.sum())
+    whole = float(backing.whole[~own].sum()) + loans
+    lost = float((backing.whole * (backing.seen.ends[:, -1] + backing.seen.untold))[~own].sum())
+    bare = loans - float((np.asarray(backing.accounts.lent.sum(axis=0)).ravel()
+                          * backing.accounts.covered).sum())  # fmt: skip
+    assert claims.sum() == pytest.approx(whole - lost - bare, rel=1e-9)
+    assert (claims >= root - 1e-6).all()  # whatever lies at the bottom is claimed at least once
+    assert found.reading("reuse.multiplier").value == pytest.approx(claims.sum() / root.sum(), 1e-6)
+
+
+def test_multipliers_over_time_are_those_of_every_book(world):
+    tables, _ = demo_tables()
+    less = tables | {
+        "claims": tables["claims"].with_columns(
+            qty=pl.when(pl.col("debtor_kind") == "external").then(2.0 * pl.col("qty"))
+            .otherwise("qty")
+        )
+    }  # fmt: skip
+    earlier = snapshot_of(less)
+    found = reuse(world.snapshot(), before=[earlier])
+    told = reuse(earlier).tables["bases"].select("asset", "multiplier").sort("asset")
+    assert found.tables["over_time"].height == 2 * told.height
+    assert set(found.tables["over_time"]["multiplier"]) >= set(told["multiplier"])
+
+
+def test_a_token_of_which_more_is_claimed_than_backs_it_is_said_to_be_short():
+    tables, _ = demo_tables()
+    more = claimed(tables, [("asset", "vUSDC", "owner", "7", "vUSDC", "vault_share", 1e6)])
+    found = reuse(snapshot_of(more))
+    row = _token(found, "vUSDC")
+    assert row["backed"] == pytest.approx(0.8)
+    assert any("vUSDC is backed to 80 %" in words for words in found.says)
+
+
+def test_an_empty_book_has_no_multiplier_and_says_why():
+    tables, _ = demo_tables()
+    gone = ("accounts", "positions", "claims", "reserves", "free_assets")
+    bare = Snapshot.from_tables(
+        tables | {name: tables[name].clear() for name in gone}, 1_800_000_000_000_000
+    )
+    found = reuse(bare)
+    assert found.reading("reuse.multiplier").value is None
+    assert "nothing can be used twice" in found.says[0]
+    assert loops(bare).says == ("Nobody borrows against what the same money bought.",)
+    assert overview(bare).reading("map.keeper_passes").value in (None, 0.0)
+
+
+def test_what_is_no_book_is_refused():
+    for measure in (reuse, loops, overview):
+        with pytest.raises(StateError, match="must be a Snapshot"):
+            measure("stETH")
+
+
+def test_a_loop_has_the_leverage_and_room_of_its_ratio(world, web):
+    loop, found = world.truth.loop, loops(web)
+    row = found.tables["loops"].row(
+        by_predicate=pl.col("account") == loop.looper_account, named=True
+    )
+    assert row["on_itself"]
+    assert row["leverage"] == pytest.approx(1.0 / (1.0 - row["ratio"]), rel=1e-9)
+    assert row["ratio"] == pytest.approx(loop.rho, rel=2e-3)  # at the mark of the share
+    assert row["health"] == pytest.approx((1.0 + loop.rho) / 2.0 / row["ratio"], rel=1e-6)
+
+
+def test_carry_breaks_even_where_it_says(web):
+    rows = loops(web).tables["loops"].drop_nulls()
+    rise = rows["headroom"]
+    earned = rows["carry"] * (rows["collateral_usd"] - rows["debt_usd"])
+    assert np.allclose(earned - rise * rows["debt_usd"], 0.0, atol=1e-6)
+    assert rows["headroom"].is_sorted()
+    # With the yield that breaks even on what is posted alone, debt costs what collateral earns.
+    name = rows["collateral"][0]
+    alone = rows.filter((pl.col("collateral") == name) & pl.col("on_itself"))
+    need = float(alone["break_even_yield"][0])
+    again = loops(web, yields={name: need}).tables["loops"]
+    carried = again.filter(pl.col("account") == alone["account"][0])["carry"][0]
+    assert carried == pytest.approx(0.0, abs=1e-9)
+
+
+def test_unwinding_costs_more_the_more_leave(web):
+    table = loops(web).tables["unwinding"]
+    for column in ("accounts", "debt_usd", "cost_usd", "fall"):
+        assert table[column].is_sorted()
+    assert table["cost_usd"][-1] > 0.0
+
+
+def test_a_yield_of_an_unknown_asset_is_refused(web):
+    with pytest.raises(StateError, match="stETT"):
+        loops(web, yields={"stETT": 0.03})
+
+
+def test_the_hub_is_the_keeper_that_owes_most(world, web):
+    hub, found = world.truth.hub, overview(web)
+    row = found.tables["keepers"].sort("claims_usd", descending=True).row(0, named=True)
+    assert row["node"] == hub.node.replace("venue:", "custodian:")
+    twice = world.truth.loop.debt_qty  # which positions say too, so the map has it once
+    assert row["claims_share"] == pytest.approx(hub.owed_usd / (hub.total_usd - twice), rel=2e-3)
+
+
+def test_shares_of_what_is_held_are_whole(web):
+    found = overview(web)
+    assert found.tables["ends"]["share"].sum() == pytest.approx(1.0, abs=1e-9)
+    assert found.tables["keepers"]["passes"].is_between(0.0, 1.0 + 1e-12).all()
+    assert found.tables["names"]["hangs"].is_between(0.0, 1.0 + 1e-12).all()
