@@ -1,0 +1,285 @@
+"""What every claim is still worth after a cascade: debtors clear, pools and tokens pass on.
+
+One fixed point over all parties of a `Sheet`, from everything paid downwards (or, for the `least`
+answer, from nothing paid upwards). In it
+
+- a pool has what it had, less bad debt (`Losses.taken`), less what it was not paid by those who
+  keep its coins, of which its venue's fund pays what it can;
+- a token has what it is paid; its loans come first, its holders share the rest;
+- a debtor has outside assets that match what it owes and a buffer on top (funds and treasury of a
+  venue, what is seen of an owner in the book, `Assumptions.capital` of what others owe), less what
+  the cascade took; who cannot pay all pays pro rata what is left after the costs of
+  default, which are a sink of their own.
+
+Who bears what is worked out from what each party has before and after, so that the sum of all
+lines is a check and not a definition; what unnamed suppliers of a pool lost is the one line that
+is what remains.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from undertow.econometrics.clearing import Debts, clearing
+from undertow.state import BoolColumn, FloatColumn, KeyColumn
+from undertow.state.arrays import frozen
+from undertow.stress.contagion.channels import Assumptions, Channels
+from undertow.stress.contagion.losses import Losses
+from undertow.stress.contagion.network import Sheet
+from undertow.stress.contagion.owed import Owed
+from undertow.stress.contagion.stakes import LOAN, POOL, TOKEN, over
+from undertow.stress.stressed import Stressed
+
+_STILL = 1e-13  # shares that change by less stand
+_MOST = 2_000  # sweeps over pools, tokens and debtors
+
+
+@dataclass(frozen=True, eq=False)
+class Settlement:
+    """What every party pays, and who bears what."""
+
+    sheet: Sheet
+    losses: Losses
+    owed: Owed
+    channels: Channels
+    share: FloatColumn  # [P] what is left of a claim on it
+    loan: FloatColumn  # [P] what is left of a loan to it
+    got: FloatColumn  # [R] USD paid
+    cover: FloatColumn  # [P] USD that a venue's fund put into its pools
+    cost: FloatColumn  # [P] what default used up
+    outside: FloatColumn  # [P] of debtors, after what the cascade and the scenario took
+    sink: FloatColumn  # [P] what is gone from who failed, and nobody here has
+    before: FloatColumn  # [P] equity of debtors
+    after: FloatColumn
+    defaulted: BoolColumn  # [P] debtors that do not pay all
+    steps: int
+    settled: bool
+
+    @cached_property
+    def lost(self) -> FloatColumn:
+        """[R] What each creditor was not paid."""
+        return frozen(self.owed.face - self.got)
+
+    @cached_property
+    def hit(self) -> FloatColumn:
+        """[P] What each party was not paid by others."""
+        return frozen(self.sheet.summed(self.sheet.creditor, self.lost))
+
+    @cached_property
+    def pool_loss(self) -> FloatColumn:
+        """[P] What suppliers of each pool lost, named or not: bad debt, robbery, keepers."""
+        sheet, found = self.sheet, np.zeros(len(self.sheet))
+        pools = np.flatnonzero(sheet.sort == POOL)
+        own = self.losses.unpaid[sheet.code[pools]] + self.owed.robbed[pools]
+        found[pools] = own + self.hit[pools] - self.cover[pools]
+        return frozen(found)
+
+    @cached_property
+    def unnamed_loss(self) -> FloatColumn:
+        """[P] What holders of tokens, suppliers of pools and depositors lost whom no row names.
+
+        Of a pool it is what remains of its loss after what named suppliers bear.
+        """
+        sheet = self.sheet
+        lost = self.owed.unnamed * (1.0 - self.share)
+        pools = sheet.sort == POOL
+        lost[pools] = (self.pool_loss - sheet.summed(sheet.debtor, self.lost))[pools]
+        return frozen(lost)
+
+    @cached_property
+    def under_loans(self) -> FloatColumn:
+        """[P] What a token's loans are above what it held before anybody failed: prices did it."""
+        sheet, owed = self.sheet, self.owed
+        had = sheet.summed(sheet.creditor, owed.face) + owed.money
+        lack = np.where(sheet.sort == TOKEN, np.maximum(owed.loans - had, 0.0), 0.0)
+        return frozen(lack)
+
+
+class _Shares(NamedTuple):
+    """What is left of claims on, and loans to, every party."""
+
+    share: FloatColumn
+    loan: FloatColumn
+
+    def far(self, other: _Shares) -> float:
+        """Largest difference."""
+        return max(float(np.abs(a - b).max(initial=0.0)) for a, b in zip(self, other, strict=True))
+
+
+class _Paid(NamedTuple):
+    """What debtors pay once."""
+
+    part: FloatColumn
+    equity: FloatColumn
+    cost: FloatColumn
+    defaulted: BoolColumn
+    settled: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Network:
+    """One network that settles."""
+
+    sheet: Sheet
+    losses: Losses
+    owed: Owed
+    channels: Channels
+    assumed: Assumptions
+    has: FloatColumn  # [P] outside assets of debtors
+    among: BoolColumn  # [R] from debtor to debtor
+    debts: Debts
+    least: bool
+
+    def got(self, now: _Shares) -> FloatColumn:
+        """[R] What each row is paid."""
+        sheet = self.sheet
+        sort = sheet.sort[sheet.debtor]
+        lent = (sort == TOKEN) & (sheet.kind == LOAN)
+        part = np.where(lent, now.loan[sheet.debtor], now.share[sheet.debtor])
+        if not self.channels.receipts:
+            part = np.where(sort == POOL, 1.0, part)
+        paid: FloatColumn = self.owed.due * part
+        return paid
+
+    def cover(self, got: FloatColumn) -> FloatColumn:
+        """[P] What venues' funds put into pools that were not paid; the venue itself has its share.
+
+        Pro rata to what each was not paid.
+        """
+        sheet = self.sheet
+        hit = sheet.summed(sheet.creditor, self.owed.face - got)
+        pools = np.flatnonzero(sheet.sort == POOL)
+        at = sheet.snapshot.universe.venue_of[sheet.code[pools]]
+        of_venue = hit[sheet.venue_party] + np.bincount(at, hit[pools], len(sheet.venue_party))
+        part = np.minimum(over(self.losses.fund, of_venue, 0.0), 1.0)
+        cover = np.zeros(len(sheet))
+        cover[pools] = hit[pools] * part[at]
+        return cover
+
+    def base(self, cover: FloatColumn) -> FloatColumn:
+        """[P] Outside assets of debtors, less what venues put into their pools."""
+        sheet, base = self.sheet, self.has.copy()
+        pools = np.flatnonzero(sheet.sort == POOL)
+        at = sheet.snapshot.universe.venue_of[sheet.code[pools]]
+        base[sheet.venue_party] -= np.bincount(at, cover[pools], len(sheet.venue_party))
+        return base
+
+    def pay(self, got: FloatColumn, base: FloatColumn) -> _Paid:
+        """Let debtors clear at what pools and tokens pay by now; all pay in full with claims off.
+
+        Where `base` is below nothing, what lacks stays with the party itself.
+        """
+        sheet, owed, size = self.sheet, self.owed, len(self.sheet)
+        income = sheet.summed(sheet.creditor[~self.among], got[~self.among])
+        if not self.channels.claims:
+            due = sheet.summed(sheet.creditor, got)
+            equity = base + due - owed.held + owed.written
+            return _Paid(np.ones(size), equity, np.zeros(size), np.zeros(size, np.bool_), True)
+        inside = np.where(sheet.is_debtor, np.maximum(base, 0.0) + income, 0.0)
+        paid = clearing(
+            self.debts, inside, keep_assets=self.assumed.keep_assets,
+            keep_received=self.assumed.keep_received, least=self.least,
+        )  # fmt: skip
+        equity = paid.equity + np.minimum(base, 0.0)
+        part = over(paid.paid, paid.owed, 1.0)
+        return _Paid(part, equity, paid.cost, paid.defaulted, paid.settled)
+
+    def passed_on(self, got: FloatColumn, cover: FloatColumn, part: FloatColumn) -> _Shares:
+        """What is left of claims on everybody, when debtors pay `part`."""
+        sheet, owed = self.sheet, self.owed
+        share, loan = part.copy(), part.copy()
+        pools, tokens = (np.flatnonzero(sheet.sort == sort) for sort in (POOL, TOKEN))
+        hit = sheet.summed(sheet.creditor, owed.face - got) - cover
+        whole = owed.held[pools]
+        kept = (whole - owed.robbed[pools]) * (1.0 - self.losses.taken[sheet.code[pools]])
+        share[pools] = np.clip(over(kept - hit[pools], whole, 1.0), 0.0, 1.0)
+        has = (sheet.summed(sheet.creditor, got) + owed.money)[tokens]
+        loans, holders = owed.loans[tokens], owed.held[tokens]
+        share[tokens] = np.clip(over(np.maximum(has - loans, 0.0), holders, 1.0), 0.0, 1.0)
+        loan[tokens] = np.clip(over(has, loans, 1.0), 0.0, 1.0)
+        return _Shares(share, loan)
+
+
+def settle_claims(
+    sheet: Sheet,
+    losses: Losses,
+    stressed: Stressed,
+    channels: Channels,
+    assumed: Assumptions,
+    *,
+    fallen: KeyColumn | None = None,
+    least: bool = False,
+) -> Settlement:
+    """The greatest payments that fit a cascade's losses, or the least.
+
+    With `claims` off debtors pay all they owe; with `receipts` off pools keep their losses from
+    those who have a claim on them. `fallen` are parties that lost all but `recovery` of their own.
+    """
+    owed = Owed.of(sheet, losses, stressed, assumed)
+    has, sink = _outside(sheet, losses, owed, channels, assumed, fallen)
+    among, debts = _debts(sheet, owed)
+    network = _Network(sheet, losses, owed, channels, assumed, has, among, debts, least)
+    start = np.full(len(sheet), 0.0 if least and channels.claims else 1.0)
+    now, settled, steps = _Shares(start, start), False, 0
+    while not settled and steps < _MOST:
+        steps += 1
+        got = network.got(now)
+        cover = network.cover(got)
+        paid = network.pay(got, network.base(cover))
+        then = network.passed_on(got, cover, paid.part)
+        settled = paid.settled and then.far(now) <= _STILL
+        now = then
+    columns = {
+        "share": now.share, "loan": now.loan, "got": network.got(now), "cover": cover,
+        "cost": np.array(paid.cost), "outside": has, "sink": sink, "before": _before(sheet, owed),
+        "after": np.where(sheet.is_debtor, paid.equity, 0.0),
+        "defaulted": np.array(paid.defaulted),
+    }  # fmt: skip
+    return Settlement(
+        sheet=sheet, losses=losses, owed=owed, channels=channels, steps=steps, settled=settled,
+        **{name: frozen(column) for name, column in columns.items()},
+    )  # fmt: skip
+
+
+def _debts(sheet: Sheet, owed: Owed) -> tuple[BoolColumn, Debts]:
+    """Which rows go from debtor to debtor, and all debts; those to others stand outside."""
+    debtor, creditor = sheet.debtor, sheet.creditor
+    among: BoolColumn = sheet.is_debtor[debtor] & sheet.is_debtor[creditor]
+    beyond = owed.held - sheet.summed(debtor[among], owed.due[among]) - owed.written
+    beyond = np.where(sheet.is_debtor, np.maximum(beyond, 0.0), 0.0)
+    beyond[beyond <= 1e-12 * owed.held] = 0.0  # what subtraction leaves of nothing
+    return among, Debts.of(debtor[among], creditor[among], owed.due[among], len(sheet), beyond)
+
+
+def _outside(
+    sheet: Sheet, losses: Losses, owed: Owed, channels: Channels, assumed: Assumptions,
+    fallen: KeyColumn | None,
+) -> tuple[FloatColumn, FloatColumn]:  # fmt: skip
+    """[P] What debtors have outside before pools are covered, and what is gone from who failed."""
+    matched = matched_assets(sheet, owed)
+    sink = np.where(sheet.is_debtor, np.minimum(owed.written, matched), owed.written)
+    has = np.where(sheet.is_debtor, matched + owed.buffer - sink - losses.own, 0.0)
+    if channels.claims:
+        has[sheet.venue_party] -= losses.uncovered
+    if fallen is not None and len(fallen):
+        took = np.maximum(has[fallen], 0.0) * (1.0 - assumed.recovery)
+        has[fallen] -= took
+        sink[fallen] += took
+    return has, sink + owed.robbed
+
+
+def _before(sheet: Sheet, owed: Owed) -> FloatColumn:
+    """[P] Equity of debtors before anybody lost."""
+    due = sheet.summed(sheet.creditor, owed.face)
+    equity = matched_assets(sheet, owed) + owed.buffer + due - owed.held
+    return np.where(sheet.is_debtor, equity, 0.0)
+
+
+def matched_assets(sheet: Sheet, owed: Owed) -> FloatColumn:
+    """[P] What debtors have outside against what they owe, beside what they are owed."""
+    due = sheet.summed(sheet.creditor, owed.face)
+    return np.where(sheet.is_debtor, np.maximum(owed.held - due, 0.0), 0.0)

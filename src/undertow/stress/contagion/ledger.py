@@ -1,0 +1,198 @@
+"""Three ledgers that are never added to each other.
+
+`realised`: who lost and who gained, in USD, over the whole outcome. It starts from the parties of
+the cascade; the lines `suppliers` (and, where claims clear, `venues`) are handed on to those who
+bear them. What is gone, or used up by default, stands in lines of its own. The sum is nothing.
+`quantities`: units of every reserve: taken out, locked, still there.
+`valuation`: what claims lose in value while nobody has paid less yet.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
+
+from undertow.econometrics.clearing import Debts
+from undertow.econometrics.debtrank import Exposures, Spread, stress
+from undertow.econometrics.valuations import Mark, ahead, by_payment, linear, valued
+from undertow.state import BoolColumn, FloatColumn
+from undertow.stress.aftermath import PARTIES, Cascade
+from undertow.stress.contagion.channels import Assumptions
+from undertow.stress.contagion.claims import Settlement
+from undertow.stress.contagion.stakes import POOL, TOKEN
+from undertow.stress.setting import idle_after
+
+CASCADE, BEARER, UNNAMED, SINK = "cascade", "party", "unnamed", "sink"
+_DUST = 1e-9  # USD: a line of less is left out, but stays in the sum of its kind
+
+
+def realised(cascade: Cascade, settlement: Settlement) -> pl.DataFrame:
+    """Every line of the realised ledger: kind, party, and what it gained in USD.
+
+    Lines of parties are what each had after less what it had before; those of the cascade are
+    transfers at seen prices. `own accounts` is what owners who owe outside the book lost in it,
+    which their own lines tell again, and `prices` what loans to tokens are under water by prices
+    alone.
+    """
+    sheet, losses = settlement.sheet, settlement.losses
+    flows = dict(zip(PARTIES, cascade.flows.sum(axis=0), strict=True))
+    pools = sheet.code[sheet.sort == POOL]
+    flows["suppliers"] += float(losses.unpaid[pools].sum())
+    if settlement.channels.claims:
+        flows["venues"] += float(losses.uncovered.sum())
+    gained = np.where(sheet.is_debtor, settlement.after - settlement.before, 0.0)
+    sinks = {
+        "gone": float(settlement.sink.sum()),
+        "bankruptcy_cost": float(settlement.cost.sum()),
+        "prices": float(settlement.under_loans.sum()),
+        "own accounts": float(losses.own.sum()),
+    }
+    rows = [(CASCADE, name, float(usd)) for name, usd in flows.items()]
+    rows += [(BEARER, sheet.names[n], float(gained[n])) for n in np.flatnonzero(gained)]
+    unnamed = settlement.unnamed_loss
+    rows += [(UNNAMED, sheet.names[n], -float(unnamed[n])) for n in np.flatnonzero(unnamed)]
+    rows += [(SINK, name, usd) for name, usd in sinks.items()]
+    return pl.DataFrame(
+        rows, schema={"kind": pl.String, "party": pl.String, "usd": pl.Float64}, orient="row"
+    )
+
+
+def handed_on(settlement: Settlement) -> pl.DataFrame:
+    """What each creditor was not paid by whom: the same losses as they travel, largest first.
+
+    Not to be added up: a loss that goes on from a keeper to a pool and from the pool to a vault
+    stands here twice.
+    """
+    sheet, lost = settlement.sheet, settlement.lost
+    rows = np.flatnonzero(lost > _DUST)
+    assets = pl.Series(sheet.snapshot.universe.assets, dtype=pl.String)
+    names = pl.Series(sheet.names, dtype=pl.String)
+    return pl.DataFrame(
+        {
+            "from": names.gather(sheet.debtor[rows]),
+            "to": names.gather(sheet.creditor[rows]),
+            "asset": assets.gather(sheet.asset[rows]),
+            "owed_usd": settlement.owed.face[rows],
+            "lost_usd": lost[rows],
+        }
+    ).sort("lost_usd", "from", "to", descending=[True, False, False])
+
+
+def quantities(cascade: Cascade) -> pl.DataFrame:
+    """Units of every reserve: supplied, and of that taken out, locked, and content to stay."""
+    snapshot = cascade.stressed.snapshot
+    liquidity, price = snapshot.liquidity, cascade.plan.insts["start"]
+    left, locked = idle_after(cascade.plan, cascade.stressed)
+    return pl.DataFrame(
+        {
+            "instrument": snapshot.universe.instrument_keys,
+            "supplied": liquidity.supplied,
+            "borrowed": liquidity.borrowed,
+            "withdrawn": left,
+            "locked": locked,
+            "staying": liquidity.supplied * (1.0 - cascade.stressed.withdrawn),
+            "locked_usd": locked * price,
+        }
+    ).filter(pl.col("supplied") > 0.0)
+
+
+class Valuation:
+    """What claims lose in value: marks of one network, beside each other."""
+
+    def __init__(self, settlement: Settlement, assumed: Assumptions) -> None:
+        sheet, owed = settlement.sheet, settlement.owed
+        self.settlement, size = settlement, len(sheet)
+        self.owes = owed.held + owed.loans - owed.written
+        self.own = _own_losses(settlement)
+        due = sheet.summed(sheet.creditor, owed.face)
+        matched = np.where(sheet.sort == TOKEN, owed.money, np.maximum(owed.held - due, 0.0))
+        self.before = matched + owed.buffer + due - owed.held - owed.loans
+        self.debts = Debts.of(
+            sheet.debtor, sheet.creditor, owed.due, size,
+            np.maximum(self.owes - sheet.summed(sheet.debtor, owed.due), 0.0),
+        )  # fmt: skip
+        self.assets = self.before + self.owes - sheet.summed(sheet.creditor, owed.due) - self.own
+        self.volatility = assumed.volatility
+
+    @property
+    def buffer(self) -> FloatColumn:
+        """[P] Equity; of those without, all they owe, since they pass losses on as they come."""
+        own = np.where(self.before > 1e-12 * np.maximum(self.owes, 1.0), self.before, self.owes)
+        return np.where(own > 0.0, own, 1.0)
+
+    @property
+    def radius(self) -> float:
+        """Spectral radius of exposures over buffers; above 1 small stress grows round circles."""
+        debtor, creditor, value = self._edges
+        size = len(self.debts)
+        graph = csr_array((np.ones(len(value)), (debtor, creditor)), shape=(size, size))
+        _, part = connected_components(graph, directed=True, connection="strong")
+        inside = (part[debtor] == part[creditor]) & (value > 0.0)
+        if not inside.any():
+            return 0.0
+        nodes, ends = np.unique(
+            np.concatenate([debtor[inside], creditor[inside]]), return_inverse=True
+        )
+        half = int(inside.sum())
+        return Exposures.of(ends[half:], ends[:half], value[inside], self.buffer[nodes]).radius
+
+    def table(self) -> pl.DataFrame:
+        """By party: equity before, its own loss, and what its claims lose under each mark."""
+        debtor, creditor, value = self._edges
+        buffer = self.buffer
+        exposures = Exposures.of(creditor, debtor, value, buffer)
+        first = np.clip(self.own / buffer, 0.0, 1.0)
+        once = stress(exposures, first, Spread.ONCE)
+        passes = self.before <= 1e-12 * np.maximum(self.owes, 1.0)
+        marks: dict[str, Mark] = {
+            "clearing_usd": by_payment(),
+            "ahead_usd": _mixed(ahead(self.volatility), passes),
+            "linear_usd": _mixed(linear(self.before), passes),
+        }
+        found = {name: valued(self.debts, self.assets, mark) for name, mark in marks.items()}
+        columns = {name: each.loss for name, each in found.items()}
+        columns["ahead_before_usd"] = valued(
+            self.debts, self.assets + self.own, marks["ahead_usd"]
+        ).loss
+        columns["single_hit_usd"] = (once.level - np.minimum(first, 1.0)) * buffer
+        table = pl.DataFrame(
+            {
+                "party": pl.Series(self.settlement.sheet.names, dtype=pl.String),
+                "equity_usd": self.before,
+                "owed_usd": self.owes,
+                "own_loss_usd": self.own,
+                **columns,
+                "settled": np.full(len(first), all(each.settled for each in found.values())),
+            }
+        )
+        touched = pl.col("own_loss_usd").abs() + pl.sum_horizontal(pl.col(*columns).abs())
+        return table.filter(touched > _DUST).sort("linear_usd", "party", descending=[True, False])
+
+    @property
+    def _edges(self) -> tuple[FloatColumn, FloatColumn, FloatColumn]:
+        sheet = self.settlement.sheet
+        return sheet.debtor, sheet.creditor, self.settlement.owed.due  # type: ignore[return-value]
+
+
+def _mixed(mark: Mark, passes: BoolColumn) -> Mark:
+    """A mark for nodes with equity; who has none, and passes on, is marked by what it pays."""
+    paying = by_payment()
+
+    def mixed(equity: FloatColumn, owed: FloatColumn, assets: FloatColumn) -> FloatColumn:
+        return np.where(passes, paying(equity, owed, assets), mark(equity, owed, assets))
+
+    return mixed
+
+
+def _own_losses(settlement: Settlement) -> FloatColumn:
+    """[P] What each lost of its own, before anybody who owes to it pays less."""
+    sheet, owed, losses = settlement.sheet, settlement.owed, settlement.losses
+    due = sheet.summed(sheet.creditor, owed.face)
+    has = np.maximum(owed.held - due, 0.0) + owed.buffer
+    own = np.where(sheet.is_debtor, has - settlement.outside - owed.written, 0.0)
+    pools = np.flatnonzero(sheet.sort == POOL)
+    own[pools] = losses.unpaid[sheet.code[pools]] + owed.robbed[pools]
+    not_due: FloatColumn = sheet.summed(sheet.creditor, owed.face - owed.due)
+    return np.maximum(own + not_due, 0.0)

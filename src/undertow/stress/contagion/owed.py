@@ -1,0 +1,154 @@
+"""What was owed before anybody lost: rows of a `Sheet` at the prices of the end.
+
+Face values of stakes follow what there is: a row that was a tenth of a token's holders has a tenth
+of what the token holds now. Who left a pool in time has his money and no claim.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
+
+from undertow.state import BoolColumn, FloatColumn
+from undertow.state.arrays import frozen
+from undertow.stress.contagion.channels import Assumptions
+from undertow.stress.contagion.losses import Losses
+from undertow.stress.contagion.network import Sheet
+from undertow.stress.contagion.stakes import DEPOSIT, LOAN, POOL, TOKEN, over
+from undertow.stress.stressed import Stressed
+
+_STILL = 1e-13  # shares that change by less stand
+_CIRCLES = 200  # sweeps over tokens that hold tokens
+
+
+@dataclass(frozen=True, eq=False)
+class Owed:
+    """Everything owed, by row [R] or party [P], in USD unless said otherwise."""
+
+    face: FloatColumn  # [R] as found
+    due: FloatColumn  # [R] after what the scenario wrote down
+    held: FloatColumn  # [P] all claims on it: holders of tokens, suppliers of pools, debts
+    unnamed: FloatColumn  # [P] the part of them that no row names
+    loans: FloatColumn  # [P] of tokens
+    money: FloatColumn  # [P] what tokens took out of pools before these lost
+    buffer: FloatColumn  # [P] of debtors, over matched assets
+    written: FloatColumn  # [P] of what it owes, what the scenario wrote down
+    robbed: FloatColumn  # [P] of pools
+    circular: bool  # tokens back each other without end; those rows are left out
+
+    @classmethod
+    def of(cls, sheet: Sheet, losses: Losses, stressed: Stressed, assumed: Assumptions) -> Owed:
+        """Put prices on every row, and say what nobody named owns of each party."""
+        loan, of_pool = sheet.kind == LOAN, sheet.sort[sheet.debtor] == POOL
+        face = sheet.qty * sheet.unsecured * losses.price[sheet.asset]
+        worth, in_pool = _unit_worth(sheet, losses), np.zeros(len(sheet))
+        pools = np.flatnonzero(sheet.sort == POOL)
+        k = sheet.code[pools]
+        units = np.where(losses.supplied[k] > 0.0, losses.supplied[k], sheet.stakes.whole[pools])
+        in_pool[pools] = units * worth[k]
+        stays, rest = _who_stays(sheet, losses)
+        face[of_pool] = (sheet.stakes.part * in_pool[sheet.debtor] * stays)[of_pool]
+        went = np.where(of_pool, sheet.stakes.part * in_pool[sheet.debtor] - face, 0.0)
+        money = np.where(sheet.sort == TOKEN, sheet.summed(sheet.creditor, went), 0.0)
+        loans = sheet.summed(sheet.debtor, np.where(loan, face, 0.0)) * (sheet.sort == TOKEN)
+        holders, circular = _holders(sheet, face, loans, money)
+        held = np.where(sheet.sort == TOKEN, holders, in_pool * rest)
+        named = sheet.summed(sheet.debtor, face) - loans
+        cash = _unnamed_cash(sheet, losses, face)
+        unnamed = np.where(sheet.is_debtor, cash, np.maximum(held - named, 0.0))
+        held = np.where(sheet.is_debtor, named + cash, held)
+        now = stressed.snapshot.claims.qty[sheet.row]
+        due = np.where(of_pool, face, face * np.minimum(over(now, sheet.qty, 1.0), 1.0))
+        robbed = np.zeros(len(sheet))
+        robbed[pools] = (losses.supplied - losses.present)[k] * worth[k] * rest[pools]
+        columns = {
+            "face": face, "due": due, "held": held, "unnamed": unnamed, "loans": loans,
+            "money": money, "buffer": _buffers(sheet, losses, held, face, assumed),
+            "written": sheet.summed(sheet.debtor, face - due), "robbed": robbed,
+        }  # fmt: skip
+        return cls(**{name: frozen(column) for name, column in columns.items()}, circular=circular)
+
+
+def _holders(
+    sheet: Sheet, face: FloatColumn, loans: FloatColumn, money: FloatColumn
+) -> tuple[FloatColumn, bool]:
+    """[P] What all holders of each token have; writes rows of `face` that are stakes in tokens.
+
+    Tokens may hold each other. Where circles keep more than all of themselves that has no end, and
+    rows within a circle are left out.
+    """
+    stake = (sheet.sort[sheet.debtor] == TOKEN) & (sheet.kind != LOAN)
+    holders, within = np.zeros(len(sheet)), np.zeros(len(stake), dtype=np.bool_)
+    for circular in (False, True):
+        if circular:
+            within = stake & _in_circles(sheet, stake)
+        for _ in range(_CIRCLES):
+            face[stake] = (sheet.stakes.part * holders[sheet.debtor] * ~within)[stake]
+            then = np.maximum(sheet.summed(sheet.creditor, face) + money - loans, 0.0)
+            then *= sheet.sort == TOKEN
+            still = np.abs(then - holders) <= _STILL * np.maximum(then, 1.0)
+            holders = then
+            if still.all():
+                return holders, circular
+    return holders, True
+
+
+def _in_circles(sheet: Sheet, stake: BoolColumn) -> BoolColumn:
+    ends = sheet.debtor[stake], sheet.creditor[stake]
+    graph = csr_array((np.ones(len(ends[0])), ends), shape=(len(sheet), len(sheet)))
+    _, part = connected_components(graph, directed=True, connection="strong")
+    inside: BoolColumn = part[sheet.debtor] == part[sheet.creditor]
+    return inside
+
+
+def _who_stays(sheet: Sheet, losses: Losses) -> tuple[FloatColumn, FloatColumn]:
+    """[R] Share of a supplier's claim that is still in the pool, and [P] of the whole pool.
+
+    Tokens are the last to leave, as in the engine: what they deposit bears what is lost.
+    """
+    part = np.where(sheet.sort[sheet.debtor] == POOL, sheet.stakes.part, 0.0)
+    of_tokens = part * (sheet.sort[sheet.creditor] == TOKEN)
+    slow = np.minimum(sheet.summed(sheet.debtor, of_tokens), 1.0)
+    gone, pools = np.zeros(len(sheet)), np.flatnonzero(sheet.sort == POOL)
+    k = sheet.code[pools]
+    gone[pools] = over(losses.left[k], losses.present[k], 0.0)
+    quick = np.clip(over(1.0 - slow - gone, 1.0 - slow, 0.0), 0.0, 1.0)
+    patient = np.clip(over(1.0 - gone, slow, 1.0), 0.0, 1.0)
+    stays = np.where(of_tokens > 0.0, patient[sheet.debtor], quick[sheet.debtor])
+    return stays, 1.0 - gone
+
+
+def _buffers(
+    sheet: Sheet, losses: Losses, owed: FloatColumn, face: FloatColumn, assumed: Assumptions
+) -> FloatColumn:
+    """[P] What debtors have on top of what matches their debts.
+
+    An owner in the book has what is seen of it (equity and free assets) in place of what would
+    match its debts, or those and the buffer that is assumed, whichever is more.
+    """
+    buffer = assumed.capital * owed
+    buffer[sheet.venue_party] = losses.fund + sheet.snapshot.funds.treasury
+    matched = np.maximum(owed - sheet.summed(sheet.creditor, face), 0.0)
+    seen = losses.equity + sheet.free_usd - matched
+    buffer = np.where(sheet.owing, np.maximum(seen, buffer), buffer)
+    for name, usd in assumed.known.items():
+        buffer[sheet.party(name)] = usd
+    return np.where(sheet.is_debtor, buffer, 0.0)
+
+
+def _unit_worth(sheet: Sheet, losses: Losses) -> FloatColumn:
+    """[I] USD of a unit of each reserve: where it lost, as the cascade booked the loss."""
+    lost = losses.taken * (losses.present - losses.left)
+    return over(losses.unpaid, lost, losses.price[sheet.snapshot.universe.asset_of])
+
+
+def _unnamed_cash(sheet: Sheet, losses: Losses, face: FloatColumn) -> FloatColumn:
+    """[P] What venues owe to accounts as cash beyond deposits that a row names."""
+    universe = sheet.snapshot.universe
+    usd = sheet.cash * losses.price[universe.asset_of]
+    cash = np.bincount(sheet.venue_party[universe.venue_of], usd, len(sheet))
+    deposits = sheet.summed(sheet.debtor, np.where(sheet.kind == DEPOSIT, face, 0.0))
+    return np.where(sheet.is_debtor, np.maximum(cash - deposits, 0.0), 0.0)
