@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from undertow.measures import Study, crowding, tandem
+    from undertow.measures import Study, crowding, interconnection, tandem
     from undertow.rules.margins import Margins, margins
     from undertow.rules.profile import load_profile
     from undertow.rules.snapshot import Snapshot
@@ -41,6 +41,7 @@ _HOME = {
     "demo_world": "undertow.worlds",
     "crowding": "undertow.measures",
     "ingest_tables": "undertow.store",
+    "interconnection": "undertow.measures",
     "load_profile": "undertow.rules.profile",
     "load_scenario": "undertow.stress",
     "load_snapshot": "undertow.store.load",
@@ -69,6 +70,7 @@ __all__ = [
     "crowding",
     "demo_world",
     "ingest_tables",
+    "interconnection",
     "load_profile",
     "load_scenario",
     "load_snapshot",

@@ -38,6 +38,10 @@ _BEYOND = 3  # of the data's own steps, which an instant may lie beyond the newe
 _LONE_STEP = 86_400_000_000  # of data that stand at one instant, and have no step
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ALWAYS = datetime(9999, 12, 31, tzinfo=UTC)
+_TITLES = {
+    "crowding": "Crowding of leverage",
+    "interconnection": "Interconnection of leverage",
+}  # of what is measured alone
 _HEADLINES = (
     *(
         "tandem.leverage",
@@ -49,6 +53,8 @@ _HEADLINES = (
     *("tandem.unwindings", "tandem.unwinding_share"),
     *("crowding.saturation", "crowding.at_risk_usd", "crowding.calling_together"),
     *("crowding.liquidated_share", "crowding.effective", "crowding.days_to_exit"),
+    *("interconnection.multiplier", "interconnection.keeper_passes"),
+    *("interconnection.self_backed", "interconnection.loop_share"),
 )
 
 
@@ -164,8 +170,9 @@ def assess(
 
 def _title(measures: Sequence[Measure], by: str) -> str:
     """What all of these measures are of."""
-    if measures and all(measure.name.startswith("crowding.") for measure in measures):
-        return "Crowding of leverage"
+    families = {measure.family for measure in measures}
+    if len(families) == 1 and (title := _TITLES.get(*families)):
+        return title
     return f"Leverage by {by}"
 
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from inspect import signature
 
 from undertow.errors import StateError
-from undertow.measures import crowding, tandem
+from undertow.measures import crowding, interconnection, tandem
 from undertow.measures.ground import Ground
 from undertow.measures.study import Study
 from undertow.rules.leverage import GROUPS
 from undertow.stress.scenario import suggested
 
 # What each part of the ground is made of; a part that may be missing is not among them.
-_STANDS_ON = {"past": "history", "book": "book", "crowd": "book", "links": "book"}
+_STANDS_ON = {"past": "history", "book": "book", "crowd": "book", "links": "book", "web": "book"}
 _BALANCE_SHEETS = ("venue", "protocol", "chain", "cohort", "all")
 
 
@@ -212,6 +212,30 @@ MEASURES = (
         crowding.rebalancing,
         ("crowd",),
     ),
+    Measure(
+        "interconnection.map",
+        "who stands on whom, and what leads through each keeper",
+        interconnection.map,
+        ("web",),
+    ),
+    Measure(
+        "interconnection.reuse",
+        "how many claims stand on each unit of collateral",
+        interconnection.reuse,
+        ("web",),
+    ),
+    Measure(
+        "interconnection.loops",
+        "who borrows against what the same money bought, and what unwinds it",
+        interconnection.loops,
+        ("web",),
+    ),
+    Measure(
+        "interconnection.calls",
+        "which venues call the same owner at once, and what it takes to meet that",
+        interconnection.calls,
+        ("crowd",),
+    ),
 )
 
 FAMILIES = tuple(dict.fromkeys(each.family for each in MEASURES))
@@ -239,4 +263,14 @@ def chosen(names: Sequence[str]) -> tuple[Measure, ...]:
     return tuple(found)
 
 
-__all__ = ["FAMILIES", "MEASURES", "Ground", "Measure", "Study", "chosen", "crowding", "tandem"]
+__all__ = [
+    "FAMILIES",
+    "MEASURES",
+    "Ground",
+    "Measure",
+    "Study",
+    "chosen",
+    "crowding",
+    "interconnection",
+    "tandem",
+]

@@ -13,6 +13,7 @@ from undertow.fanout import Executor, Serial
 from undertow.measures.crowding.crowd import Crowd
 from undertow.measures.crowding.flows import OwnerFlows
 from undertow.measures.crowding.markets import MarketPast
+from undertow.measures.interconnection.web import Web
 from undertow.measures.tandem.history import LeverageHistory
 from undertow.measures.tandem.links import Links, exposure, links_of
 from undertow.rules.leverage import Exposures, nodes
@@ -49,6 +50,11 @@ class Ground:
     def crowd(self) -> Crowd:
         """The book as crowding looks at it."""
         return Crowd.of(self.book)
+
+    @cached_property
+    def web(self) -> Web:
+        """The book with all that it hangs on."""
+        return Web.of(self.crowd)
 
     @property
     def past(self) -> LeverageHistory:

@@ -273,14 +273,16 @@ def _readings(web: Web, found: Loops, tables: dict[str, pl.DataFrame]) -> list[R
     all_out = unwinding.row(-1, named=True) if unwinding.height else None
     gone = np.nansum(np.where(found.headroom < 0.0, found.debt, 0.0))
     return [
-        web.reading("loops.share", debt / whole if whole > 0.0 else None, "1",
+        web.reading("interconnection.loop_share", debt / whole if whole > 0.0 else None, "1",
                     "debt of loops over all debt; none without debt"),
-        web.reading("loops.leverage", held / (held - debt) if held > debt else None, "1",
+        web.reading("interconnection.loop_leverage",
+                    held / (held - debt) if held > debt else None, "1",
                     "assets of loops over their equity, a ratio of sums; none without equity"),
-        web.reading("loops.below_break_even", float(gone) / debt if debt > 0.0 else None, "1",
+        web.reading("interconnection.below_break_even",
+                    float(gone) / debt if debt > 0.0 else None, "1",
                     "share of loops' debt whose carry is below 0 at the rates of the instant, by "
                     "the yields that were given; none without loops"),
-        web.reading("loops.unwind_cost", _share(all_out), "1",
+        web.reading("interconnection.unwind_cost", _share(all_out), "1",
                     "USD lost to price impact over the debt repaid, if all loops that the largest "
                     "rise of rates drives out leave at once; none where nobody leaves"),
     ]  # fmt: skip

@@ -200,26 +200,26 @@ def _readings(web: Web, tables: dict[str, pl.DataFrame]) -> list[Reading]:
     whole = float(web.crowd.leveraged.sum())
     shared = float(both["leveraged_usd"].sum()) if both.height else 0.0
     found = [
-        web.reading("map.keeper_passes", top["passes"] if top else None, "1",
+        web.reading("interconnection.keeper_passes", top["passes"] if top else None, "1",
                     "largest share of what accounts hold that leads through one keeper; none "
                     "without keepers"),
-        web.reading("map.hub_claims", hub["claims_share"] if hub else None, "1",
+        web.reading("interconnection.hub_claims", hub["claims_share"] if hub else None, "1",
                     "largest share of the value of all claims told that one keeper owes; none "
                     "without keepers"),
-        web.reading("map.effective_keepers", known(spread), "1",
+        web.reading("interconnection.effective_keepers", known(spread), "1",
                     "how many alike keepers would be as concentrated, by value that leads through; "
                     "none without"),
-        web.reading("map.gaps", gaps if held > 0.0 else None, "1",
+        web.reading("interconnection.gaps", gaps if held > 0.0 else None, "1",
                     "share of what accounts hold that ends in nothing, in a circle without a way "
                     "out, or where no table goes on; none where nothing is held"),
-        web.reading("map.several_venues", shared / whole if whole > 0.0 else None, "1",
+        web.reading("interconnection.several_venues", shared / whole if whole > 0.0 else None, "1",
                     "share of what is leveraged that belongs to known owners at two venues or "
                     "more; a lower bound, since accounts of unknown owners are never joined; none "
                     "where nothing is leveraged"),
     ]  # fmt: skip
     says = "share of what accounts hold that leads through the keeper"
     return found + [
-        web.reading("map.passes", row["passes"], "1", says, row["node"])
+        web.reading("interconnection.passes", row["passes"], "1", says, row["node"])
         for row in apart.head(5).iter_rows(named=True)
     ]
 

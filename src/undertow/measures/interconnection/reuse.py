@@ -210,24 +210,24 @@ def _readings(web: Web, tables: dict[str, pl.DataFrame]) -> list[Reading]:
     token = tables["tokens"]
     found = [
         web.reading(
-            "reuse.multiplier", claims / root if root >= _LEAST else None, "1",
+            "interconnection.multiplier", claims / root if root >= _LEAST else None, "1",
             "claims of every layer (places, loans, tokens, keepers) over base assets at the "
             "bottom, at par; none where nothing lies at the bottom",
         ),
         web.reading(
-            "reuse.self_backed", own / on_tokens if on_tokens >= _LEAST else None, "1",
+            "interconnection.self_backed", own / on_tokens if on_tokens >= _LEAST else None, "1",
             "share of claims on tokens that can be cancelled against claims that stand on the same "
             "token; none without tokens that stand on something",
         ),
         web.reading(
-            "reuse.wrappers", float(token["wrappers"].max() or 0), "1",  # type: ignore[arg-type]
+            "interconnection.wrappers", float(token["wrappers"].max() or 0), "1",  # type: ignore[arg-type]
             "longest stack of tokens on tokens",
         ),
     ]  # fmt: skip
     lost = float((token["claims_usd"] * (token["nothing"] + token["no_way_out"])).sum())
     found.append(
         web.reading(
-            "reuse.unbacked", lost / on_tokens if on_tokens >= _LEAST else None, "1",
+            "interconnection.unbacked", lost / on_tokens if on_tokens >= _LEAST else None, "1",
             "share of claims on tokens that stand on nothing, or on a circle without a way out",
         )
     )  # fmt: skip
@@ -235,15 +235,16 @@ def _readings(web: Web, tables: dict[str, pl.DataFrame]) -> list[Reading]:
         tables["bases"].select("asset", "root_usd", "multiplier").iter_rows()
     ):
         if root_usd >= 0.01 * root:
-            found.append(web.reading("reuse.multiplier", known(multiplier), "1",
+            found.append(web.reading("interconnection.multiplier", known(multiplier), "1",
                                      "claims of every layer over what lies at the bottom",
                                      asset))  # fmt: skip
     for row in token.filter(pl.col("self_backed") > 0.0).iter_rows(named=True):
-        found.append(web.reading("reuse.token_multiplier", known(row["multiplier"]), "1",
+        found.append(web.reading("interconnection.token_multiplier", known(row["multiplier"]), "1",
                                  "claims on the token over those that do not stand on itself; none "
                                  "where all of them do", row["asset"]))  # fmt: skip
-        found.append(web.reading("reuse.token_multiplier_pooled", known(row["multiplier_pooled"]),
-                                 "1", "the same where every claim on a pool stands on the same mix",
+        found.append(web.reading("interconnection.token_multiplier_pooled",
+                                 known(row["multiplier_pooled"]), "1",
+                                 "the same where every claim on a pool stands on the same mix",
                                  row["asset"]))  # fmt: skip
     return found
 
