@@ -105,10 +105,8 @@ class DependencyMap:
     @cached_property
     def digest(self) -> str:
         """A hash of all nodes and edges."""
-        names: list[AnyColumn | str] = [
-            keys.to_numpy() if keys.dtype.is_integer() else "\x01".join(keys)
-            for keys in self.keys.values()
-        ]
+        # Keys as text: whether a file gave them as numbers or as words is no part of the map.
+        names = ["\x01".join(keys.cast(pl.String)) for keys in self.keys.values()]
         columns = (self.source, self.target, self.kind, self.qty, self.asset, self.usd)
         return digest(str(self.ts), *names, *columns, self.evidence, self.origin,
                       self.price, self.par, self.size)  # fmt: skip
@@ -290,8 +288,8 @@ class DependencyMap:
 def _keys(rows: pl.DataFrame, kind: str) -> pl.Series:
     own = rows.filter(pl.col("kind") == kind)["node"].str.strip_prefix(f"{kind}:")
     if kind in ("owner", "account"):
-        whole = own.cast(pl.Int64, strict=False)
-        return own if whole.null_count() else whole
+        whole = own.cast(pl.Int64, strict=False)  # "007" is no 7: it stays a word
+        return own if whole.null_count() or (whole.cast(pl.String) != own).any() else whole
     return own
 
 
