@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from functools import cache
 
 import numpy as np
 import polars as pl
@@ -31,8 +32,24 @@ CRASH = Price(asset="market", move=-0.6)
 VAULT = ("vault", "vault_share", "USDC", 1.0)
 
 
-def lender(**more: object) -> Snapshot:
+@cache
+def lender() -> Snapshot:
     """A vault with 20,000 of the 50,000 USDC at aave-v3, which is posted against ETH."""
+    return lent()
+
+
+@cache
+def rated() -> Snapshot:
+    """The same where aave-v3 takes the vault at its rate."""
+    return lent(oracles=[("aave-v3", "aave-v3:vault", "exchange_rate", None)])
+
+
+@cache
+def plain_made() -> Snapshot:
+    return made()
+
+
+def lent(**more: object) -> Snapshot:
     more = {"claims": (), **more}
     claims = [("venue:aave-v3", "asset:vault", "USDC", 20_000.0), *more.pop("claims")]
     return made(
@@ -104,9 +121,8 @@ def test_receipts_alone_cut_the_vault_by_what_its_reserve_lost() -> None:
 
 
 def test_backing_alone_is_a_discount_that_rate_oracles_do_not_see() -> None:
-    rated = [("aave-v3", "aave-v3:vault", "exchange_rate", None)]
     knobs = {"channels": Channels.only("backing")}
-    found = solved(lender(oracles=rated), CRASH, **knobs)
+    found = solved(rated(), CRASH, **knobs)
     unpaid = at(found, found.cascade.unpaid, "instrument", "aave-v3:USDC")
     left = 1.0 - unpaid / 50_000.0
     assert price(found, "vault") == pytest.approx(left, rel=1e-6)
@@ -114,11 +130,9 @@ def test_backing_alone_is_a_discount_that_rate_oracles_do_not_see() -> None:
         found.cascade.plan.snapshot.universe.code("instrument", "aave-v3:vault")
     ]
     assert seen == 1.0
-    steeper = solved(lender(oracles=rated), CRASH, assumed=Assumptions(elasticity=2.0), **knobs)
+    steeper = solved(rated(), CRASH, assumed=Assumptions(elasticity=2.0), **knobs)
     assert price(steeper, "vault") == pytest.approx(left**2, rel=1e-5)
-    capped = solved(
-        lender(oracles=rated), CRASH, assumed=Assumptions(elasticity=50.0, furthest=0.1), **knobs
-    )
+    capped = solved(rated(), CRASH, assumed=Assumptions(elasticity=50.0, furthest=0.1), **knobs)
     assert price(capped, "vault") == pytest.approx(0.9)
 
 
@@ -251,7 +265,7 @@ def test_a_shock_that_wrote_a_claim_down_is_not_charged_twice() -> None:
 def test_a_venue_that_is_not_paid_uses_its_fund_and_then_its_suppliers() -> None:
     # half of the USDC reserve is kept by a custodian that gives 80 % back: 5,000 are missing, a
     # fund of 2,000 pays first, and 3,000 of 50,000 are the suppliers'.
-    kept = lender(
+    kept = lent(
         claims=[("venue:vaults", "venue:aave-v3", "USDC", 25_000.0, "custody")],
         venues=[("vaults", "custodian")], funds=[("aave-v3", "insurance", 2_000.0)],
     )  # fmt: skip
@@ -312,20 +326,20 @@ def test_a_feed_that_fails_stops_all_that_follow_it() -> None:
 
 def test_a_chain_that_fails_closes_nobody_and_reads_old_prices() -> None:
     fall = Price(asset="ETH", move=-0.5)
-    plain = solved(made(), fall)
+    plain = solved(plain_made(), fall)
     assert len(plain.cascade.hit)
     found = solved(
-        made(), fall, failed=("chain:ethereum",), assumed=Assumptions(chain_hours=1_000.0)
+        plain_made(), fall, failed=("chain:ethereum",), assumed=Assumptions(chain_hours=1_000.0)
     )
     assert not len(found.cascade.hit)
     universe = found.cascade.plan.snapshot.universe
     on_chain = universe.venue_of == universe.code("venue", "aave-v3")
     assert (found.start.oracle_mode[on_chain] == FROZEN).all()
     assert (found.start.oracle_mode[~on_chain] == AS_GIVEN).all()
-    late = solved(made(), fall, failed=(ChainFailure(chain="ethereum", hours=0.1),))
+    late = solved(plain_made(), fall, failed=(ChainFailure(chain="ethereum", hours=0.1),))
     assert len(late.cascade.hit)
     with pytest.raises(StateError, match="did you mean ethereum"):
-        solved(made(), failed=("chain:etherium",))
+        solved(plain_made(), failed=("chain:etherium",))
 
 
 def test_what_names_its_keeper_without_a_claim_falls_with_him() -> None:

@@ -108,19 +108,30 @@ class Valuation:
         self.own = _own_losses(settlement)
         due = sheet.summed(sheet.creditor, owed.face)
         matched = np.where(sheet.sort == TOKEN, owed.money, np.maximum(owed.held - due, 0.0))
-        self.before = matched + owed.buffer + due - owed.held - owed.loans
+        equity = matched + owed.buffer + due - owed.held - owed.loans
+        # what keepers owe a pool beyond all that is in it is no buffer of its suppliers
+        self.before = np.where(sheet.is_debtor, equity, np.minimum(equity, 0.0))
         self.debts = Debts.of(
             sheet.debtor, sheet.creditor, owed.due, size,
             np.maximum(self.owes - sheet.summed(sheet.debtor, owed.due), 0.0),
         )  # fmt: skip
-        self.assets = self.before + self.owes - sheet.summed(sheet.creditor, owed.due) - self.own
+        left = self.before + self.owes - sheet.summed(sheet.creditor, owed.due) - self.own
+        # what a debtor lacks beyond all it has outside stays with it, as in clearing
+        self.assets = np.where(sheet.is_debtor, np.maximum(left, 0.0), left)
         self.volatility = assumed.volatility
 
     @property
     def buffer(self) -> FloatColumn:
         """[P] Equity; of those without, all they owe, since they pass losses on as they come."""
-        own = np.where(self.before > 1e-12 * np.maximum(self.owes, 1.0), self.before, self.owes)
+        own = np.where(self.passes, self.owes, self.before)
         return np.where(own > 0.0, own, 1.0)
+
+    @property
+    def passes(self) -> BoolColumn:
+        """[P] Pools, tokens and debtors without equity: they pass losses on as these come."""
+        empty = self.before <= 1e-12 * np.maximum(self.owes, 1.0)
+        through: BoolColumn = ~self.settlement.sheet.is_debtor | empty
+        return through
 
     @property
     def radius(self) -> float:
@@ -145,11 +156,10 @@ class Valuation:
         exposures = Exposures.of(creditor, debtor, value, buffer)
         first = np.clip(self.own / buffer, 0.0, 1.0)
         once = stress(exposures, first, Spread.ONCE)
-        passes = self.before <= 1e-12 * np.maximum(self.owes, 1.0)
         marks: dict[str, Mark] = {
             "clearing_usd": by_payment(),
-            "ahead_usd": _mixed(ahead(self.volatility), passes),
-            "linear_usd": _mixed(linear(self.before), passes),
+            "ahead_usd": _mixed(ahead(self.volatility), self.passes),
+            "linear_usd": _mixed(linear(self.before), self.passes),
         }
         found = {name: valued(self.debts, self.assets, mark) for name, mark in marks.items()}
         columns = {name: each.loss for name, each in found.items()}

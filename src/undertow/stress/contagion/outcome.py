@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from undertow.errors import NotSettled
+from undertow.state import KeyColumn
 from undertow.stress.aftermath import Cascade
 from undertow.stress.contagion import ledger
 from undertow.stress.contagion.channels import Assumptions, Channels
@@ -55,7 +56,7 @@ class Contagion:
     tolerance: float
     passes: tuple[dict[str, float], ...]
     because: tuple[Cause, ...]
-    fallen: Any
+    fallen: KeyColumn  # parties that were named as failed
     notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
