@@ -18,6 +18,7 @@ from undertow.measures.interconnection.mapping import DependencyMap
 from undertow.measures.interconnection.surveying import survey
 from undertow.rules.snapshot import Snapshot
 from undertow.state import Reading
+from undertow.stress.contagion import Solver
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +52,11 @@ class Web:
     def backing(self) -> Backing:
         """What tokens, places and keepers stand on."""
         return Backing.of(self.map)
+
+    @cached_property
+    def solver(self) -> Solver:
+        """What follows losses through all channels; the book is settled once for all solves."""
+        return Solver.of(self.crowd.plan)
 
     @cached_property
     def evidence(self) -> str:
