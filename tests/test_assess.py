@@ -161,3 +161,16 @@ def test_a_number_is_no_better_known_than_what_it_is_made_of(lake: Lake) -> None
     assert history.coverage == rows["coverage"].min()
     found = assess(lake, now=NOW, only=("tandem.matrix",))
     assert {r.evidence for r in found.readings} == {"modelled"}
+
+
+def test_owners_are_joined_by_identities_and_reuse_is_told_over_time(lake: Lake) -> None:
+    owners = load_snapshot(lake).book.owners
+    one, other = (f"owner:{key}" for key in owners[:2])
+    given = pl.DataFrame({"node": [one], "same_as": [other], "source": ["a label"]})
+    names = ["interconnection.map", "interconnection.reuse"]
+    apart = assess(lake, now=NOW, only=names)
+    joined = assess(lake, now=NOW, only=names, identities=given)
+    counts = [found.studies[0].tables["owners"]["owners"][0] for found in (apart, joined)]
+    assert counts[1] == counts[0] - 1
+    assert any("1 owner was joined" in note and "a label" in note for note in joined.notes)
+    assert apart.studies[1].tables["over_time"]["ts"].n_unique() == 1

@@ -19,6 +19,7 @@ from undertow.measures import FAMILIES, Ground, Measure, Study, chosen
 from undertow.measures.crowding.flows import OwnerFlows, owner_flows
 from undertow.measures.crowding.markets import HOUR_US, MarketPast
 from undertow.measures.crowding.markets import TABLES as SERIES
+from undertow.measures.interconnection.identities import Identities, linked
 from undertow.measures.tandem import LeverageHistory
 from undertow.measures.words import listed, many
 from undertow.rules.leverage import Exposures, baskets, leverage_panel
@@ -32,6 +33,7 @@ from undertow.store.runs import Standing, all_runs
 from undertow.stress.written import price_panel
 
 LEAST_INSTANTS = 61  # of positions, for a history of leverage to be made of them
+MOST_EARLIER = 12  # books before the one that is looked at, for what is told over time
 MOST_INSTANTS = 366  # of positions, that flows are made of
 INVENTED = "An invented world: no number here says anything about a real market."
 _BEYOND = 3  # of the data's own steps, which an instant may lie beyond the newest of it
@@ -109,13 +111,17 @@ def assess(
     seed: int = 0,
     level: float = 0.9,
     notes: Sequence[str] = (),
+    identities: Any = None,
+    sure: float = 0.0,
     executor: Executor | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Assessment:
     """Measure what the lake shows of one instant and of the time before it.
 
     A measure that this data cannot answer is no error: it stands in `not_told` with its reason.
-    Data are as old as they were at `at`; without it, as they are `now`.
+    Data are as old as they were at `at`; without it, as they are `now`. Owners are joined who are
+    one by a table of `identities` (see `measures.interconnection.identities`), by rows that are at
+    least so `sure`.
 
     Raises
     ------
@@ -129,6 +135,9 @@ def assess(
     if at is not None:
         _refuse_outside(lake, stands, at)
     snapshot = load_snapshot(lake, as_of=as_of, at=at)
+    if identities is not None:
+        snapshot, joined = _linked(snapshot, identities, sure)
+        notes = (*notes, joined)
     ground, missing = _ground(lake, snapshot, measures, by, as_of)
     ground = replace(ground, seed=seed, level=level, executor=executor or Serial())
     studies, not_told, took = [], {}, {}
@@ -166,6 +175,18 @@ def assess(
     )
     said = (*_warnings(lake, stands), *notes, *found.untold)
     return replace(found, notes=tuple(dict.fromkeys(said)))
+
+
+def _linked(snapshot: Snapshot, identities: Any, sure: float) -> tuple[Snapshot, str]:
+    """The book with owners joined, and a note of how many and on whose word."""
+    given = Identities.of(snapshot.book, identities)
+    found = linked(snapshot, given, sure=sure)
+    fewer = len(snapshot.book.owners) - len(found.book.owners)
+    word = f" by {listed(given.sources)}" if given.sources else ""
+    return found, (
+        f"{many(fewer, 'owner was', 'owners were')} joined with others, as identities{word} say "
+        f"that are at least {sure:g} sure; owners that nobody named stay apart"
+    )
 
 
 def _title(measures: Sequence[Measure], by: str) -> str:
@@ -254,6 +275,10 @@ def _ground(
         ground = replace(ground, markets=market_past(lake, snapshot, as_of=as_of))
     if "flows" in wanted:
         ground = replace(ground, flows=_flows(lake, snapshot, as_of))
+    if any(measure.looks_back for measure in measures):
+        known = position_instants(lake, snapshot.ts, as_of=as_of)[-MOST_EARLIER - 1 : -1]
+        books = tuple(load_snapshot(lake, as_of=as_of, at=t) for t in known)
+        ground = replace(ground, earlier=books)
     if any("history" in measure.needs for measure in measures):
         try:
             history = leverage_history(lake, snapshot, by=by, as_of=as_of)

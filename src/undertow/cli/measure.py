@@ -29,6 +29,7 @@ _SHOWN = 8  # rows of a table on the terminal
 # run, then what they run in some books.
 _RUNS = {
     "tandem.unwind": ("cascade",),
+    "interconnection.calls": ("cascade",),
     "crowding.map": ("liquidation map",),
     "crowding.surface": ("liquidation map",),
     "crowding.synchrony": ("sweep", "cascade"),
@@ -61,6 +62,8 @@ def run_measure(
     seed: int | None,
     level: float,
     workers: str | None,
+    identities: Path | None = None,
+    sure: float = 0.0,
     as_json: bool,
     output: Path | None,
     quiet: bool,
@@ -75,7 +78,8 @@ def run_measure(
             f"--json with --output keeps whole studies, and --output was {str(output)!r}",
             hint="name a .json file, or leave --json out to keep the readings alone",
         )
-    found = _assessed(the_lake(lake), names, by, as_of, at, seed, level, workers, answer)
+    links = identities, sure
+    found = _assessed(the_lake(lake), names, by, as_of, at, seed, level, workers, links, answer)
     if not found.studies:
         for sentence in found.untold:
             print(sentence, file=sys.stderr)  # --quiet too: it is why nothing comes
@@ -117,11 +121,14 @@ def run_report(
     seed: int | None,
     level: float,
     workers: str | None,
+    identities: Path | None = None,
+    sure: float = 0.0,
     quiet: bool,
 ) -> None:
     """Write everything that was found into one HTML file."""
     answer = the_page(file, quiet=quiet)
-    found = _assessed(the_lake(lake), names, by, as_of, at, seed, level, workers, answer)
+    links = identities, sure
+    found = _assessed(the_lake(lake), names, by, as_of, at, seed, level, workers, links, answer)
     write_report(found, answer)
     answer.say(f"{len(found.readings)} readings of {len(found.studies)} measures in {file}")
     for note in found.notes:
@@ -143,7 +150,8 @@ def write_report(found: Assessment, page: Answer) -> None:
 
 def _assessed(
     lake: Lake, names: list[str], by: str, as_of: str | None, at: str | None,
-    seed: int | None, level: float, workers: str | None, answer: Answer,
+    seed: int | None, level: float, workers: str | None, links: tuple[Path | None, float],
+    answer: Answer,
 ) -> Assessment:  # fmt: skip
     if not 0.0 < level < 1.0:
         raise UnusableOption(f"--level was {level:g}", hint="a share: 0.9 is 90 %")
@@ -161,6 +169,8 @@ def _assessed(
             only=only,
             seed=seed_of_measures(seed),
             level=level,
+            identities=links[0],
+            sure=links[1],
             executor=executor,
             progress=lambda done, total, _: bar(done, total),
         )

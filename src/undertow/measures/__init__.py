@@ -42,6 +42,11 @@ class Measure:
         parts = {_STANDS_ON[part] for part in self.takes if part in _STANDS_ON}
         return tuple(need for need in ("history", "book") if need in parts)
 
+    @property
+    def looks_back(self) -> bool:
+        """Whether it takes the same book at earlier instants, where there are any."""
+        return "earlier" in signature(self.made).parameters
+
     def function(self, ground: Ground) -> Study:
         """The study of that ground; what it may choose (seed, level) is chosen as the ground says.
 

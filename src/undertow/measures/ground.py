@@ -29,6 +29,7 @@ class Ground:
     history: LeverageHistory | None = None
     markets: MarketPast | None = None  # what markets showed up to the book
     flows: OwnerFlows | None = None  # who traded what, where positions are known at many instants
+    earlier: tuple[Snapshot, ...] = ()  # the book at instants before, oldest first
     seed: int = 0
     level: float = 0.9  # of every band
     executor: Executor = field(default_factory=Serial)  # where long work runs

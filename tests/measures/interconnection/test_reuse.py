@@ -89,7 +89,7 @@ def test_multipliers_over_time_are_those_of_every_book(world):
         )
     }  # fmt: skip
     earlier = snapshot_of(less)
-    found = reuse(world.snapshot(), before=[earlier])
+    found = reuse(world.snapshot(), earlier=[earlier])
     told = reuse(earlier).tables["bases"].select("asset", "multiplier").sort("asset")
     assert found.tables["over_time"].height == 2 * told.height
     assert set(found.tables["over_time"]["multiplier"]) >= set(told["multiplier"])

@@ -10,6 +10,7 @@ import polars as pl
 from undertow import schema
 from undertow.econometrics.concentration import concentration
 from undertow.measures.crowding.crowd import Crowd
+from undertow.measures.interconnection.identities import link_levels
 from undertow.measures.interconnection.mapping import KIND_NAMES, NODE_KINDS
 from undertow.measures.interconnection.web import Web
 from undertow.measures.study import Study
@@ -40,8 +41,10 @@ _MISLEADS = (
 )
 
 
-def dependency_map(book: Snapshot | Crowd | Web | Any) -> Study:
+def dependency_map(book: Snapshot | Crowd | Web | Any, *, identities: Any = None) -> Study:
     """Who stands on whom, and how much of what accounts hold leads through each keeper.
+
+    With a table of `identities` it also says how many owners there are by how sure a link must be.
 
     Raises
     ------
@@ -53,6 +56,8 @@ def dependency_map(book: Snapshot | Crowd | Web | Any) -> Study:
         "keepers": _passes(web), "names": _named(web), "ends": _ends(web),
         "nodes": _nodes(web), "edges": _edges(web), "owners": _owners(web),
     }  # fmt: skip
+    if identities is not None:
+        tables["links"] = link_levels(web.snapshot, identities)
     return Study(
         name=_NAME,
         title="Who stands on whom",

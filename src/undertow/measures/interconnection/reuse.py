@@ -44,10 +44,10 @@ _MISLEADS = (
 )
 
 
-def reuse(book: Snapshot | Crowd | Web | Any, *, before: Sequence[Snapshot | Web] = ()) -> Study:
+def reuse(book: Snapshot | Crowd | Web | Any, *, earlier: Sequence[Snapshot | Web] = ()) -> Study:
     """Claims on each unit of base collateral, how much backs itself, and how deep wrappers stack.
 
-    `before` are the same book at earlier instants, for multipliers over time.
+    `earlier` is the same book at instants before, for multipliers over time.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def reuse(book: Snapshot | Crowd | Web | Any, *, before: Sequence[Snapshot | Web
     backing = web.backing
     tables = {
         "bases": bases(backing), "tokens": tokens(backing), "made_of": made_of(backing),
-        "over_time": _over_time([*(Web.of(each) for each in before), web]),
+        "over_time": _over_time([*(Web.of(each) for each in earlier), web]),
     }  # fmt: skip
     return Study(
         name=_NAME,
