@@ -7,13 +7,16 @@ import sys
 
 from bench.cascade import BENCHMARKS as CASCADE
 from bench.connectedness import BENCHMARKS as CONNECTEDNESS
+from bench.contagion import BENCHMARKS as CONTAGION
 from bench.correlation import BENCHMARKS as CORRELATION
 from bench.crowding import BENCHMARKS as CROWDING
 from bench.foundation import BENCHMARKS as FOUNDATION
 from bench.harness import run
 from bench.networks import BENCHMARKS as NETWORKS
 
-BENCHMARKS = {**FOUNDATION, **CASCADE, **CORRELATION, **CONNECTEDNESS, **CROWDING, **NETWORKS}
+BENCHMARKS = {
+    **FOUNDATION, **CASCADE, **CORRELATION, **CONNECTEDNESS, **CROWDING, **NETWORKS, **CONTAGION,
+}  # fmt: skip
 
 
 def main() -> int:

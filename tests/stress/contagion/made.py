@@ -7,18 +7,20 @@ and 1 BTC; `hyperliquid` has a fund of 1,000 USD and owes 15,000 USDC to account
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import polars as pl
 
 from undertow.rules.snapshot import Snapshot
+from undertow.state import Claims
 from undertow.stress import Scenario
 from undertow.stress.contagion import Contagion, Solver
 from undertow.stress.shock import Shock
 from undertow.worlds import tiny_world
 from undertow.worlds.frames import from_tuples
 
-Claim = tuple[str, str, str, float]  # debtor, creditor, asset, quantity; a kind may follow
 TINY = tiny_world()
 SINCE = TINY.tables["assets"]["ts"][0]
 NOW = TINY.tables["prices"]["ts"][0]
@@ -46,6 +48,19 @@ def made(
     A claim is (debtor, creditor, asset, qty[, kind]); a token (name, kind, reference, price[,
     chain, issuer, custodian]); an account (key, owner, legs at aave-v3).
     """
+    held = tuple((key, owner, tuple(legs)) for key, owner, legs in accounts)
+    base = _base(tuple(tokens), tuple(reserves), held, tuple(venues), tuple(funds), tuple(oracles))
+    rows = [(*d.split(":", 1), *c.split(":", 1), a, kind[0] if kind else "deposit", float(q))
+            for d, c, a, q, *kind in claims]  # fmt: skip
+    columns = ("debtor_kind", "debtor", "creditor_kind", "creditor", "asset", "kind", "qty")
+    frame = _stamped("claims", columns, rows, NOW, seniority=0)
+    return replace(base, claims=Claims.from_frames(base.universe, frame))
+
+
+@cache
+def _base(
+    tokens: tuple, reserves: tuple, accounts: tuple, venues: tuple, funds: tuple, oracles: tuple
+) -> Snapshot:
     tables = dict(TINY.tables)
 
     def add(name: str, columns: tuple[str, ...], rows: Sequence[tuple], ts: object, **rest: object
@@ -54,7 +69,7 @@ def made(
             frame = _stamped(name, columns, rows, ts, **rest)
             tables[name] = pl.concat([tables[name], frame])
 
-    tokens = [(*t, *(None,) * (7 - len(t))) for t in tokens]
+    tokens = tuple((*t, *(None,) * (7 - len(t))) for t in tokens)
     names = ("asset", "symbol", "kind", "reference", "rate", "chain", "issuer", "custodian")
     add("assets", names, [
         (t[0], t[0], t[1], t[2], None if t[2] is None else 1.0, t[4], t[5], t[6]) for t in tokens
@@ -70,28 +85,21 @@ def made(
     terms = (("ltv", 0.7), ("liquidation_threshold", 0.75), ("liquidation_bonus", 0.05))
     add("risk_params", ("venue", "instrument", "name", "value"),
         [("aave-v3", p, name, value) for p in places for name, value in terms], SINCE)  # fmt: skip
-    held = list(accounts)
     add("accounts", ("account", "venue", "label", "owner"),
-        [(key, "aave-v3", f"0x{key}", owner) for key, owner, _ in held], NOW,
+        [(key, "aave-v3", f"0x{key}", owner) for key, owner, _ in accounts], NOW,
         margin_group="cross", mode="cross")  # fmt: skip
     add("positions", ("account", "instrument", "kind", "qty"),
-        [(key, f"aave-v3:{a}", kind, qty) for key, _, legs in held for a, kind, qty in legs],
+        [(key, f"aave-v3:{a}", kind, qty) for key, _, legs in accounts for a, kind, qty in legs],
         NOW)  # fmt: skip
-    add("venue_funds", ("venue", "kind", "amount_usd"), list(funds), NOW)
-    tables["oracles"] = tables["oracles"].filter(
-        ~pl.col("instrument").is_in([o[1] for o in oracles])
-    )
-    add("oracles", ("venue", "instrument", "mode", "feed"), list(oracles), SINCE)
+    add("venue_funds", ("venue", "kind", "amount_usd"), funds, NOW)
+    told = [o[1] for o in oracles]
+    tables["oracles"] = tables["oracles"].filter(~pl.col("instrument").is_in(told))
+    add("oracles", ("venue", "instrument", "mode", "feed"), oracles, SINCE)
     given = {f"aave-v3:{asset}": (s, b) for asset, s, b in reserves}
-    kept = tables["reserves"].filter(~pl.col("instrument").is_in(list(given)))
-    tables["reserves"] = kept
+    tables["reserves"] = tables["reserves"].filter(~pl.col("instrument").is_in(list(given)))
     add("reserves", ("instrument", "supplied", "borrowed"),
         [(k, s, b) for k, (s, b) in given.items()], NOW)  # fmt: skip
     tables["claims"] = tables["claims"].clear()
-    rows = [(*d.split(":", 1), *c.split(":", 1), a, kind[0] if kind else "deposit", float(q))
-            for d, c, a, q, *kind in claims]  # fmt: skip
-    add("claims", ("debtor_kind", "debtor", "creditor_kind", "creditor", "asset", "kind", "qty"),
-        rows, NOW, seniority=0)  # fmt: skip
     return Snapshot.from_tables(tables, TINY.ts)
 
 

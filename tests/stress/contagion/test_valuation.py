@@ -63,7 +63,7 @@ def test_stress_that_grows_round_a_circle_stops_where_nothing_is_left() -> None:
     )  # fmt: skip
     found = solved(circle, failed=("external:a",), assumed=Assumptions(capital=0.1, recovery=0.99))
     assert found.marks.radius > 1.0
-    assert any("radius" in note for note in found.notes)
+    assert any("radius" in note for note in found.marks.notes)
     table = found.valuation()
     assert table["settled"].all()
     of = {row["party"]: row for row in table.iter_rows(named=True)}

@@ -149,6 +149,16 @@ class Valuation:
         half = int(inside.sum())
         return Exposures.of(ends[half:], ends[:half], value[inside], self.buffer[nodes]).radius
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the table should know."""
+        radius = self.radius
+        said = (
+            f"exposures over buffers have a radius of {radius:.3g}: small stress grows round "
+            "circles of claims until nothing is left of them"
+        )
+        return (said,) if radius > 1.0 else ()
+
     def table(self) -> pl.DataFrame:
         """By party: equity before, its own loss, and what its claims lose under each mark."""
         debtor, creditor, value = self._edges

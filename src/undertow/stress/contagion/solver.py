@@ -70,7 +70,7 @@ class Solver:
         failed: Sequence[str | Shock] = (),
         options: Options | None = None,
         order: Sequence[str] | None = None,
-        tolerance: float = 1e-6,
+        tolerance: float = 1e-5,
         max_passes: int = 100,
         least: bool = False,
         check: bool = True,
@@ -193,12 +193,6 @@ def _notes(
         said.append("payments had not come to rest after the last sweep")
     if found.cascade.outcome is not Outcome.SETTLED:
         said.append("the cascade of the last pass was still selling after its last round")
-    radius = found.marks.radius if len(sheet.row) else 0.0
-    if radius > 1.0:
-        said.append(
-            f"exposures over buffers have a radius of {radius:.3g}: small stress grows round "
-            "circles of claims until nothing is left of them"
-        )
     return tuple(said)
 
 
