@@ -189,7 +189,9 @@ class _Reader:
         np.add.at(untold, self._row(m.source[gaps]), self.usd[gaps])
         claimed = self._claimed()
         has = np.bincount(rows, usd, self.size) + nothing + untold
+        told = len(rows)
         rows, columns, usd, has = self._keepers_rest(rows, columns, usd, has, claimed)
+        claimed += self._kept_besides(columns[told:], usd[told:], has)
         rows, columns, usd, assumed = self._taken_at_word(rows, columns, usd, has, claimed)
         has = np.bincount(rows, usd, self.size) + nothing + untold
         token = np.arange(self.size) < self.tokens
@@ -323,6 +325,18 @@ class _Reader:
             np.concatenate([usd, u.astype(np.float64)]),
             has + np.bincount(r.astype(np.int64), u, self.size),
         )
+
+    def _kept_besides(
+        self, columns: KeyColumn, usd: FloatColumn, has: FloatColumn
+    ) -> FloatColumn:  # fmt: skip
+        """Claims that keepers' rest is on tokens of which nobody issued any, or says what backs."""
+        m = self.map
+        row = self._row(m.target[m.of_kind(*_CLAIMED)])
+        found = np.bincount(columns, usd, self.size).astype(np.float64)
+        found[self.tokens :] = 0.0
+        found[has > 0.0] = 0.0
+        found[row[(row != NONE) & (row < self.tokens)]] = 0.0
+        return found
 
     def _owner_row(self, node: int, row: int, usd: float) -> list[tuple[int, int, float]]:
         """What an owner that borrowed without posting has at venues; nothing where none is seen."""
