@@ -331,3 +331,18 @@ def test_tables_have_the_passes_and_a_headline() -> None:
     assert repr(solver).startswith("Solver(")
     unchecked = solver.solve(shocked(CRASH), check=False, options=Options())
     assert unchecked.leak is None
+
+
+def test_grounds_that_are_kept_are_those_of_the_solve_that_asks() -> None:
+    solver = Solver.of(woven(5))
+    one, two = shocked(CRASH), shocked(Price(asset="ETH", move=-0.3))
+    named = {"failed": ("custodian:Keeper",)}
+    first = [solver.solve(s, **k) for s in (one, two) for k in ({}, named)]
+    again = [solver.solve(s, **k) for s in (one, two) for k in ({}, named)]
+    fresh = [Solver.of(woven(5)).solve(s, **k) for s in (one, two) for k in ({}, named)]
+    for a, b, c in zip(first, again, fresh, strict=True):
+        for other in (b, c):
+            assert (a.cascade.path == other.cascade.path).all()
+            assert (a.realised()["usd"] == other.realised()["usd"]).all()
+            assert a.state.change(other.state) == 0.0
+    assert len({each.headline()["lost_usd"] for each in first}) == 4

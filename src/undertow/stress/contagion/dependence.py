@@ -23,6 +23,7 @@ from undertow.stress.contagion.channels import Assumptions
 from undertow.stress.contagion.claims import Settlement
 from undertow.stress.contagion.network import Sheet
 from undertow.stress.contagion.proposals import Origin, Proposal, own_receipts
+from undertow.stress.contagion.stakes import TOKEN
 from undertow.stress.failures import BridgeFailure, CustodianFailure, Failure, IssuerFailure
 from undertow.stress.outages import FROZEN, HOUR_US, MIS_SET
 from undertow.stress.pricing import PricingMap
@@ -140,7 +141,8 @@ def propose_dependence(settlement: Settlement, pricing: PricingMap, laid: Stress
     sheet, universe = settlement.sheet, laid.universe
     whole = np.ones(len(sheet.price))
     origins: dict[tuple[str, int], tuple[Origin, ...]] = {}
-    backs = set(zip(sheet.debtor.tolist(), sheet.creditor.tolist(), strict=True))
+    rows = np.flatnonzero(sheet.sort[sheet.creditor] == TOKEN)
+    backs = set(zip(sheet.debtor[rows].tolist(), sheet.creditor[rows].tolist(), strict=True))
     stopped = np.zeros(len(universe.instruments), dtype=np.bool_)
     feed = laid.snapshot.oracles.feed
     for party in np.flatnonzero(settlement.defaulted):

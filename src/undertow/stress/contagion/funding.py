@@ -42,8 +42,9 @@ def propose_run(settlement: Settlement, snapshot: Snapshot, assumed: Assumptions
 
 def dearer(snapshot: Snapshot, withdrawn: FloatColumn, assumed: Assumptions) -> FloatColumn:
     """[I] What borrowers pay on top over `hours` where a share of the supply wants out."""
-    liquidity = snapshot.liquidity
-    supplied, borrowed = liquidity.supplied, liquidity.borrowed
+    if not withdrawn.any():
+        return np.zeros_like(withdrawn)
+    supplied, borrowed = snapshot.liquidity.supplied, snapshot.liquidity.borrowed
     left = np.minimum(withdrawn * supplied, np.maximum(supplied - borrowed, 0.0))
     before, after = (
         borrow_rates(snapshot, _used(borrowed, size), assumed)

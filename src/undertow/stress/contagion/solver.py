@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from undertow.stress.cascade import require_same_names
 from undertow.stress.cascade import settle as settle_book
 from undertow.stress.contagion.channels import OUTER, Assumptions, Channels
 from undertow.stress.contagion.dependence import Named
+from undertow.stress.contagion.follower import Follower
 from undertow.stress.contagion.network import Sheet
 from undertow.stress.contagion.outcome import Contagion
 from undertow.stress.contagion.passes import Ground, Run
@@ -37,6 +39,20 @@ _MATTERS = 1e-9  # of a buffer: less is rounding
 _OUTNUMBER = 0.01  # claims that pass what backs them by less are quotes that differ
 
 
+class _Key(NamedTuple):
+    """What a ground hangs on."""
+
+    scenario: Scenario | Stressed
+    options: Options
+    shocks: tuple[Shock, ...]
+    base: Plan
+
+    def same(self, other: _Key) -> bool:
+        """Whether both lay the same things on the same book."""
+        mine = self.scenario is other.scenario and self.base is other.base
+        return mine and self.options == other.options and self.shocks == other.shocks
+
+
 class Solver:
     """Solves one scenario after another, and one set of channels after another, on a book."""
 
@@ -45,7 +61,8 @@ class Solver:
         self.settles = settle
         self._settled: dict[Options, tuple[Plan, Cascade | None]] = {}
         self._sheets: dict[int, Sheet] = {}
-        self._ground: tuple[tuple[object, ...], Ground] | None = None
+        self._engines: dict[int, dict[bool, Follower]] = {}
+        self._grounds: list[tuple[_Key, Ground]] = []
 
     @classmethod
     def of(cls, snapshot: Snapshot | Plan, *, settle: bool = True) -> Solver:
@@ -126,26 +143,24 @@ class Solver:
         self, scenario: Scenario | Stressed, options: Options, base: Plan, sheet: Sheet,
         channels: Channels, assumed: Assumptions, failed: tuple[str | Shock, ...],
     ) -> Ground:  # fmt: skip
-        """The ground of a scenario; that of the last solve, where it is the same."""
+        """The ground of a scenario; one of the last two, with and without who failed, if it is."""
         named = Named.of(failed, sheet, assumed, options.round_us)
         follows = bool(failed) and channels.dependence
-        key = (scenario, options, named.shocks if follows else (), base)
-        if self._ground is not None and all(
-            a is b or (n in (1, 2) and a == b) for n, (a, b) in enumerate(zip(self._ground[0], key,
-                                                                         strict=True))
-        ):  # fmt: skip
-            ground = self._ground[1]
-            return replace(ground, named=named)
+        key = _Key(scenario, options, named.shocks if follows else (), base)
+        for known, ground in self._grounds:
+            if known.same(key):
+                return replace(ground, named=named)
         if isinstance(scenario, Stressed):
             require_same_names(base, scenario)
             start = rebased(scenario, self.plan.snapshot, base.snapshot)
         else:
             start = require_scenario(scenario).apply(base.snapshot)
-        if follows:
-            for each in named.shocks:
-                start = each.apply(start)
-        ground = Ground(plan_of(start, base), start, named, {})
-        self._ground = (key, ground)
+        for each in key.shocks:
+            start = each.apply(start)
+        plan = plan_of(start, base)
+        engines = self._engines.setdefault(id(base), {}) if plan is base else {}
+        ground = Ground(plan, start, named, engines)
+        self._grounds = [*self._grounds[-1:], (key, ground)]
         return ground
 
 
