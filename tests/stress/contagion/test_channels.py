@@ -97,6 +97,15 @@ def test_without_fire_sales_nothing_moves_a_price(market_world: World) -> None:
     assert len(found.cascade.hit)
 
 
+def test_without_receipts_it_is_the_engine_without_claims_on_reserves() -> None:
+    plan = Plan.of(lender())
+    scenario = shocked(CRASH)
+    found = Solver.of(plan).solve(scenario, channels=Channels.only("fire_sales"))
+    bare = plan.like(deposits=plan.deposits[:0].copy())
+    same(found.cascade, run_cascade(bare, scenario, check=True))
+    assert len(plan.deposits)
+
+
 def test_all_off_closes_accounts_and_nothing_travels() -> None:
     found = solved(lender(), CRASH, channels=Channels.only())
     assert len(found.cascade.hit)
