@@ -59,6 +59,11 @@ export_app = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
 )
+map_app = typer.Typer(
+    help="The dependency map: who stands on whom, as tables, files and a figure.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+)
 stress_app = typer.Typer(
     help="What if: `undertow stress NAME` follows a scenario through the book, to its end.",
     cls=_StressGroup,
@@ -628,6 +633,142 @@ def stress_list(as_json: options.Json = False) -> None:
     run_list(as_json=as_json)
 
 
+MapFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--map",
+        metavar="FILE|FOLDER",
+        help="Read a map (.graphml, .json, a folder of Parquet) instead of a lake.",
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+
+
+@map_app.command("build")
+def map_build(
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FOLDER", help="Keep the map there, as Parquet."),
+    ] = None,
+    force: Force = False,
+    world: options.World = None,
+    lake: options.Lake = None,
+    as_of: options.AsOf = None,
+    at: options.At = None,
+    seed: options.Seed = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Map who stands on whom, and say what the map holds and where it has gaps."""
+    from undertow.cli.map import run_build
+    from undertow.cli.stress import Source
+
+    run_build(
+        Source(lake, world.value if world else None, seed, as_of, at),
+        out=out,
+        force=force,
+        as_json=as_json,
+        quiet=quiet,
+    )
+
+
+@map_app.command("show")
+def map_show(
+    node: Annotated[
+        str | None,
+        typer.Argument(help="As asset:stETH or venue:aave-v3; without one the largest are shown."),
+    ] = None,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="How far to follow edges.")] = 1,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option("--kind", help="Only edges (without NODE: nodes) of this kind; repeatable."),
+    ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option("--top", min=1, help="Rows of a table.", show_default="20; 5 without NODE"),
+    ] = None,
+    file: MapFile = None,
+    world: options.World = None,
+    lake: options.Lake = None,
+    as_of: options.AsOf = None,
+    at: options.At = None,
+    seed: options.Seed = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Say what a node stands on, step by step and in the end, and what stands on it."""
+    from undertow.cli.map import Seen, run_show
+    from undertow.cli.stress import Source
+
+    run_show(
+        node,
+        Seen(Source(lake, world.value if world else None, seed, as_of, at), file),
+        steps=steps,
+        kinds=kind or [],
+        top=top,
+        as_json=as_json,
+        quiet=quiet,
+    )
+
+
+@map_app.command("export")
+def map_export(
+    path: Annotated[
+        Path | None,
+        typer.Argument(help="A .graphml or .json file, or a folder (.parquet)."),
+    ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option("--format", metavar="graphml|json|parquet", help="Unless the ending says it."),
+    ] = None,
+    accounts: Annotated[
+        bool | None,
+        typer.Option(
+            "--accounts/--no-accounts",
+            help="Every account, or those of an owner at a venue as one.",
+            show_default="every one as Parquet only",
+        ),
+    ] = None,
+    least_usd: Annotated[
+        float | None,
+        typer.Option(
+            "--least-usd",
+            min=0.0,
+            help="Owners of less than this gross go into the others of their venue, where "
+            "accounts are folded.",
+            show_default="100,000",
+        ),
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", metavar="FILE", help="Draw it, as an .svg file.")
+    ] = None,
+    force: Force = False,
+    file: MapFile = None,
+    world: options.World = None,
+    lake: options.Lake = None,
+    as_of: options.AsOf = None,
+    at: options.At = None,
+    seed: options.Seed = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write the map as GraphML, JSON or Parquet, or draw it; --map turns one form into another."""
+    from undertow.cli.map import Seen, run_export
+    from undertow.cli.stress import Source
+
+    run_export(
+        path,
+        Seen(Source(lake, world.value if world else None, seed, as_of, at), file),
+        form=form,
+        accounts=accounts,
+        least_usd=least_usd,
+        figure=figure,
+        force=force,
+        as_json=as_json,
+        quiet=quiet,
+    )
+
+
 @lake_app.command("verify")
 def lake_verify(
     lake: options.Lake = None, as_json: options.Json = False, quiet: options.Quiet = False
@@ -690,5 +831,6 @@ def lake_quality(
 
 app.add_typer(ingest_app, name="ingest")
 app.add_typer(export_app, name="export")
+app.add_typer(map_app, name="map")
 app.add_typer(stress_app, name="stress")
 app.add_typer(lake_app, name="lake")

@@ -6,17 +6,16 @@ import numpy as np
 import polars as pl
 import pytest
 
+from measures.interconnection.mapped import demo_map
 from undertow.errors import StateError
 from undertow.measures.interconnection.backing import Backing
 from undertow.measures.interconnection.folding import fold
 from undertow.measures.interconnection.mapping import DependencyMap
-from undertow.measures.interconnection.surveying import survey
-from undertow.worlds import demo_world
 
 
 @pytest.fixture(scope="module")
 def whole():
-    return survey(demo_world().snapshot())
+    return demo_map()
 
 
 def sums(found: DependencyMap) -> pl.DataFrame:

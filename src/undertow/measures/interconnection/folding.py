@@ -246,7 +246,8 @@ def _account_names(
 
 
 def _said(who: str, m: DependencyMap, venue: int) -> str:
-    return f"{who} at {_venue(m, venue)}" if venue != NONE else who
+    where = f" at {_venue(m, venue)}" if venue != NONE else ""
+    return who if where and who.endswith(where) else f"{who}{where}"
 
 
 def _venue(m: DependencyMap, venue: int) -> str:
