@@ -1,0 +1,149 @@
+"""Nodes of a graph of causes as a reader sees them: one phrase each, and chains with arrows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from undertow.measures.interconnection.causes import Causes
+from undertow.measures.interconnection.trails import Chain, Node
+from undertow.measures.words import many, percent
+from undertow.stress.contagion.stakes import DEBTOR, POOL, TOKEN
+
+_SIZES = ((1e9, "bn"), (1e6, "M"), (1e3, "k"))
+_WHOLE = 1.0 - 1e-12
+
+
+def money(usd: float) -> str:
+    """USD in three digits: 1.45 M, 300 k, 60."""
+    for size, unit in _SIZES:
+        if abs(usd) >= 0.9995 * size:
+            return f"{_digits(usd / size)} {unit}"
+    return _digits(usd)
+
+
+def _digits(value: float) -> str:
+    if value == 0.0 or not math.isfinite(value):
+        return f"{value:g}"
+    places = max(2 - math.floor(math.log10(abs(value))), 0)
+    text = f"{value:.{min(places, 6)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def phrase(causes: Causes, node: Node) -> str:
+    """What happened, in a few words."""
+    if node.kind in ("price", "short", "sold", "bought"):
+        return _in_markets(causes, node)
+    if node.kind in ("party", "backing"):
+        return _of_party(causes, node)
+    if node.kind in ("receipt", "peg", "withdrawn", "rate", "frozen"):
+        return _moved(causes, node)
+    lost = f"{money(causes.trails.ends[node])} USD" if node in causes.trails.ends else ""
+    said = {
+        "shock": node.name,
+        "failure": f"{bare(node.name)} fails",
+        "untold": "nobody knows why",
+        "unnamed": f"{lost} borne by others with a claim on {bare(node.name)}",
+        "winners": f"{lost} taken from winners at {node.name}",
+        "fund": f"{lost} paid by the fund of {node.name}",
+        "nobody": f"{lost} at {node.name} covered by nobody",
+    }
+    return said[node.kind]
+
+
+def bare(name: str) -> str:
+    """A party as it is spoken of: vUSDC, pool aave-v3:USDC, owner 1299, okx."""
+    kind, _, rest = name.partition(":")
+    if kind in ("asset", "venue", "external"):
+        return rest
+    return f"{kind} {rest}" if kind in ("pool", "owner") else name
+
+
+def sentence(causes: Causes, chain: Chain) -> str:
+    """A chain with arrows; a price that is nothing but its own shock is not said twice."""
+    return " → ".join(phrase(causes, node) for node in shown(causes, chain.nodes))
+
+
+def shown(causes: Causes, nodes: Sequence[Node]) -> list[Node]:
+    """The nodes of a chain that tell something new."""
+    found: list[Node] = []
+    for node in nodes:
+        before = found[-1] if found else None
+        same = before is not None and before.kind == "shock" and node.kind == "price"
+        if same and before is not None and before.name.startswith(f"{node.name} "):
+            moved = math.expm1(causes.views[node.passed].move(_asset(causes, node), node.round))
+            if before.name == f"{node.name} {moved:+.0%}":
+                continue
+        found.append(node)
+    return found
+
+
+def _asset(causes: Causes, node: Node) -> int:
+    return causes.case.web.snapshot.universe.code("asset", node.name)
+
+
+def _in_markets(causes: Causes, node: Node) -> str:
+    """Prices, and what accounts did."""
+    view = causes.views[node.passed]
+    if node.kind == "price":
+        moved = math.expm1(view.move(_asset(causes, node), node.round))
+        when = "at the end" if node.round < 0 else f"by round {node.round}"
+        return f"{node.name} {moved:+.1%} {when}"
+    at, _, what = node.name.partition("|")
+    universe = causes.case.web.snapshot.universe
+    venue = universe.code("venue", at)
+    accounts = causes.accounts_of(node)
+    who = f"{many(len(accounts), 'account')} of {at}"
+    here = (view.venue == venue) & (view.rows["round"] == node.round)
+    here &= np.isin(view.rows["account"], accounts)
+    if node.kind == "short":
+        if what and len(view.short(view.of == universe.code("instrument", what))):
+            here &= view.of == universe.code("instrument", what)
+        closed = money(view.closed_usd(venue, node.round, accounts))
+        usd = money(float(view.rows["lost"][here & view.lacks].sum()))
+        of = f" of {what.partition(':')[2]}" if what else ""
+        return f"{who} closed in round {node.round} ({closed} USD), leaving {usd} USD{of} unpaid"
+    taken = np.maximum(view.rows["inst"], 0)
+    here &= (universe.asset_of[taken] == universe.code("asset", what)) & (view.rows["inst"] >= 0)
+    usd = money(float(np.abs(view.signed[here]).sum()))
+    verb = "sold" if node.kind == "sold" else "bought"
+    return f"{who} closed in round {node.round}: {verb} {usd} USD of {what}"
+
+
+def _of_party(causes: Causes, node: Node) -> str:
+    """What a party lacks, pays or bears."""
+    done = causes.views[node.passed].found.settlement
+    party = done.sheet.party(node.name)
+    name, share = bare(node.name), float(done.share[party])
+    if node.kind == "backing":
+        return f"{name} lacks backing"
+    if node in causes.trails.ends:
+        pays = f", who pays {percent(share)} of what it owes" if share < _WHOLE else ""
+        return f"{money(causes.trails.ends[node])} USD borne by {name}{pays}"
+    sort = done.sheet.sort[party]
+    if sort == POOL:
+        return f"{name} lacks {money(float(done.pool_loss[party]))} USD"
+    if sort == TOKEN:
+        return f"{name} cut to {share:.3g}" if share < _WHOLE else f"{name} holds less"
+    assert sort == DEBTOR
+    if share < _WHOLE:
+        return f"{name} pays {percent(share)} of what it owes"
+    return f"{name} loses {money(float(done.before[party] - done.after[party]))} USD"
+
+
+def _moved(causes: Causes, node: Node) -> str:
+    """What a channel moved before a pass."""
+    found = causes.views[node.passed].found
+    universe = found.start.universe
+    kind = "asset" if node.kind in ("receipt", "peg") else "instrument"
+    value = float(getattr(found.state, node.kind)[universe.code(kind, node.name)])
+    said = {
+        "receipt": f"{node.name} marked at {value:.3g} of its claim",
+        "peg": f"{node.name} trades at {math.exp(value):.3g} of its par",
+        "withdrawn": f"{percent(value)} of {node.name} wants out",
+        "rate": f"debts of {node.name} grow by {percent(value)}",
+        "frozen": f"the oracle of {node.name} stands still",
+    }
+    return f"{said[node.kind]} from pass {node.passed} on"
