@@ -173,4 +173,4 @@ def test_owners_are_joined_by_identities_and_reuse_is_told_over_time(lake: Lake)
     counts = [found.studies[0].tables["owners"]["owners"][0] for found in (apart, joined)]
     assert counts[1] == counts[0] - 1
     assert any("1 owner was joined" in note and "a label" in note for note in joined.notes)
-    assert apart.studies[1].tables["over_time"]["ts"].n_unique() == 1
+    assert apart.studies[1].tables["over_time"].is_empty()  # positions stand at one instant

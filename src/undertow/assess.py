@@ -55,8 +55,8 @@ _HEADLINES = (
     *("tandem.unwindings", "tandem.unwinding_share"),
     *("crowding.saturation", "crowding.at_risk_usd", "crowding.calling_together"),
     *("crowding.liquidated_share", "crowding.effective", "crowding.days_to_exit"),
-    *("interconnection.multiplier", "interconnection.keeper_passes"),
-    *("interconnection.self_backed", "interconnection.loop_share"),
+    *("interconnection.claims_per_dollar", "interconnection.through_one_keeper"),
+    *("interconnection.tokens_on_themselves", "interconnection.debt_in_loops"),
 )
 
 

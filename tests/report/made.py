@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from report.crowded import crowding
+from report.woven import interconnection
 from undertow.measures.study import Study
 from undertow.state import Reading
 
@@ -197,6 +198,7 @@ def tables(nodes: Sequence[str] = NODES, seed: int = 3) -> dict[str, dict[str, p
                                     "expected": [11.5, 6.0]}),
         },
         **crowding(nodes, BEGAN),
+        **interconnection(nodes, BEGAN),
     }  # fmt: skip
 
 

@@ -168,7 +168,7 @@ def test_each_study_says_its_verdict_first_and_when_it_misleads(page: Page) -> N
         )
         assert found.says[0] in page.at("glance").text
     pages = [e.attributes["id"] for e in page.all("section", class_="page")]
-    assert pages == ["glance", "tandem.page", "crowding.page"]
+    assert pages == ["glance", "tandem.page", "crowding.page", "interconnection.page"]
 
 
 def test_series_that_were_left_out_stand_with_their_reasons() -> None:

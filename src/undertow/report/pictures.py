@@ -12,10 +12,11 @@ from undertow.measures.study import Study
 from undertow.report.crowding_pictures import CROWDING
 from undertow.report.picture import Picture
 from undertow.report.tandem_pictures import TANDEM
+from undertow.report.web_pictures import INTERCONNECTION
 
 _INSTANTS = frozenset({"ts", "start", "peak", "end"})
 
-PICTURES: tuple[Picture, ...] = (*TANDEM, *CROWDING)
+PICTURES: tuple[Picture, ...] = (*TANDEM, *CROWDING, *INTERCONNECTION)
 
 
 def drawn(study: Study, others: Iterable[Study]) -> list[tuple[Picture, go.Figure]]:

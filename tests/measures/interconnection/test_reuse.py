@@ -76,7 +76,7 @@ def test_claims_of_every_layer_stand_on_what_lies_at_the_bottom(web):
                           * backing.accounts.covered).sum())  # fmt: skip
     assert claims.sum() == pytest.approx(whole - lost - bare, rel=1e-9)
     assert (claims >= root - 1e-6).all()  # whatever lies at the bottom is claimed at least once
-    told = found.reading("interconnection.multiplier").value
+    told = found.reading("interconnection.claims_per_dollar").value
     assert told == pytest.approx(claims.sum() / root.sum(), rel=1e-6)
 
 
@@ -111,10 +111,10 @@ def test_an_empty_book_has_no_multiplier_and_says_why():
         tables | {name: tables[name].clear() for name in gone}, 1_800_000_000_000_000
     )
     found = reuse(bare)
-    assert found.reading("interconnection.multiplier").value is None
+    assert found.reading("interconnection.claims_per_dollar").value is None
     assert "nothing can be used twice" in found.says[0]
     assert loops(bare).says == ("Nobody borrows against what the same money bought.",)
-    assert overview(bare).reading("interconnection.keeper_passes").value in (None, 0.0)
+    assert overview(bare).reading("interconnection.through_one_keeper").value in (None, 0.0)
 
 
 def test_what_is_no_book_is_refused():

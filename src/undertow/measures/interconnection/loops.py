@@ -30,20 +30,20 @@ _READ = (
     "(stETH against ETH, a vault share against its coin, one dollar against another), or has "
     "posted a token of which part stands on itself. Effective leverage is assets over equity: "
     "after n rounds at a ratio r it is (1 - r^(n+1)) / (1 - r), so the ratio, debt over "
-    "collateral, says it all. `room` is the fall of the collateral against the debt at which the "
+    "collateral, says it all. room is the fall of the collateral against the debt at which the "
     "venue calls. Carry is what the collateral earns less what the debt costs, over equity, a "
-    "year; `headroom` is the rise of borrow rates that brings it to 0, and who has least goes "
-    "first. `break_even_yield` is what the collateral would have to earn on its own account. "
-    "`unwinding` closes, for every rise of borrow rates, all loops whose carry is then below 0: "
-    "what they sell to repay, and what that costs by the same price curves as cascades have."
+    "year; headroom is the rise of borrow rates that brings it to 0, and who has least goes first. "
+    "break_even_yield is what the collateral would have to earn on its own account. unwinding "
+    "closes, for every rise of borrow rates, all loops whose carry is then below 0: what they sell "
+    "to repay, and what that costs by the same price curves as cascades have."
 )
 _MISLEADS = (
     "Owners may have reasons other than carry (points, airdrops, hedges), and costs of coming and "
     "going keep loops open below break-even. What tokens themselves earn (staking, funding) is in "
-    "no table: it is 0 unless `yields` says otherwise, so carry without it is too low and the "
-    "order among different tokens is only as good as what was given. Rates are those of the "
-    "instant: as loops unwind, utilisation and rates fall. Costs are those of selling at once at "
-    "calm depth; a token that can be redeemed takes longer and costs less."
+    "no table: it is 0 unless yields says otherwise, so carry without it is too low and the order "
+    "among different tokens is only as good as what was given. Rates are those of the instant: as "
+    "loops unwind, utilisation and rates fall. Costs are those of selling at once at calm depth; a "
+    "token that can be redeemed takes longer and costs less."
 )
 
 
@@ -273,7 +273,7 @@ def _readings(web: Web, found: Loops, tables: dict[str, pl.DataFrame]) -> list[R
     all_out = unwinding.row(-1, named=True) if unwinding.height else None
     gone = np.nansum(np.where(found.headroom < 0.0, found.debt, 0.0))
     return [
-        web.reading("interconnection.loop_share", debt / whole if whole > 0.0 else None, "1",
+        web.reading("interconnection.debt_in_loops", debt / whole if whole > 0.0 else None, "1",
                     "debt of loops over all debt; none without debt"),
         web.reading("interconnection.loop_leverage",
                     held / (held - debt) if held > debt else None, "1",

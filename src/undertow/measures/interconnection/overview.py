@@ -25,18 +25,18 @@ _KEEPERS = ("custodian", "bridge", "external", "venue")
 _NAMED = {"issuer": "issued by", "custodian": "kept by", "chain": "lives on", "oracle": "priced by"}
 _READ = (
     "The map joins positions, claims, assets, venues and oracles: an edge points from who depends "
-    "to what it depends on. `held_usd` is what accounts hold at venues, at par, and every row says "
-    "how much of that hangs on a node. For keepers (`passes`) value is followed: the share of it "
+    "to what it depends on. held_usd is what accounts hold at venues, at par, and every row says "
+    "how much of that hangs on a node. For keepers (passes) value is followed: the share of it "
     "that leads through the keeper on its way to what lies at the bottom, loans followed to what "
-    "their borrowers posted. For issuers, chains and oracles (`names`) it is what stands in tokens "
+    "their borrowers posted. For issuers, chains and oracles (names) it is what stands in tokens "
     "or places that name them, or in tokens that stand on such tokens. Shares of different nodes "
     "may add up to more than 1, since one dollar can hang on many."
 )
 _MISLEADS = (
-    "It shows what tables tell. A keeper that nobody named is not there, and `untold` is how much "
-    "of what accounts hold leads to where no table goes on. Two names of one party are two nodes. "
+    "It shows what tables tell. A keeper that nobody named is not there, and untold is how much of "
+    "what accounts hold leads to where no table goes on. Two names of one party are two nodes. "
     "Shares say what stands in the way, not what would be lost: what a keeper that fails still "
-    "pays, nobody knows before. Owners are joined only where they are known: `owners` gives the "
+    "pays, nobody knows before. Owners are joined only where they are known: owners gives the "
     "number that stand at several venues, with every account its own owner and as they were told."
 )
 
@@ -205,7 +205,7 @@ def _readings(web: Web, tables: dict[str, pl.DataFrame]) -> list[Reading]:
     whole = float(web.crowd.leveraged.sum())
     shared = float(both["leveraged_usd"].sum()) if both.height else 0.0
     found = [
-        web.reading("interconnection.keeper_passes", top["passes"] if top else None, "1",
+        web.reading("interconnection.through_one_keeper", top["passes"] if top else None, "1",
                     "largest share of what accounts hold that leads through one keeper; none "
                     "without keepers"),
         web.reading("interconnection.hub_claims", hub["claims_share"] if hub else None, "1",

@@ -21,26 +21,25 @@ _NAME = "interconnection.reuse"
 _LEAST = 1.0  # USD: what holds less is left out of tables
 _READ = (
     "Everything is counted at par: what a wrapper promises, not what it trades at. Of a base "
-    "asset, `root_usd` is what lies at the bottom, counted once, and claims on it are counted at "
+    "asset, root_usd is what lies at the bottom, counted once, and claims on it are counted at "
     "every layer that stands on it: places (deposits and what was posted), loans, tokens and "
-    "keepers; the multiplier is their sum over the root. Of a token, `claims_usd` is what was told "
-    "of claims on it, or what stands behind it where that is more; `posted_usd` is what places "
-    "hold of it, so a share that is posted twice counts once at the root and twice as posted. "
-    "`self_backed` is the share of a token's claims that can be cancelled against claims that "
-    "stand on the token itself, and the multiplier is 1 / (1 - that): a vault that lends rho of "
-    "each deposit on against its own shares has 1 / (1 - rho). `pooled` says the same pro rata: "
-    "where the lender's pool mixes that money with others', each claim on it stands on the same "
-    "mix, so the pooled number is the smaller. Which dollar of a pool is whose nobody can know: "
-    "the two are ends of a range. `wrappers` is the longest stack of tokens on tokens."
+    "keepers; the multiplier is their sum over the root. Of a token, claims_usd is what was told "
+    "of claims on it, or what stands behind it where that is more; posted_usd is what places hold "
+    "of it, so a share that is posted twice counts once at the root and twice as posted. "
+    "self_backed is the share of a token's claims that can be cancelled against claims that stand "
+    "on the token itself, and the multiplier is 1 / (1 - that): a vault that lends rho of each "
+    "deposit on against its own shares has 1 / (1 - rho). pooled says the same pro rata: where the "
+    "lender's pool mixes that money with others', each claim on it stands on the same mix, so the "
+    "pooled number is the smaller. Which dollar of a pool is whose nobody can know: the two are "
+    "ends of a range. wrappers is the longest stack of tokens on tokens."
 )
 _MISLEADS = (
     "Supply is not exposure: what is kept idle or belongs to the issuer is counted as a claim here "
-    "if a table says so. What nobody told of is not there: `untold` is how much of a token leads "
-    "to where no table goes on, and a token that follows another with nothing said of its backing "
-    "is taken at its word (`assumed`). Claims of different layers are not losses: a dollar lost at "
-    "the root is one dollar, whoever bears it. A loan counts as standing on what its borrower "
-    "posted even where lenders may take only part of it. Derivatives are no claims here: their "
-    "money is."
+    "if a table says so. What nobody told of is not there: untold is how much of a token leads to "
+    "where no table goes on, and a token that follows another with nothing said of its backing is "
+    "taken at its word (assumed). Claims of different layers are not losses: a dollar lost at the "
+    "root is one dollar, whoever bears it. A loan counts as standing on what its borrower posted "
+    "even where lenders may take only part of it. Derivatives are no claims here: their money is."
 )
 
 
@@ -185,15 +184,14 @@ def _over_one_less(share: FloatColumn) -> FloatColumn:
 
 
 def _over_time(webs: Sequence[Web]) -> pl.DataFrame:
-    """The multiplier of every base asset, and what backs itself, at every instant."""
+    """The multiplier of every base asset at every instant; nothing where there is one alone."""
     parts = []
     for web in webs:
         stamp = datetime.fromtimestamp(web.snapshot.ts / 1e6, UTC)
         frame = bases(web.backing).select("asset", "root_usd", "claims_usd", "multiplier")
         parts.append(frame.with_columns(ts=pl.lit(stamp).cast(pl.Datetime("us", "UTC"))))
-    return pl.concat(parts).select("ts", "asset", "root_usd", "claims_usd", "multiplier").sort(
-        "ts", "asset"
-    )  # fmt: skip
+    found = pl.concat(parts).select("ts", "asset", "root_usd", "claims_usd", "multiplier")
+    return found.sort("ts", "asset") if len(webs) > 1 else found.clear()
 
 
 def _sums(tables: dict[str, pl.DataFrame]) -> tuple[float, float, float, float]:
@@ -210,12 +208,13 @@ def _readings(web: Web, tables: dict[str, pl.DataFrame]) -> list[Reading]:
     token = tables["tokens"]
     found = [
         web.reading(
-            "interconnection.multiplier", claims / root if root >= _LEAST else None, "1",
+            "interconnection.claims_per_dollar", claims / root if root >= _LEAST else None, "1",
             "claims of every layer (places, loans, tokens, keepers) over base assets at the "
             "bottom, at par; none where nothing lies at the bottom",
         ),
         web.reading(
-            "interconnection.self_backed", own / on_tokens if on_tokens >= _LEAST else None, "1",
+            "interconnection.tokens_on_themselves",
+            own / on_tokens if on_tokens >= _LEAST else None, "1",
             "share of claims on tokens that can be cancelled against claims that stand on the same "
             "token; none without tokens that stand on something",
         ),
@@ -235,7 +234,7 @@ def _readings(web: Web, tables: dict[str, pl.DataFrame]) -> list[Reading]:
         tables["bases"].select("asset", "root_usd", "multiplier").iter_rows()
     ):
         if root_usd >= 0.01 * root:
-            found.append(web.reading("interconnection.multiplier", known(multiplier), "1",
+            found.append(web.reading("interconnection.claims_per_dollar", known(multiplier), "1",
                                      "claims of every layer over what lies at the bottom",
                                      asset))  # fmt: skip
     for row in token.filter(pl.col("self_backed") > 0.0).iter_rows(named=True):

@@ -1,0 +1,68 @@
+"""Figures of interconnection keep what is told and what is not apart."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+from report.made import NODES, tables
+from report.test_pictures import figure
+from undertow.report.ink import RED, note_of
+
+
+def test_what_ends_in_nothing_or_untold_is_red_and_hatched() -> None:
+    bars = figure("What it is made of at the bottom").data[0]
+    assert list(bars.y) == ["ETH", "USD", "untold"]
+    assert bars.marker.color[2] == RED
+    assert bars.marker.pattern.shape[2] == "/"
+    assert RED not in bars.marker.color[:2]
+
+
+def test_layers_are_stacked_over_what_lies_at_the_bottom() -> None:
+    found = figure("Claims on each dollar at the bottom")
+    assert found.layout.barmode == "stack"
+    whole = [sum(trace.x[k] for trace in found.data) for k in range(len(NODES))]
+    assert whole == pytest.approx([3.0] * len(NODES))
+
+
+def test_keepers_alone_are_drawn_and_the_largest_are_on_top() -> None:
+    held = tables()
+    keepers = held["interconnection.map"]["keepers"]
+    venue = keepers.head(1).with_columns(node=pl.lit("venue:desk"), kind=pl.lit("venue"))
+    held["interconnection.map"]["keepers"] = pl.concat([venue, keepers])
+    bars = figure("What leads through each keeper", held).data[0]
+    assert "desk" not in bars.y
+    assert bars.y[0] == NODES[0]
+    assert list(bars.x) == sorted(bars.x, reverse=True)
+
+
+def test_tokens_that_neither_back_themselves_nor_lack_backing_are_left_out() -> None:
+    held = tables()
+    tokens = held["interconnection.reuse"]["tokens"]
+    sound = tokens.head(1).with_columns(asset=pl.lit("sound"), self_backed=0.0, backed=1.0)
+    held["interconnection.reuse"]["tokens"] = pl.concat([tokens, sound])
+    assert all("sound" not in trace.y for trace in figure(
+        "Tokens that stand on themselves, or on nothing", held).data)  # fmt: skip
+
+
+def test_calls_of_one_venue_and_of_several_add_up_to_what_is_asked() -> None:
+    found = figure("Calls in the order of time")
+    several, alone = found.data[:2]
+    need = tables()["interconnection.calls"]["rounds"]["need_usd"]
+    assert [a + b for a, b in zip(several.y, alone.y, strict=True)] == need.to_list()
+    assert several.marker.color == RED
+
+
+def test_a_pair_that_was_not_seen_is_a_hole() -> None:
+    field = figure("Which venues call together").data[0]
+    assert all(field.z[k][k] is None for k in range(len(NODES)))
+
+
+def test_what_is_not_drawn_is_said() -> None:
+    held = tables()
+    ties = held["interconnection.loops"]["ties"]
+    many = pl.concat([ties.with_columns(collateral=pl.col("collateral") + f"-{k}")
+                      for k in range(9)])  # fmt: skip
+    held["interconnection.loops"]["ties"] = many
+    found = figure("Loops by what is posted and owed", held)
+    assert note_of(found) == f"Drawn: the 30 largest of {many.height} ties."
