@@ -199,7 +199,7 @@ def _require_place(option: str, path: Path, form: str, *, force: bool) -> None:
     try:
         require_room(path, form, force=force)
     except StoreError as error:
-        raise UnusableOption(f"{option} was {error.message}", hint=error.hint) from error
+        raise UnusableOption(f"{option} {error.message}", hint=error.hint) from error
 
 
 def _page(figure: Path, *, force: bool, quiet: bool) -> Answer:

@@ -80,7 +80,7 @@ def test_a_planted_loop_says_what_goes_round(world, backing):
     found = looked_through(backing, backing.map.node(f"asset:{loop.share_asset}"))
     assert found.circular_usd == pytest.approx(loop.rho * found.usd, rel=1e-8)
     assert found.multiplier > 1.0
-    assert gaps(backing).round_usd == pytest.approx(found.circular_usd)
+    assert gaps(backing).goes_round_usd == pytest.approx(found.circular_usd)
 
 
 def test_an_owner_is_what_its_accounts_hold(backing):
@@ -136,7 +136,7 @@ def test_gaps_are_what_edges_say_of_them():
         pl.DataFrame(rows, schema=["source", "target", "kind", "usd"], orient="row"),
     )
     told = gaps(Backing.of(found))
-    assert (told.nothing_usd, told.not_told_usd, told.round_usd) == (2.0, 3.0, 0.0)
+    assert (told.nothing_usd, told.not_told_usd, told.goes_round_usd) == (2.0, 3.0, 0.0)
     seen = looked_through(Backing.of(found), found.node("asset:W"))
     shares = dict(seen.ends.select("end", "share").iter_rows())
     assert shares == pytest.approx({"B": 0.5, "untold": 0.3, "nothing": 0.2})

@@ -215,9 +215,7 @@ class Gaps:
 
     not_told_usd: float  # lent or kept where nobody says to whom
     nothing_usd: float  # with nothing behind it
-    round_usd: (
-        float  # claims that cancel against claims that stand on them; of each circle the most
-    )
+    goes_round_usd: float  # claims that cancel against what stands on them; a circle by its most
     taken_at_word_usd: float  # tokens of which nobody says what is behind them
 
 
@@ -230,7 +228,7 @@ def gaps(backing: Backing) -> Gaps:
     return Gaps(
         not_told_usd=float(par[m.of_kind(UNTOLD)].sum()),
         nothing_usd=float(backing.nothing.sum()),
-        round_usd=float(most.sum()),
+        goes_round_usd=float(most.sum()),
         taken_at_word_usd=float(backing.whole[backing.assumed].sum()),
     )
 
