@@ -8,13 +8,16 @@ minute or two.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import NamedTuple
 
 import polars as pl
 
 from undertow.econometrics.clearing import Debts, clearing
 from undertow.measures import interconnection
+from undertow.measures.study import Study
 from undertow.rules.snapshot import Snapshot
+from undertow.state import Claims
 from undertow.stress import Scenario
 from undertow.stress.contagion import Assumptions, Channels, Contagion, Solver
 from undertow.worlds.frames import from_tuples
@@ -84,24 +87,28 @@ class Worth(NamedTuple):
     deusd: float | None  # of what is retired, nothing can be said
 
 
-def snapshot(claims: list[tuple[object, ...]]) -> Snapshot:
-    """A book without accounts: tokens, and who has a claim on what, in millions of dollars."""
-    tables = {}
+@cache
+def bare() -> Snapshot:
+    """A book without accounts or claims: the dollar and two tokens.
 
-    def put(table: str, columns: str, rows: list[tuple[object, ...]]) -> None:
-        tables[table] = from_tuples(table, tuple(columns.split()), rows, ts=TS)
-
-    # A unit of each token is a dollar of par; what is no token counts as dollars.
-    put("assets", "asset symbol kind reference rate", [
-        ("USD", "USD", "fiat", None, None), ("xUSD", "xUSD", "stable", "USD", 1.0),
-        ("deUSD", "deUSD", "stable", "USD", 1.0)])  # fmt: skip
+    A unit of each token is a dollar of par; what is no token counts as dollars.
+    """
+    names = ("asset", "symbol", "kind", "reference", "rate")
+    assets = [("USD", "USD", "fiat", None, None), ("xUSD", "xUSD", "stable", "USD", 1.0),
+              ("deUSD", "deUSD", "stable", "USD", 1.0)]  # fmt: skip
+    tables = {"assets": from_tuples("assets", names, assets, ts=TS)}
     for empty in ("venues", "instruments", "accounts", "positions", "prices"):
-        put(empty, "", [])
-    names = "debtor_kind debtor creditor_kind creditor asset kind qty"
+        tables[empty] = from_tuples(empty, (), [])
+    return Snapshot.from_tables(tables, TS)
+
+
+def snapshot(claims: list[tuple[str, str, str, str, float]]) -> Snapshot:
+    """Who owes whom what, in millions of dollars; nothing that is nothing."""
+    names = ("debtor_kind", "debtor", "creditor_kind", "creditor", "asset", "kind", "qty")
     rows = [(*debtor.split(":"), *creditor.split(":"), asset, kind, usd * MILLION)
             for debtor, creditor, asset, kind, usd in claims if usd > 0.0]  # fmt: skip
-    put("claims", names, rows)
-    return Snapshot.from_tables(tables, TS)
+    table = from_tuples("claims", names, rows, ts=TS)
+    return replace(bare(), claims=Claims.from_frames(bare().universe, table))
 
 
 def book(case: Case) -> Snapshot:
@@ -138,10 +145,9 @@ def mints(came_in: float, minted: float) -> Snapshot:
     ])  # fmt: skip
 
 
-def token(found: Snapshot, name: str) -> dict[str, float]:
+def token(study: Study, name: str) -> dict[str, float]:
     """The row of a token in the ledger of reuse."""
-    rows = interconnection.reuse(found).tables["tokens"]
-    return rows.row(by_predicate=pl.col("asset") == name, named=True)
+    return study.tables["tokens"].row(by_predicate=pl.col("asset") == name, named=True)
 
 
 def solved(case: Case, channels: Channels | None = None) -> Contagion:
@@ -182,8 +188,9 @@ def lost_for(price: float, case: Case) -> float:
 def main() -> None:
     """Print the map, the leverages, the loss, and how far facts that disagree move it."""
     case = Case()
-    print_ledger(case)
-    print_leverage()
+    study = interconnection.reuse(book(case))
+    print_ledger(study)
+    print_leverage(case, study)
     found = solved(case)
     print_bearers(found)
     print("\nworth of a unit of par after the loss      xUSD   deUSD")
@@ -208,46 +215,45 @@ def main() -> None:
     print(f"if the 530 were borrowed against assets of 700 in all, own assets keep {after:.3f}")
 
 
-def print_ledger(case: Case) -> None:
+def print_ledger(study: Study) -> None:
     """What tokens are made of, and how much they back themselves."""
-    study = interconnection.reuse(book(case))
-    ends = study.tables["made_of"]
     for name in ("xUSD", "deUSD"):
-        row = token(book(case), name)
-        parts = ends.filter(pl.col("node") == f"asset:{name}").select("end", "share").rows()
-        made = ", ".join(f"{share:.3f} {end}" for end, share in parts)
-        usd = row["claims_usd"] / MILLION
+        row, usd = token(study, name), token(study, name)["claims_usd"] / MILLION
+        made = ", ".join(f"{share:.3f} {end}" for end, share in ends(study, name).items())
         print(f"{name}: {usd:.0f} of claims, backed {row['backed']:.3f}; {made}")
         print(
             f"  in a circle: {row['in_circle']}; self-backed {row['self_backed']:.4f} netted, "
             f"{row['self_backed_pooled']:.4f} pooled; multiplier {row['multiplier']:.3f} and "
             f"{row['multiplier_pooled']:.3f}"
         )
-    print(
-        f"all layers: {study.reading('interconnection.multiplier').value:.3f} of claims on 1 below"
-    )
+    bottom = study.tables["bases"]
+    ratio = bottom["claims_usd"].sum() / bottom["root_usd"].sum()
+    print(f"all layers: {ratio:.3f} of claims on 1 at the bottom")
 
 
-def print_leverage() -> None:
+def ends(study: Study, name: str) -> dict[str, float]:
+    """What a token is made of in the end."""
+    rows = study.tables["made_of"].filter(pl.col("node") == f"asset:{name}")
+    return dict(rows.select("end", "share").iter_rows())
+
+
+def print_leverage(case: Case, study: Study) -> None:
     """The quotes, and what the ledger says of the same tokens."""
-    case, row = Case(), token(book(Case()), "xUSD")
-    ends = interconnection.reuse(book(case)).tables["made_of"]
-    bottom = ends.filter((pl.col("node") == "asset:xUSD") & (pl.col("end") == "USD"))[
-        "share"
-    ].item()
+    row = token(study, "xUSD")
+    chain, whole = (token(interconnection.reuse(mints(*each)), "xUSD")["multiplier"]
+                    for each in ((1.9, 14.5), (case.own, case.claims)))  # fmt: skip
     print("\nleverage of xUSD")
     for words, value in (
         ("(own + claims) / own, 170 and 530", (case.own + case.claims) / case.own),
         ("claims / own, 170 and 530", case.claims / case.own),
         ("claims / own, 160 and 520", 520.0 / 160.0),
         ("claims / all that was told to back them", 1.0 / row["backed"]),
-        ("claims / dollars at the bottom", 1.0 / bottom),
+        ("claims / dollars at the bottom", 1.0 / ends(study, "xUSD")["USD"]),
         ("multiplier, netted", row["multiplier"]),
         ("multiplier, pooled", row["multiplier_pooled"]),
-        ("multiplier of one chain, 1.9 and 14.5", token(mints(1.9, 14.5), "xUSD")["multiplier"]),
-        ("multiplier, if all but 170 were such mints",
-         token(mints(case.own, case.claims), "xUSD")["multiplier"]),
-    ):  # fmt: skip
+        ("multiplier of one chain, 1.9 and 14.5", chain),
+        ("multiplier, if all but 170 were such mints", whole),
+    ):
         print(f"  {words:<43} {value:.2f}")
     gap = case.claims - case.own
     print(f"  of {gap:.0f} beyond own assets the circle through deUSD is {case.held:.0f}")

@@ -15,6 +15,7 @@ from undertow.measures import interconnection
 from undertow.stress.contagion import Channels
 
 ROOT = Path(__file__).parents[3]
+PAGE = (ROOT / "docs" / "methods" / "cases.md").read_text()
 
 
 def _example(name: str) -> ModuleType:
@@ -29,6 +30,7 @@ def _example(name: str) -> ModuleType:
 
 
 circular = _example("circular_backing")
+counterfeit = _example("counterfeit_collateral")
 
 
 def _by_hand(own, claims, supply, lent, held, redeemed=0.0):
@@ -70,7 +72,8 @@ def test_what_is_lost_is_borne_to_the_dollar_whichever_channels_are_on() -> None
 
 def test_the_ledger_says_how_much_of_each_token_is_a_circle() -> None:
     case = circular.Case()
-    xusd, deusd = (circular.token(circular.book(case), name) for name in ("xUSD", "deUSD"))
+    study = interconnection.reuse(circular.book(case))
+    xusd, deusd = (circular.token(study, name) for name in ("xUSD", "deUSD"))
     # 75 of 530 go to deUSD, which lent 78.65 back; pooled, 65 % of those 75
     assert xusd["self_backed"] == pytest.approx(75.0 / 530.0, abs=1e-9)
     assert deusd["self_backed"] == pytest.approx(75.0 / 121.0, abs=1e-9)
@@ -80,7 +83,7 @@ def test_the_ledger_says_how_much_of_each_token_is_a_circle() -> None:
 
 
 def test_a_chain_of_mints_has_the_leverage_that_was_quoted() -> None:
-    row = circular.token(circular.mints(1.9, 14.5), "xUSD")
+    row = circular.token(interconnection.reuse(circular.mints(1.9, 14.5)), "xUSD")
     assert row["multiplier"] == pytest.approx(14.5 / 1.9, rel=1e-7)
     assert row["multiplier_pooled"] == pytest.approx(14.5 / 1.9, rel=1e-9)
 
@@ -94,3 +97,52 @@ def test_what_keepers_hold_of_a_token_taken_at_its_word_lies_at_the_bottom() -> 
     assert rows["asset"].to_list() == ["USD"]
     assert rows["root_usd"].item() == pytest.approx(100e6, rel=1e-9)
     assert rows["keepers_usd"].item() == pytest.approx(100e6, rel=1e-9)
+
+
+@pytest.mark.parametrize("example", [circular, counterfeit], ids=lambda each: each.__name__)
+def test_the_page_says_what_the_example_prints(example, capsys) -> None:
+    example.main()
+    said = capsys.readouterr().out
+    assert f"```\n{said}```\n" in PAGE
+
+
+def test_counterfeit_positions_lack_what_their_collateral_is_short_of_their_debts() -> None:
+    case = counterfeit.Case()
+    debts, posted = 190.9 + 2.3, 89_567.0 * 292.0 / 116_500.0
+    assert counterfeit.by_itself(case) == pytest.approx(debts - posted * (1.0 - 0.1512), abs=1e-9)
+    arbitrum = counterfeit.Case(short=0.2667, bridged=True)
+    assert counterfeit.by_itself(arbitrum) == pytest.approx(debts - posted * 0.7333, abs=1e-9)
+    assert counterfeit.by_itself(counterfeit.Case(short=0.0)) == 0.0
+
+
+def test_what_is_lost_is_borne_by_suppliers_of_what_was_lent() -> None:
+    found = counterfeit.solved(counterfeit.Case(), "funding")
+    assert found.leak <= 1e-9
+    lines = found.realised().filter(pl.col("kind") == "unnamed")
+    weth, wsteth = (-lines.filter(pl.col("party") == f"pool:lender:{asset}")["usd"].item() / 1e6
+                    for asset in ("WETH", "wstETH"))  # fmt: skip
+    assert weth + wsteth == pytest.approx(counterfeit.by_itself(counterfeit.Case()), abs=1e-9)
+    assert weth / wsteth == pytest.approx(190.9 / 2.3, rel=1e-9)
+
+
+def test_the_shortage_travels_by_dependence_alone() -> None:
+    case = counterfeit.Case()
+    assert counterfeit.bad_debt(counterfeit.solved(case, "dependence")) == 0.0
+    bare = counterfeit.bad_debt(counterfeit.solved(case, "funding", "claims", "backing"))
+    assert bare == pytest.approx(counterfeit.by_itself(case), abs=1e-9)
+
+
+def test_loopers_of_the_size_that_is_told_make_up_the_rest() -> None:
+    case, told = counterfeit.Case(), counterfeit.TOLD["all holders share"]
+    need = counterfeit.loopers_for(told, case)
+    assert need == pytest.approx((told - counterfeit.by_itself(case)) / (0.93 - 0.8488), rel=1e-9)
+    more = counterfeit.Case(loopers=need)
+    assert counterfeit.bad_debt(counterfeit.solved(more, "funding")) == pytest.approx(
+        told, rel=1e-9
+    )
+    row = counterfeit.pool(counterfeit.solved(more))
+    assert row["used"] == pytest.approx(1.0, abs=1e-9)
+    # who wants out is five times the share that the pool lost; what is lent cannot be taken out
+    lent = counterfeit.LENT + counterfeit.WETH_TAKEN
+    idle = (counterfeit.LENT / 0.9 - lent) * counterfeit.WETH / 1e6
+    assert row["left"] == pytest.approx(idle, rel=1e-9)
