@@ -7,7 +7,7 @@ creditors of it lost.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -102,14 +102,20 @@ class Case:
         return frozenset(name for name, idle in nothing.items() if idle)
 
     def by_channel(self, target: str, *, most: int, rng: np.random.Generator) -> Shares:
-        """The loss divided among the channels that are on in this case."""
+        """The loss divided among the channels that are on in this case.
+
+        Raises
+        ------
+        StateError
+            When none is on, or prices leave all bounds with some of them.
+        """
         players = self.channels.on
         if not players:
             raise StateError("no channel is on, so there is nothing to divide among channels")
 
         def value(members: Members) -> float:
             on = Channels.only(*(players[k] for k in members))
-            return self._loss(target, channels=on)
+            return loss_of(self.solve(on, check=False, trace=False), target)
 
         idle = [k for k, name in enumerate(players) if name in self.idle]
         return shares(len(players), value, idle=idle, most=most, rng=rng)
@@ -130,18 +136,25 @@ class Case:
         """The loss beyond that of nothing at all divided among its origins, and those.
 
         Where prices leave all bounds in some set of them, moves of prices are put together as one.
+
+        Raises
+        ------
+        StateError
+            When nothing happens, or prices leave all bounds even so.
         """
         origins = self.origins
         if not origins:
             raise StateError("nothing happens in this scenario, so no loss has an origin")
-        found = self._among(origins, target, most, rng)
         moved = [each for each in origins if each.assets]
-        if len(moved) > 1 and np.isnan(found.shapley).any():
-            assets = frozenset[str]().union(*(each.assets for each in moved))
-            whole = Origin(f"{len(assets)} prices", assets=assets)
-            origins = (*(each for each in origins if not each.assets), whole)
-            found = self._among(origins, target, most, rng)
-        return origins, found
+        try:
+            return origins, self._among(origins, target, most, rng)
+        except StateError:
+            if len(moved) < 2:
+                raise
+        assets = frozenset[str]().union(*(each.assets for each in moved))
+        whole = Origin(f"{len(assets)} prices", assets=assets)
+        origins = (*(each for each in origins if not each.assets), whole)
+        return origins, self._among(origins, target, most, rng)
 
     def _among(
         self, origins: Sequence[Origin], target: str, most: int, rng: np.random.Generator
@@ -151,18 +164,11 @@ class Case:
                 return loss_of(self.found, target)
             there = [origins[k] for k in sorted(members)]
             failed = tuple(f for each in there for f in each.failed)
-            return self._loss(target, scenario=_part(self, there), failed=failed)
+            scenario = _part(self, there)
+            found = self.solve(scenario=scenario, failed=failed, check=False, trace=False)
+            return loss_of(found, target)
 
         return shares(len(origins), value, most=most, rng=rng)
-
-    def _loss(self, target: str, **knobs: Any) -> float:
-        """The loss of a solve; no number where its prices leave all bounds."""
-        loss_of(self.found, target)  # refuses what is no target before anything is caught
-        try:
-            found = self.solve(check=False, trace=False, **knobs)
-        except StateError:
-            return np.nan
-        return loss_of(found, target)
 
 
 class Origin(NamedTuple):
@@ -172,6 +178,33 @@ class Origin(NamedTuple):
     assets: frozenset[str] = frozenset()
     shocks: frozenset[int] = frozenset()  # places in the scenario
     failed: tuple[str | Shock, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Divided:
+    """A loss divided among channels and among origins, and why where it could not be."""
+
+    by_channel: Shares | None
+    by_origin: Shares | None
+    origins: tuple[Origin, ...]
+    why: Mapping[str, str]
+
+    @classmethod
+    def of(cls, case: Case, target: str, most: int, rng: np.random.Generator) -> Divided:
+        """Divide the loss of a case both ways."""
+        loss_of(case.found, target)  # what is no target is refused here
+        by_channel = by_origin = None
+        origins: tuple[Origin, ...] = ()
+        why: dict[str, str] = {}
+        try:
+            by_channel = case.by_channel(target, most=most, rng=rng)
+        except StateError as error:
+            why["channels"] = error.message
+        try:
+            origins, by_origin = case.by_origin(target, most=most, rng=rng)
+        except StateError as error:
+            why["origins"] = error.message
+        return cls(by_channel, by_origin, origins, why)
 
 
 def loss_of(found: Contagion, target: str) -> float:

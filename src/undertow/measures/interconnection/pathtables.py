@@ -1,0 +1,221 @@
+"""The tables of a trace: divisions, where losses began, who bears them, chains, and the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from undertow.econometrics.shapley import Shares
+from undertow.errors import StateError
+from undertow.kernels import cascade as notes
+from undertow.measures.interconnection.attributing import Divided
+from undertow.measures.interconnection.causes import Causes
+from undertow.measures.interconnection.pathwords import phrase, sentence, shown
+from undertow.measures.interconnection.trails import UNTOLD, Chain, Node
+from undertow.state.book import UNKNOWN_OWNER
+from undertow.stress.shock import near
+
+Tables = Mapping[str, pl.DataFrame]
+_BEGAN = 20  # rows of each kind
+
+
+def ends_of(causes: Causes, to: str | None) -> list[Node]:
+    """Who bears a loss, the largest first; or those of one name.
+
+    Raises
+    ------
+    StateError
+        When nobody of that name bears anything.
+    """
+    ends = causes.trails.ends
+    every = sorted(ends, key=lambda node: (-ends[node], node))
+    if to is None:
+        return every
+    found = [node for node in every if to in (node.name, f"{node.kind}:{node.name}")]
+    if not found:
+        names = tuple(dict.fromkeys(node.name for node in every))
+        raise StateError(
+            f"nobody called {to!r} bears a loss here",
+            hint=near(to, names) if names else "nobody bears any",
+        )
+    return found
+
+
+def tables_of(
+    causes: Causes, ends: Sequence[Node], top: int, division: Divided
+) -> dict[str, pl.DataFrame]:
+    """Every table of a trace."""
+    chains = {end: causes.trails.chains(end, top) for end in ends}
+    players = [each.name for each in division.origins]
+    return {
+        "channels": divided("channel", causes.case.channels.on, division.by_channel),
+        "origins": divided("origin", players, division.by_origin),
+        "layers": _layers(division.by_channel),
+        "began": began(causes),
+        "bearers": _bearers(causes, chains),
+        "chains": _chains(causes, chains),
+        "steps": _steps(causes, chains),
+        "rounds": _rounds(causes),
+        "passes": causes.case.found.by_pass(),
+        **graph_of(causes, ends),
+    }
+
+
+def divided(what: str, names: Sequence[str], found: Shares | None) -> pl.DataFrame:
+    """One row a player: what it has a part in, alone, left out, and on average over orders."""
+    kinds = {what: pl.String} | dict.fromkeys(
+        ("shapley_usd", "error_usd", "share", "alone_usd", "off_usd"), pl.Float64
+    ) | {"idle": pl.Boolean}  # fmt: skip
+    if found is None:
+        return pl.DataFrame(schema=kinds)
+    whole = found.every - found.none
+    share = found.shapley / whole if whole != 0.0 else np.full(len(names), np.nan)
+    columns: dict[str, Any] = {
+        what: list(names), "shapley_usd": found.shapley, "error_usd": found.error, "share": share,
+        "alone_usd": found.alone, "off_usd": found.last, "idle": found.null,
+    }  # fmt: skip
+    return pl.DataFrame(columns, schema=kinds).with_columns(pl.col("share").fill_nan(None))
+
+
+def _layers(found: Shares | None) -> pl.DataFrame:
+    """What was lost before anything travelled, and after."""
+    rows = []
+    if found is not None:
+        rows = [("with all channels off", found.none), ("what channels add",
+                found.every - found.none), ("in all", found.every)]  # fmt: skip
+    return pl.DataFrame(rows, schema={"loss": pl.String, "usd": pl.Float64}, orient="row")
+
+
+def began(causes: Causes) -> pl.DataFrame:
+    """Where the realised loss began: accounts, owners, venues and reserves, and who failed.
+
+    Kinds tell the same losses again and are not to be added to each other.
+    """
+    view, done = causes.views[-1], causes.case.found.settlement
+    plan = view.found.cascade.plan
+    book, universe = plan.snapshot.book, plan.snapshot.universe
+    here = np.flatnonzero(view.lacks)
+    rows, lost = view.rows[here], view.rows["lost"][here]
+    account = rows["account"]
+    owners = book.owners[book.owner[account]]
+    who = [f"owner:{o}" if o != UNKNOWN_OWNER else "unknown owners" for o in owners.tolist()]
+    found = {
+        "account": [f"account:{key}" for key in book.account[account].tolist()],
+        "owner": who,
+        "venue": [universe.venues[v] for v in book.venue[account].tolist()],
+        "instrument": [universe.instruments[k] for k in view.of[here].tolist()],
+    }
+    frames = [
+        pl.DataFrame({"kind": kind, "name": names, "usd": lost},
+                     schema_overrides={"name": pl.String, "kind": pl.String, "usd": pl.Float64})
+        for kind, names in found.items()
+    ]  # fmt: skip
+    gone = np.flatnonzero(done.sink > 0.0)
+    failed = {"kind": "party", "name": [done.sheet.names[p] for p in gone], "usd": done.sink[gone]}
+    overrides = {"name": pl.String, "kind": pl.String, "usd": pl.Float64}
+    frames.append(pl.DataFrame(failed, schema_overrides=overrides))
+    whole = float(lost.sum() + done.sink.sum())
+    return (
+        pl.concat(frames).group_by("kind", "name").agg(pl.col("usd").sum())
+        .with_columns(share=pl.col("usd") / whole if whole > 0.0 else pl.lit(0.0))
+        .sort("kind", "usd", "name", descending=[False, True, False])
+        .group_by("kind", maintain_order=True).head(_BEGAN)
+    )  # fmt: skip
+
+
+def _bearers(causes: Causes, chains: Mapping[Node, Sequence[Chain]]) -> pl.DataFrame:
+    """One row a bearer: what it lost, how much of that the chains shown lead to, and what none."""
+    rows = []
+    for end, some in chains.items():
+        usd = causes.trails.ends[end]
+        untold = causes.trails.roots(end).get(UNTOLD, 0.0) / usd
+        rows.append((end.kind, end.name, usd, sum(each.share for each in some), untold))
+    names = {"kind": pl.String, "bearer": pl.String, "usd": pl.Float64, "shown": pl.Float64,
+             "untold": pl.Float64}  # fmt: skip
+    return pl.DataFrame(rows, schema=names, orient="row")
+
+
+def _chains(causes: Causes, chains: Mapping[Node, Sequence[Chain]]) -> pl.DataFrame:
+    """One row a chain, of the largest bearer first."""
+    rows = [
+        (end.name, rank, each.share, each.share * causes.trails.ends[end],
+         len(shown(causes, each.nodes)), sentence(causes, each))
+        for end, some in chains.items() for rank, each in enumerate(some, 1)
+    ]  # fmt: skip
+    names = {"bearer": pl.String, "rank": pl.Int64, "share": pl.Float64, "usd": pl.Float64,
+             "steps": pl.Int64, "says": pl.String}  # fmt: skip
+    return pl.DataFrame(rows, schema=names, orient="row")
+
+
+def _steps(causes: Causes, chains: Mapping[Node, Sequence[Chain]]) -> pl.DataFrame:
+    """One row a step of every chain shown."""
+    rows = []
+    for end, some in chains.items():
+        for rank, each in enumerate(some, 1):
+            usd = each.share * causes.trails.ends[end]
+            for step, node in enumerate(shown(causes, each.nodes)):
+                rows.append((end.name, rank, step, *_told(node), usd, phrase(causes, node)))
+    names = {"bearer": pl.String, "rank": pl.Int64, "step": pl.Int64, **_NODE, "usd": pl.Float64,
+             "says": pl.String}  # fmt: skip
+    return pl.DataFrame(rows, schema=names, orient="row")
+
+
+_NODE = {"kind": pl.String, "name": pl.String, "pass": pl.Int64, "round": pl.Int64}
+
+
+def _told(node: Node) -> tuple[str, str, int | None, int | None]:
+    passed, when = (None if n < 0 else n for n in (node.passed, node.round))
+    return node.kind, node.name, passed, when
+
+
+def key(node: Node) -> str:
+    """A node in one word, as the graph names it."""
+    return f"{node.kind}|{node.name}|{node.passed}|{node.round}"
+
+
+def graph_of(causes: Causes, ends: Sequence[Node]) -> dict[str, pl.DataFrame]:
+    """Nodes and edges behind these bearers, with the USD of their losses through each."""
+    trails = causes.trails
+    through = trails.through_from({end: trails.ends[end] for end in ends})
+    here = [node for node in trails.nodes if through[node] > 0.0]
+    nodes = [(key(n), *_told(n), through[n], n in ends, phrase(causes, n)) for n in here]
+    edges = [
+        (key(each.source), key(node), each.channel, each.weight, each.weight * through[node])
+        for node in here for each in trails.behind.get(node, ())
+    ]  # fmt: skip
+    of_nodes = {"node": pl.String, **_NODE, "usd": pl.Float64, "bears": pl.Boolean,
+                "says": pl.String}  # fmt: skip
+    of_edges = {"source": pl.String, "target": pl.String, "channel": pl.String,
+                "share": pl.Float64, "usd": pl.Float64}  # fmt: skip
+    return {
+        "nodes": pl.DataFrame(nodes, schema=of_nodes, orient="row"),
+        "edges": pl.DataFrame(edges, schema=of_edges, orient="row"),
+    }
+
+
+def _rounds(causes: Causes) -> pl.DataFrame:
+    """By round of the last pass: accounts closed, and what was left unpaid.
+
+    What is left in the first round no sale of anybody's brought about.
+    """
+    view = causes.views[-1]
+    closed = view.rows["reason"] == notes.LIQUIDATED
+    frame = pl.DataFrame(
+        {
+            "round": view.rows["round"][closed].astype(np.int64),
+            "account": view.rows["account"][closed],
+            "closed_usd": np.abs(view.rows["value"][closed]),
+            "unpaid_usd": np.where(view.lacks, view.rows["lost"], 0.0)[closed],
+        }
+    )
+    whole = pl.col("unpaid_usd").sum()
+    return (
+        frame.group_by("round")
+        .agg(pl.col("account").n_unique().alias("accounts"), pl.col("closed_usd").sum(),
+             pl.col("unpaid_usd").sum())
+        .sort("round")
+        .with_columns(share=pl.when(whole > 0.0).then(pl.col("unpaid_usd") / whole))
+    )  # fmt: skip
