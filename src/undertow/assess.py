@@ -182,7 +182,8 @@ def _linked(snapshot: Snapshot, identities: Any, sure: float) -> tuple[Snapshot,
     given = Identities.of(snapshot.book, identities)
     found = linked(snapshot, given, sure=sure)
     fewer = len(snapshot.book.owners) - len(found.book.owners)
-    word = f" by {listed(given.sources)}" if given.sources else ""
+    named = given.sources(sure)
+    word = f" by {listed(named)}" if named else ""
     return found, (
         f"{many(fewer, 'owner was', 'owners were')} joined with others, as identities{word} say "
         f"that are at least {sure:g} sure; owners that nobody named stay apart"

@@ -223,3 +223,18 @@ def test_without_a_history_measures_say_so_and_those_that_need_none_answer(run, 
     assert both.code == 0, both.err
     assert "tandem.unwind:" in both.out
     assert "tandem.matrix cannot be told" in both.out
+
+
+def test_owners_are_joined_by_a_file_of_identities(run, lake: str, tmp_path: Path) -> None:
+    rows = tmp_path / "identities.csv"
+    rows.write_text("node,same_as,confidence,source\nowner:1,owner:2,0.9,labels\n")
+    asked = ("measure", "interconnection.map", "--lake", lake, "--identities", str(rows))
+    joined = run(*asked)
+    assert "1 owner was joined with others, as identities by labels say" in joined.out
+    assert (
+        "0 owners were joined with others, as identities say" in run(*asked, "--sure", "0.95").out
+    )
+    rows.write_text("node,same_as\nasset:ETH,owner:2\n")
+    odd = run(*asked)
+    assert odd.code == 2
+    assert "'asset:ETH' is no owner and no account" in odd.err

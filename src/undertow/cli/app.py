@@ -267,6 +267,8 @@ def measure(
     at: options.At = None,
     seed: options.MeasureSeed = None,
     workers: options.Crew = None,
+    identities: options.Identities = None,
+    sure: options.Sure = 0.0,
     as_json: options.Json = False,
     output: Annotated[
         Path | None,
@@ -295,6 +297,8 @@ def measure(
         seed=seed,
         level=level,
         workers=workers,
+        identities=identities,
+        sure=sure,
         as_json=as_json,
         output=output,
         quiet=quiet,
@@ -317,6 +321,8 @@ def report(
     at: options.At = None,
     seed: options.MeasureSeed = None,
     workers: options.Crew = None,
+    identities: options.Identities = None,
+    sure: options.Sure = 0.0,
     quiet: options.Quiet = False,
 ) -> None:
     """Write all measures into one HTML file that opens anywhere, without a network."""
@@ -332,6 +338,8 @@ def report(
         seed=seed,
         level=level,
         workers=workers,
+        identities=identities,
+        sure=sure,
         quiet=quiet,
     )
 

@@ -150,6 +150,20 @@ Crew = Annotated[
         show_default="a thread a CPU",
     ),
 ]
+Identities = Annotated[
+    Path | None,
+    typer.Option(
+        "--identities",
+        metavar="FILE",
+        help="Owners that are one: node, same_as, confidence, source; a node is owner:17 or "
+        "account:42.",
+        show_default=False,
+    ),
+]
+Sure = Annotated[
+    float,
+    typer.Option("--sure", min=0.0, max=1.0, help="Identities count from this confidence on."),
+]
 Ray = Annotated[
     str | None,
     typer.Option(

@@ -32,7 +32,7 @@ class Identities(NamedTuple):
     one: AnyColumn  # rows of `Book.owners`
     other: AnyColumn
     confidence: FloatColumn
-    sources: tuple[str, ...]  # who says so, each once
+    source: tuple[str, ...]  # who says so; empty where nobody is named
 
     @classmethod
     def of(cls, book: Book, table: Any) -> Identities:
@@ -65,9 +65,14 @@ class Identities(NamedTuple):
                 source="identities",
             )
         ends = [_owner_rows(book, rows[name].cast(pl.String)) for name in _COLUMNS]
-        said = rows["source"].cast(pl.String) if "source" in rows.columns else pl.Series([""])
-        sources = tuple(sorted(set(said.drop_nulls()) - {""}))
-        return cls(ends[0], ends[1], confidence.to_numpy(), sources)
+        named = "source" in rows.columns
+        said = rows["source"].cast(pl.String).fill_null("") if named else [""] * rows.height
+        return cls(ends[0], ends[1], confidence.to_numpy(), tuple(said))
+
+    def sources(self, sure: float = 0.0) -> list[str]:
+        """Who says what is at least so sure, each once."""
+        here = {who for who, c in zip(self.source, self.confidence, strict=True) if c >= sure}
+        return sorted(here - {""})
 
     def groups(self, owners: int, sure: float = 0.0) -> KeyColumn:
         """By row of owners: its group, when pairs at least so sure are one."""
