@@ -120,7 +120,7 @@ class _Reader:
     def _holders(self) -> None:
         """Owners by what their accounts hold; whoever else has claims is outside."""
         m = self.map
-        first, count = m.offset["owner"], len(m.keys["owner"])
+        first = m.offset["owner"]
         usd = np.asarray(self.backing.owner_places.sum(axis=1)).ravel()
         size = np.array([next(k for k, (least, _) in enumerate(_SIZES) if u >= least)
                          for u in usd], dtype=np.int64)  # fmt: skip
@@ -143,7 +143,6 @@ class _Reader:
         as_owner = np.isin(held_by, [k for k, b in enumerate(self.boxes) if b.column == "owners"])
         owner[m.target[owns] - begin] = np.where(as_owner, held_by, outside)
         self.of_node[begin : begin + total] = owner
-        assert count == len(usd)
 
     def _frame(self, source: Any, target: Any, known: Any, usd: Any) -> pl.DataFrame:
         size = len(usd)
