@@ -100,30 +100,27 @@ def began(causes: Causes) -> pl.DataFrame:
     here = np.flatnonzero(view.lacks)
     rows, lost = view.rows[here], view.rows["lost"][here]
     account = rows["account"]
-    owners = book.owners[book.owner[account]]
-    who = [f"owner:{o}" if o != UNKNOWN_OWNER else "unknown owners" for o in owners.tolist()]
+    owners = book.owners[book.owner[account]].tolist()
     found = {
         "account": [f"account:{key}" for key in book.account[account].tolist()],
-        "owner": who,
-        "venue": [universe.venues[v] for v in book.venue[account].tolist()],
         "instrument": [universe.instruments[k] for k in view.of[here].tolist()],
+        "owner": [f"owner:{o}" if o != UNKNOWN_OWNER else "unknown owners" for o in owners],
+        "party": [],
+        "venue": [universe.venues[v] for v in book.venue[account].tolist()],
     }
-    frames = [
-        pl.DataFrame({"kind": kind, "name": names, "usd": lost},
-                     schema_overrides={"name": pl.String, "kind": pl.String, "usd": pl.Float64})
-        for kind, names in found.items()
-    ]  # fmt: skip
-    gone = np.flatnonzero(done.sink > 0.0)
-    failed = {"kind": "party", "name": [done.sheet.names[p] for p in gone], "usd": done.sink[gone]}
-    overrides = {"name": pl.String, "kind": pl.String, "usd": pl.Float64}
-    frames.append(pl.DataFrame(failed, schema_overrides=overrides))
     whole = float(lost.sum() + done.sink.sum())
-    return (
-        pl.concat(frames).group_by("kind", "name").agg(pl.col("usd").sum())
-        .with_columns(share=pl.col("usd") / whole if whole > 0.0 else pl.lit(0.0))
-        .sort("kind", "usd", "name", descending=[False, True, False])
-        .group_by("kind", maintain_order=True).head(_BEGAN)
-    )  # fmt: skip
+    told: list[tuple[str, str, float, float]] = []
+    for kind, names in found.items():
+        usd = dict[str, float]()
+        for name, value in zip(names, lost.tolist(), strict=False):
+            usd[name] = usd.get(name, 0.0) + value
+        if kind == "party":
+            gone = np.flatnonzero(done.sink > 0.0).tolist()
+            usd = {done.sheet.names[p]: float(done.sink[p]) for p in gone}
+        largest = sorted(usd.items(), key=lambda row: (-row[1], row[0]))[:_BEGAN]
+        told += [(kind, name, value, value / whole) for name, value in largest]
+    schema = {"kind": pl.String, "name": pl.String, "usd": pl.Float64, "share": pl.Float64}
+    return pl.DataFrame(told, schema=schema, orient="row")
 
 
 def _bearers(causes: Causes, chains: Mapping[Node, Sequence[Chain]]) -> pl.DataFrame:
@@ -202,20 +199,17 @@ def _rounds(causes: Causes) -> pl.DataFrame:
     What is left in the first round no sale of anybody's brought about.
     """
     view = causes.views[-1]
-    closed = view.rows["reason"] == notes.LIQUIDATED
-    frame = pl.DataFrame(
-        {
-            "round": view.rows["round"][closed].astype(np.int64),
-            "account": view.rows["account"][closed],
-            "closed_usd": np.abs(view.rows["value"][closed]),
-            "unpaid_usd": np.where(view.lacks, view.rows["lost"], 0.0)[closed],
-        }
-    )
+    closed = np.flatnonzero(view.rows["reason"] == notes.LIQUIDATED)
+    when = view.rows["round"][closed]
+    rows = []
+    for number in np.unique(when).tolist():
+        here = closed[when == number]
+        usd = float(np.abs(view.rows["value"][here]).sum())
+        unpaid = float(view.rows["lost"][here][view.lacks[here]].sum())
+        rows.append((number, len(np.unique(view.rows["account"][here])), usd, unpaid))
+    names = {"round": pl.Int64, "accounts": pl.Int64, "closed_usd": pl.Float64,
+             "unpaid_usd": pl.Float64}  # fmt: skip
     whole = pl.col("unpaid_usd").sum()
-    return (
-        frame.group_by("round")
-        .agg(pl.col("account").n_unique().alias("accounts"), pl.col("closed_usd").sum(),
-             pl.col("unpaid_usd").sum())
-        .sort("round")
-        .with_columns(share=pl.when(whole > 0.0).then(pl.col("unpaid_usd") / whole))
-    )  # fmt: skip
+    return pl.DataFrame(rows, schema=names, orient="row").with_columns(
+        share=pl.when(whole > 0.0).then(pl.col("unpaid_usd") / whole)
+    )
