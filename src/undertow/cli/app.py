@@ -471,6 +471,7 @@ def stress_run(
             help="Keep all that --json prints in a .json file, beside the report.",
         ),
     ] = None,
+    keep: options.Keep = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -495,6 +496,66 @@ def stress_run(
         top=top,
         shards=shards,
         workers=workers,
+        out=out,
+        as_json=as_json,
+        quiet=quiet,
+        keep=keep,
+    )
+
+
+@stress_app.command("contagion")
+def stress_contagion(
+    scenario: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME|FILE]", help="A replay or a TOML file; may be left out with --failed."
+        ),
+    ] = None,
+    only: options.Only = None,
+    without: options.Without = None,
+    failed: options.Failed = None,
+    ends: Annotated[
+        bool,
+        typer.Option("--assumptions/--no-assumptions", help="Move each assumption to its ends."),
+    ] = True,
+    impact: options.Impact = None,
+    channels: options.Channels = None,
+    behaviour: options.Behaviour = None,
+    rounds: options.Rounds = None,
+    settle: options.Settle = True,
+    world: options.World = None,
+    seed: options.Seed = None,
+    lake: options.Lake = None,
+    as_of: options.AsOf = None,
+    at: options.At = None,
+    out: options.Out = None,
+    keep: options.Keep = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Let losses travel by all channels: what it costs, by which of them, and who bears it.
+
+    undertow stress contagion 2025-10-10 --without funding, or, with nothing but a failure,
+    undertow stress contagion --failed custodian:NAME
+    """
+    from undertow.cli.stress import Run, Source
+    from undertow.cli.trace import run_contagion
+
+    run_contagion(
+        scenario,
+        Source(lake, world.value if world else None, seed, as_of, at),
+        Run(
+            impact.value if impact else None,
+            channels,
+            rounds,
+            settle,
+            behaviour=behaviour.value if behaviour else None,
+        ),
+        only=only,
+        without=without,
+        failed=failed or [],
+        ends=ends,
+        keep=keep,
         out=out,
         as_json=as_json,
         quiet=quiet,
@@ -772,6 +833,67 @@ def map_export(
         least_usd=least_usd,
         figure=figure,
         force=force,
+        as_json=as_json,
+        quiet=quiet,
+    )
+
+
+@app.command()
+def trace(
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|NAME|FILE",
+            help="A folder that `undertow stress ... --keep` made, or a scenario, run here.",
+        ),
+    ],
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="NODE", help="Only chains to this bearer, as owner:17."),
+    ] = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="Chains to each bearer.")] = 5,
+    target: Annotated[
+        str,
+        typer.Option(
+            "--of", metavar="LOSS", help="The loss that is divided: lost_usd, borne_usd, a party."
+        ),
+    ] = "lost_usd",
+    only: options.Only = None,
+    without: options.Without = None,
+    failed: options.Failed = None,
+    most: Annotated[
+        int, typer.Option("--most", min=1, help="Solves of a division; beyond, orders are drawn.")
+    ] = 1_024,
+    draw_seed: options.DrawSeed = None,
+    graph: Annotated[
+        Path | None,
+        typer.Option(
+            "--graph", metavar="FILE", help="Write the graph of causes: .graphml or .json."
+        ),
+    ] = None,
+    world: options.World = None,
+    seed: options.Seed = None,
+    lake: options.Lake = None,
+    as_of: options.AsOf = None,
+    at: options.At = None,
+    out: options.Out = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Show the path, not only the number: from a shock to each loss, and what each channel did.
+
+    undertow trace RUN makes a kept run again and refuses where its book is another;
+    undertow trace 2025-10-10 runs the scenario through all channels and traces it.
+    """
+    from undertow.cli.stress import Source
+    from undertow.cli.trace import Asked, run_trace
+
+    run_trace(
+        run,
+        Source(lake, world.value if world else None, seed, as_of, at),
+        Asked(to, top, target, most, draw_seed or 0, only, without, tuple(failed or ())),
+        graph=graph,
+        out=out,
         as_json=as_json,
         quiet=quiet,
     )

@@ -206,6 +206,43 @@ FillMissing = Annotated[
     ),
 ]
 DrawSeed = Annotated[int | None, typer.Option("--draw-seed", min=0, help="Seed of the draws.")]
+Only = Annotated[
+    str | None,
+    typer.Option(
+        "--only",
+        metavar="LIST",
+        help="Only these channels: dependence, fire_sales, claims, receipts, backing, funding; "
+        "or all.",
+    ),
+]
+Without = Annotated[
+    str | None, typer.Option("--without", metavar="LIST", help="All channels but these.")
+]
+Failed = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--failed",
+        metavar="KIND:NAME",
+        help="Who fails on top: custodian, bridge, issuer, chain, oracle, venue, external or "
+        "owner; may be given again.",
+    ),
+]
+Keep = Annotated[
+    Path | None,
+    typer.Option(
+        "--keep", metavar="FOLDER", help="Keep what it takes to run it again: `undertow trace`."
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Keep all that --json prints in a .json file, beside the report.",
+    ),
+]
 
 _SPAN = re.compile(r"now(?:-(\d+)(s|m|h|d|w))?")
 _EPOCH = re.compile(r"(-?\d+)(s|ms|us|ns)")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from enum import Enum
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,7 @@ def run_stress(
     out: Path | None,
     as_json: bool,
     quiet: bool,
+    keep: Path | None = None,
 ) -> None:
     """Run one scenario on one book and tell what came of it."""
     executor = parse_executor(workers or "serial")
@@ -172,7 +174,13 @@ def run_stress(
         rows_to = Answer(file=Path(trace), quiet=quiet, option="--trace")
     if out is not None:
         facts_to = Answer(file=out, quiet=quiet, option="--out", endings=(".json",))
-    scenario = the_scenario(name)
+    if keep is not None:
+        from undertow.cli.kept import fixed, require_keepable
+
+        require_keepable(keep, run)
+        source = fixed(source)
+    text = scenario_text(name)
+    scenario = read_scenario(text, source=name)
     worst = run.behaviour == Behaviour.WORST.value
     options = (replace(run, behaviour=Behaviour.NONE.value) if worst else run).over(
         scenario.options
@@ -193,6 +201,11 @@ def run_stress(
         cascade = follow(plan, scenario, options, settle=run.settle, check=run.check)
     answer.say(f"{counted(cascade.rounds, 'round')}, {seconds_since(began, compiled)}")
     covered = Coverage.of(cascade.plan.snapshot)
+    if keep is not None:
+        from undertow.cli.kept import keep_run
+        from undertow.stress.contagion import PLAIN
+
+        keep_run(keep, text, book, source, run, channels=PLAIN, failed=(), answer=answer)
     if rows_to is not None:
         rows_to.give("trace", cascade.trace())
     facts = partial(as_facts, scenario, cascade, covered, book, top)
@@ -311,13 +324,27 @@ def the_scenario(name: str) -> Scenario:
     UnreadableFile
         When the file cannot be read.
     """
+    return read_scenario(scenario_text(name), source=name)
+
+
+def scenario_text(name: str) -> str:
+    """The TOML of a packaged replay by its name, or of a file.
+
+    Raises
+    ------
+    StateError
+        When there is no such replay.
+    UnreadableFile
+        When the file cannot be read.
+    """
     path = Path(name)
     if path.suffix != ".toml" and not path.is_file():
-        return load_scenario(name)
+        load_scenario(name)  # says what names there are
+        return (files("undertow.stress") / "library" / f"{name}.toml").read_text(encoding="utf-8")
     try:
         if path.stat().st_size > LARGEST_SCENARIO:
             raise UnreadableFile("a scenario is a short file", source=name)
-        return read_scenario(path.read_text(encoding="utf-8"), source=name)
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise UnreadableFile(f"could not be read: {error.strerror}", source=name) from error
     except UnicodeDecodeError as error:

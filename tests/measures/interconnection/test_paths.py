@@ -62,7 +62,7 @@ def test_the_only_way_is_the_one_that_is_found_with_its_exact_usd() -> None:
         "600 k USD borne by owner 9"
     )
     assert found.tables["chains"].rows() == [
-        ("owner:9", 1, 1.0, 600_000.0, 5,
+        ("party", "owner:9", 1, 1.0, 600_000.0, 5,
          says)
     ]  # fmt: skip
     edges = found.tables["edges"]
@@ -225,19 +225,19 @@ def test_shocks_that_move_no_price_are_origins_of_their_own() -> None:
 
 
 def test_drawn_orders_have_bands_and_the_sum_is_exact() -> None:
-    five = Channels().without("dependence")
-    found = paths(web(), scenario=FALL, channels=five, target="owner:1299", most=31, seed=1)
+    knobs = {"fall": 0.0, "failed": ("external:Keeper",), "assumed": BARE}
+    found = paths(kept(), most=31, seed=1, **knobs)
     loss = dict(found.tables["layers"].iter_rows())
     shares = found.tables["channels"]
     assert shares["shapley_usd"].sum() == pytest.approx(loss["what channels add"], rel=1e-9)
-    reading = found.reading("interconnection.channel_share", "receipts")
+    reading = found.reading("interconnection.channel_share", "dependence")
     assert reading.level == 0.9
     assert reading.low <= reading.value <= reading.high
     assert any("Orders were drawn" in said for said in found.says)
     with pytest.raises(StateError, match="nobody called 'owner:1'"):
-        paths(web(), scenario=FALL, channels=SOME, to="owner:1")
+        paths(kept(), to="owner:1", **knobs)
     with pytest.raises(EstimationError, match="two draws"):
-        paths(web(), scenario=FALL, channels=SOME, most=15)
+        paths(kept(), most=15, **knobs)
 
 
 @pytest.mark.slow

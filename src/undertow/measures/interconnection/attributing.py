@@ -7,7 +7,7 @@ creditors of it lost.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ from undertow.stress.scenario import Scenario, kind_of
 from undertow.stress.shock import MARKET, Price, Shock, near
 from undertow.stress.stressed import Stressed
 
+Progress = Callable[[int, int], None]  # told how many solves are done, of how many
 BORNE = "borne_usd"
 LARGEST = 8  # origins that are looked at one by one; more are put together
 _BEARERS = ("party", "unnamed")
@@ -42,6 +43,7 @@ class Case:
     failed: tuple[str | Shock, ...]
     channels: Channels
     assumed: Assumptions
+    told: Callable[[], None] | None = None  # of every solve
 
     @classmethod
     def of(
@@ -69,6 +71,8 @@ class Case:
         **knobs: Any,
     ) -> Contagion:
         """The outcome, with something else in place of what the case says where it is given."""
+        if self.told is not None:
+            self.told()
         return self.web.solver.solve(
             self.scenario if scenario is None else scenario,
             channels=self.channels if channels is None else channels,
@@ -190,9 +194,14 @@ class Divided:
     why: Mapping[str, str]
 
     @classmethod
-    def of(cls, case: Case, target: str, most: int, rng: np.random.Generator) -> Divided:
-        """Divide the loss of a case both ways."""
+    def of(
+        cls, case: Case, target: str, most: int, rng: np.random.Generator,
+        progress: Progress | None = None,
+    ) -> Divided:  # fmt: skip
+        """Divide the loss of a case both ways; `progress` is told of every solve."""
         loss_of(case.found, target)  # what is no target is refused here
+        if progress is not None:
+            case = replace(case, told=_Counted(case, most, progress))
         by_channel = by_origin = None
         origins: tuple[Origin, ...] = ()
         why: dict[str, str] = {}
@@ -205,6 +214,20 @@ class Divided:
         except StateError as error:
             why["origins"] = error.message
         return cls(by_channel, by_origin, origins, why)
+
+
+class _Counted:
+    """Counts solves, against as many as two divisions take at most."""
+
+    def __init__(self, case: Case, most: int, progress: Progress) -> None:
+        players = len(case.channels.on), len(case.origins)
+        self.whole = sum(min(2**count, most) for count in players) + 1
+        self.done, self.progress = 0, progress
+
+    def __call__(self) -> None:
+        """One more."""
+        self.done += 1
+        self.progress(min(self.done, self.whole), self.whole)
 
 
 def loss_of(found: Contagion, target: str) -> float:

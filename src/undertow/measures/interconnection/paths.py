@@ -14,7 +14,7 @@ from undertow.econometrics.shapley import Shares
 from undertow.measures.crowding.crowd import Crowd
 from undertow.measures.door import require_seed
 from undertow.measures.interconnection import pathtables as tables
-from undertow.measures.interconnection.attributing import BORNE, Case, Divided, loss_of
+from undertow.measures.interconnection.attributing import BORNE, Case, Divided, Progress, loss_of
 from undertow.measures.interconnection.causes import Causes
 from undertow.measures.interconnection.pathwords import bare, money
 from undertow.measures.interconnection.web import Web
@@ -73,6 +73,7 @@ def paths(
     most: int = MOST,
     seed: int = 0,
     level: float = 0.9,
+    progress: Progress | None = None,
 ) -> Study:
     """Which way a shock takes to every loss, and what each channel and each origin did to it.
 
@@ -80,7 +81,8 @@ def paths(
     `failed` names who fails on top of it. `target` is the loss that is divided: a number of the
     headline of a contagion in USD, `borne_usd`, or a party, as `owner:17`. Chains lead to all who
     bear a loss, or to the one that `to` names. A division takes at most `most` solves: where all
-    sets are more, orders are drawn, and the shares have a band at `level`.
+    sets are more, orders are drawn, and the shares have a band at `level`. `progress` is told of
+    every solve of it.
 
     Raises
     ------
@@ -103,7 +105,7 @@ def paths(
     whole = loss_of(case.found, target)
     causes, rng = Causes(case), np.random.default_rng(seed)
     ends = tables.ends_of(causes, to)
-    divided = Divided.of(case, target, most, rng)
+    divided = Divided.of(case, target, most, rng, progress)
     made = tables.tables_of(causes, ends, top, divided)
     meaning = _MEANINGS.get(target, "as the headline of a contagion has it")
     if not target.endswith("_usd"):

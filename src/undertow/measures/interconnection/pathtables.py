@@ -138,12 +138,12 @@ def _bearers(causes: Causes, chains: Mapping[Node, Sequence[Chain]]) -> pl.DataF
 def _chains(causes: Causes, chains: Mapping[Node, Sequence[Chain]]) -> pl.DataFrame:
     """One row a chain, of the largest bearer first."""
     rows = [
-        (end.name, rank, each.share, each.share * causes.trails.ends[end],
+        (end.kind, end.name, rank, each.share, each.share * causes.trails.ends[end],
          len(shown(causes, each.nodes)), sentence(causes, each))
         for end, some in chains.items() for rank, each in enumerate(some, 1)
     ]  # fmt: skip
-    names = {"bearer": pl.String, "rank": pl.Int64, "share": pl.Float64, "usd": pl.Float64,
-             "steps": pl.Int64, "says": pl.String}  # fmt: skip
+    names = {"kind": pl.String, "bearer": pl.String, "rank": pl.Int64, "share": pl.Float64,
+             "usd": pl.Float64, "steps": pl.Int64, "says": pl.String}  # fmt: skip
     return pl.DataFrame(rows, schema=names, orient="row")
 
 
@@ -154,9 +154,10 @@ def _steps(causes: Causes, chains: Mapping[Node, Sequence[Chain]]) -> pl.DataFra
         for rank, each in enumerate(some, 1):
             usd = each.share * causes.trails.ends[end]
             for step, node in enumerate(shown(causes, each.nodes)):
-                rows.append((end.name, rank, step, *_told(node), usd, phrase(causes, node)))
-    names = {"bearer": pl.String, "rank": pl.Int64, "step": pl.Int64, **_NODE, "usd": pl.Float64,
-             "says": pl.String}  # fmt: skip
+                says = phrase(causes, node)
+                rows.append((end.kind, end.name, rank, step, *_told(node), usd, says))
+    names = {"of": pl.String, "bearer": pl.String, "rank": pl.Int64, "step": pl.Int64, **_NODE,
+             "usd": pl.Float64, "says": pl.String}  # fmt: skip
     return pl.DataFrame(rows, schema=names, orient="row")
 
 
