@@ -57,6 +57,7 @@ _HEADLINES = (
     *("crowding.liquidated_share", "crowding.effective", "crowding.days_to_exit"),
     *("interconnection.claims_per_dollar", "interconnection.through_one_keeper"),
     *("interconnection.tokens_on_themselves", "interconnection.debt_in_loops"),
+    *("interconnection.synchronised_calls", "interconnection.contagion_loss"),
 )
 
 

@@ -225,7 +225,9 @@ def test_every_hover_says_where_its_number_is_from() -> None:
     for one in made:
         for _, found in drawn(one, made):
             given = json.loads(sourced(found, "tandem.x, at 2026-11-01, modelled").to_json())
-            hovers = [t["hovertemplate"] for t in given["data"] if t.get("hoverinfo") != "skip"]
+            parts = [part for t in given["data"] for part in (
+                (t["node"], t["link"]) if t["type"] == "sankey" else (t,))]  # fmt: skip
+            hovers = [p["hovertemplate"] for p in parts if p.get("hoverinfo") != "skip"]
             titles = json.dumps(given["layout"].get("xaxis", {}).get("unifiedhovertitle", {}))
             assert hovers
             for hover in hovers:

@@ -66,3 +66,33 @@ def test_what_is_not_drawn_is_said() -> None:
     held["interconnection.loops"]["ties"] = many
     found = figure("Loops by what is posted and owed", held)
     assert note_of(found) == f"Drawn: the 30 largest of {many.height} ties."
+
+
+def test_chains_lead_from_the_shock_to_who_bears_it_and_carry_what_they_carry() -> None:
+    flow = figure("The heaviest ways from the shock to a loss").data[0]
+    held = tables()["interconnection.paths"]
+    assert flow.node.label[0] == "ETH -20%"
+    assert set(NODES) < set(flow.node.label)
+    out = sum(v for s, v in zip(flow.link.source, flow.link.value, strict=True) if s == 0)
+    assert out == pytest.approx(held["chains"]["usd"].sum())
+    assert len(flow.node.label) == 4 + len(NODES)  # what chains share is one node
+
+
+def test_a_bound_is_drawn_where_there_is_one_and_only_usd_share_the_axis() -> None:
+    found = figure("How far it hangs on links that nobody knows")
+    by_name = {trace.name: trace for trace in found.data}
+    assert list(by_name["proved bound"].y) == ["shortfall"]
+    assert list(by_name["searched worst"].y) == ["shortfall", "debtrank"]
+
+
+def test_assumptions_that_change_nothing_are_not_drawn_and_counted() -> None:
+    found = figure("What it hangs on that nobody knows")
+    assert "hours" not in found.data[1].y
+    assert note_of(found) == "Not drawn: 1 of 3 assumptions, which change nothing."
+
+
+def test_marks_lie_between_clearing_and_linear() -> None:
+    found = figure("What claims lose in value")
+    by_name = {trace.name: trace for trace in found.data}
+    pairs = zip(by_name["clearing"].x, by_name["linear marks"].x, strict=True)
+    assert all(low <= high for low, high in pairs)

@@ -18,6 +18,9 @@ def interconnection(nodes: Sequence[str], began: datetime) -> dict[str, dict[str
         "interconnection.reuse": _reuse(nodes, began),
         "interconnection.loops": _loops(nodes),
         "interconnection.calls": _calls(nodes),
+        "interconnection.contagion": _contagion(nodes),
+        "interconnection.paths": _paths(nodes),
+        "interconnection.links": {"numbers": _numbers()},
     }
 
 
@@ -88,3 +91,70 @@ def _calls(nodes: Sequence[str]) -> dict[str, pl.DataFrame]:
     both = [(a, b, 1e5 * (i + 1)) for i, a in enumerate(nodes) for b in nodes if a != b]
     pairs = pl.DataFrame(both, schema=["venue", "other", "need_usd"], orient="row")
     return {"rounds": rounds, "ladder": ladder, "pairs": pairs}
+
+
+_WAYS = (("none", ""), ("plain cascade", ""), ("plain and", "claims"), ("all but", "funding"),
+         ("all", ""))  # fmt: skip
+
+
+def _contagion(nodes: Sequence[str]) -> dict[str, pl.DataFrame]:
+    count = len(nodes)
+    lost = np.linspace(1e6, 3e6, len(_WAYS))
+    channels = pl.DataFrame(
+        {"way": [way for way, _ in _WAYS], "channel": [name for _, name in _WAYS],
+         "lost_usd": lost, "borne_usd": lost / 2.0}
+    )  # fmt: skip
+    assumptions = pl.DataFrame(
+        {"assumption": ["run", "capital", "hours"], "low": [0.0, 0.0, 1.0],
+         "high": [20.0, 0.15, 168.0], "borne_at_low_usd": [8e5, 9e5, 1e6],
+         "borne_at_high_usd": [2e6, 1e6, 1e6]}
+    )  # fmt: skip
+    share = np.linspace(0.4, 1.0, count)
+    parties = pl.DataFrame(
+        {"party": [f"venue:{node}" for node in nodes], "share": share,
+         "least_share": share - 0.2 * (share < 0.9), "bears_usd": 1e6 * (1.1 - share)}
+    )  # fmt: skip
+    valuation = pl.DataFrame(
+        {"party": [f"venue:{node}" for node in nodes], "clearing_usd": 1e6 * (1.1 - share),
+         "ahead_usd": 1.5e6 * (1.1 - share), "linear_usd": 2e6 * (1.1 - share),
+         "single_hit_usd": 1.8e6 * (1.1 - share)}
+    )  # fmt: skip
+    return {"channels": channels, "assumptions": assumptions, "parties": parties,
+            "valuation": valuation}  # fmt: skip
+
+
+def _shared(column: str, names: Sequence[str]) -> pl.DataFrame:
+    usd = np.linspace(2e6, 0.0, len(names))
+    return pl.DataFrame(
+        {column: names, "shapley_usd": usd, "error_usd": 0.01 * usd, "share": usd / usd.sum(),
+         "alone_usd": 0.8 * usd, "off_usd": 1.1 * usd}
+    )  # fmt: skip
+
+
+def _paths(nodes: Sequence[str]) -> dict[str, pl.DataFrame]:
+    chains = pl.DataFrame(
+        {"bearer": nodes, "rank": [1] * len(nodes), "usd": np.linspace(9e5, 1e5, len(nodes))}
+    )
+    kinds = ("shock", "sold", "price", "short", "party")
+    steps = pl.concat(
+        pl.DataFrame(
+            {"bearer": bearer, "rank": rank, "step": np.arange(5), "kind": kinds,
+             "name": ["ETH -20%", "perps|ETH", "ETH", "aave|aave:USDC", f"owner:{bearer}"],
+             "says": ["ETH -20%", "sold ETH", "ETH -31%", "USDC unpaid", f"{bearer} bears it"],
+             "usd": usd}
+        )
+        for bearer, rank, usd in chains.iter_rows()
+    )  # fmt: skip
+    return {"channels": _shared("channel", ("fire_sales", "claims", "funding", "backing")),
+            "origins": _shared("origin", ("ETH -20%", "BTC -20%")), "chains": chains,
+            "steps": steps}  # fmt: skip
+
+
+def _numbers() -> pl.DataFrame:
+    middle = np.array([1e6, 2e6, 1.2])
+    return pl.DataFrame(
+        {"number": ["shortfall_usd", "debtrank_usd", "radius"], "unit": ["USD", "USD", "1"],
+         "even": middle, "few": 1.4 * middle, "least": 0.2 * middle, "low": 0.5 * middle,
+         "high": 1.5 * middle, "greatest": 1.8 * middle, "searched": 2.0 * middle,
+         "bound": [3e6, None, None], "as_told": 0.3 * middle}
+    )  # fmt: skip

@@ -70,13 +70,14 @@ def run_demo(folder: Path, *, seed: int | None, report: bool, as_json: bool, qui
         answer.give("an illustration: two dated shocks on this invented book (USD)", replays)
     if report:
         tell_of_measuring(answer, [measure.name for measure in MEASURES])
-        answer.say("measuring what moves together and who is crowded: a minute or so")
+        answer.say("measuring what moves together, who is crowded and who hangs on whom: minutes")
         write_report(assess(lake, now=now_us(), seed=seed_of_measures(seed)), the_page(page))
         answer.say(f"a report on all of it: {page}")
     where = f"--lake {lake.uri}"
     answer.say(f"look further: undertow margins {where} --sort distance")
     answer.say(f"              undertow stress {REPLAYS[-1]} {where}")
     answer.say(f"              undertow measure crowding.map {where}")
+    answer.say(f"              undertow map show asset:vUSDC {where}")
 
 
 def replayed(snapshot: Snapshot) -> pl.DataFrame:

@@ -30,6 +30,9 @@ _SHOWN = 8  # rows of a table on the terminal
 _RUNS = {
     "tandem.unwind": ("cascade",),
     "interconnection.calls": ("cascade",),
+    "interconnection.contagion": ("cascade",),
+    "interconnection.paths": ("cascade",),
+    "interconnection.links": ("cascade",),
     "crowding.map": ("liquidation map",),
     "crowding.surface": ("liquidation map",),
     "crowding.synchrony": ("sweep", "cascade"),

@@ -241,6 +241,24 @@ MEASURES = (
         interconnection.calls,
         ("crowd",),
     ),
+    Measure(
+        "interconnection.contagion",
+        "what a shock costs when losses travel by several channels, and who bears it",
+        interconnection.contagion,
+        ("web",),
+    ),
+    Measure(
+        "interconnection.paths",
+        "which way a shock takes to every loss, and what each channel did to it",
+        interconnection.paths,
+        ("web",),
+    ),
+    Measure(
+        "interconnection.links",
+        "how far contagion hangs on links that nobody knows",
+        interconnection.links,
+        ("web",),
+    ),
 )
 
 FAMILIES = tuple(dict.fromkeys(each.family for each in MEASURES))

@@ -140,6 +140,11 @@ def sourced(figure: go.Figure, source: str) -> go.Figure:
     if together:
         figure.update_xaxes(unifiedhovertitle={"text": f"%{{x|%Y-%m-%d %H:%M}}Z<br>{said}"})
     for trace in figure.data:
-        if trace.hoverinfo != "skip":
-            trace.hovertemplate += "<extra></extra>" if together else f"<br>{said}<extra></extra>"
+        # flows hover by their boxes and by what runs between them
+        parts = (trace.node, trace.link) if isinstance(trace, go.Sankey) else (trace,)
+        for part in parts:
+            if part.hoverinfo != "skip":
+                part.hovertemplate += (
+                    "<extra></extra>" if together else f"<br>{said}<extra></extra>"
+                )
     return figure

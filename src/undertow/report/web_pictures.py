@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from undertow.report import webs
+from undertow.report import losses, webs
 from undertow.report.picture import Picture
 
 INTERCONNECTION: tuple[Picture, ...] = (
@@ -113,5 +113,89 @@ INTERCONNECTION: tuple[Picture, ...] = (
         "at the same time.",
         webs.pairs,
         {"pairs": ("venue", "other", "need_usd")},
+    ),
+    Picture(
+        "interconnection.contagion",
+        "What each channel adds",
+        "The loss with no channel on, by the plain cascade, with one channel more, with one less, "
+        "and with all. Red is lost for good by anybody but borrowers and traders, blue is what "
+        "parties of claims and those whom no claim names bear of it.",
+        losses.by_channel,
+        {"channels": ("way", "channel", "lost_usd", "borne_usd")},
+    ),
+    Picture(
+        "interconnection.contagion",
+        "What it hangs on that nobody knows",
+        "Each line is one assumption moved to its two ends while all others stay: a range over "
+        "assumptions, and no band of confidence.",
+        losses.by_assumption,
+        {
+            "assumptions": (
+                *("assumption", "low", "high"),
+                *("borne_at_low_usd", "borne_at_high_usd"),
+            )
+        },
+    ),
+    Picture(
+        "interconnection.contagion",
+        "Who bears it, and who pays less",
+        "Left: what each party bears. Right: the share of what it owes that it pays, the point by "
+        "the greatest payments that fit, the red mark by the least.",
+        losses.bearers,
+        {"parties": ("party", "share", "least_share", "bears_usd")},
+    ),
+    Picture(
+        "interconnection.contagion",
+        "What claims lose in value",
+        "A ledger apart, never added to what was lost: between clearing, where only who cannot pay "
+        "costs anything, and linear marks, where every dollar of a debtor's equity does. Diamonds "
+        "are what is expected by the horizon, crosses the original single hit.",
+        losses.marked,
+        {
+            "valuation": (
+                *("party", "clearing_usd", "ahead_usd", "linear_usd"),
+                "single_hit_usd",
+            )
+        },
+    ),
+    Picture(
+        "interconnection.paths",
+        "Which channel did it",
+        "Bars divide the loss among channels, over all orders in which they could be switched on; "
+        "the point is what the channel does alone, the red mark how much less it would be without.",
+        losses.shares,
+        {"channels": ("channel", "shapley_usd", "error_usd", "share", "alone_usd", "off_usd")},
+    ),
+    Picture(
+        "interconnection.paths",
+        "Where it came from",
+        "The same over the prices that were shocked and the nodes that failed.",
+        losses.origins,
+        {"origins": ("origin", "shapley_usd", "error_usd", "share", "alone_usd", "off_usd")},
+    ),
+    Picture(
+        "interconnection.paths",
+        "The heaviest ways from the shock to a loss",
+        "From left to right: the shock (red), what was sold (blue), prices (grey), who could not "
+        "pay (dark), and who bears it. As wide as what the chain carries.",
+        losses.chains,
+        {
+            "chains": ("bearer", "rank", "usd"),
+            "steps": ("bearer", "rank", "step", "kind", "name", "says", "usd"),
+        },
+    ),
+    Picture(
+        "interconnection.links",
+        "How far it hangs on links that nobody knows",
+        "Grey lines reach over all drawn networks that have the known totals, blue over most of "
+        "them. The searched worst is no end of what is possible; a bound is drawn where it is "
+        "proved.",
+        losses.ranges,
+        {
+            "numbers": (
+                *("number", "unit", "even", "few", "least", "low", "high", "greatest"),
+                *("searched", "bound", "as_told"),
+            )
+        },
     ),
 )

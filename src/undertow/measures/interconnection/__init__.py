@@ -6,11 +6,26 @@ a `Study`: readings, the tables behind them, and what it says in words.
 
 from undertow.measures.interconnection.backing import Backing
 from undertow.measures.interconnection.calls import calls
+from undertow.measures.interconnection.contagion import contagion
+from undertow.measures.interconnection.links import links
 from undertow.measures.interconnection.loops import loops
 from undertow.measures.interconnection.mapping import DependencyMap
 from undertow.measures.interconnection.overview import dependency_map as map  # noqa: A004 - ut.interconnection.map
+from undertow.measures.interconnection.paths import paths
 from undertow.measures.interconnection.reuse import reuse
 from undertow.measures.interconnection.surveying import survey
 from undertow.measures.interconnection.web import Web
 
-__all__ = ["Backing", "DependencyMap", "Web", "calls", "loops", "map", "reuse", "survey"]
+__all__ = [
+    "Backing",
+    "DependencyMap",
+    "Web",
+    "calls",
+    "contagion",
+    "links",
+    "loops",
+    "map",
+    "paths",
+    "reuse",
+    "survey",
+]
