@@ -6,6 +6,7 @@ stays: at equity, and at creditors whom no row names; so no dollar of it is coun
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -76,14 +77,17 @@ class ClaimsNet:
         found = stress(self.exposures, self.first, spread)
         return float((found.level - found.first) @ self.stays)
 
-    def defaults(self, party: KeyColumn, spread: Spread) -> FloatColumn:
-        """By party: USD that its default costs all others, its creditors without a name too."""
-        found = np.empty(len(party))
-        for place, k in enumerate(party):
+    def defaults(self, parties: Sequence[KeyColumn], spread: Spread) -> FloatColumn:
+        """By set of parties that default at once: USD that it costs all others.
+
+        The creditors without a name of those who default are among the others.
+        """
+        found = np.empty(len(parties))
+        for place, some in enumerate(parties):
             first = np.zeros(len(self.names))
-            first[k] = 1.0
+            first[some] = 1.0
             level = stress(self.exposures, first, spread).level
-            found[place] = float(level @ self.stays) - self.equity[k]
+            found[place] = float(level @ self.stays) - float(self.equity[some].sum())
         return found
 
     @cached_property
@@ -94,7 +98,7 @@ class ClaimsNet:
         if len(self.names) > _BY_DEFAULT:
             some = np.unique(self.debtor)
             cost = np.zeros(len(self.names))
-            cost[some] = self.defaults(some, Spread.CONTINUOUS)
+            cost[some] = self.defaults(list(some[:, None]), Spread.CONTINUOUS)
         else:
             share = defaults_one_by_one(self.exposures) / self.buffer
             cost = share @ self.stays + self.unnamed
