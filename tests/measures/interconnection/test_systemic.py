@@ -42,7 +42,7 @@ def mixed(web):
     """A few nodes of several kinds, with bands."""
     among = ("chain:ethereum", "oracle:coinbase:ETH/USD", "custodian:custodian-1",
              "venue:aave-v3", "venue:hyperliquid", "owner:1")  # fmt: skip
-    return nodes(web, among=among, channels=BY_CLAIMS, redraws=19, contested=2, reps=49, seed=3)
+    return nodes(web, among=among, channels=BY_CLAIMS, redraws=19, contested=2, reps=29, seed=3)
 
 
 def row_of(study, node):

@@ -389,6 +389,14 @@ class _Verdict:
         """No one order can be told."""
         return self.tau is not None and self.tau < NO_ORDER
 
+    @property
+    def words(self) -> str:
+        """How far rankings agree."""
+        if self.no_order:
+            return "disagree so much that no one order can be told"
+        turned = self.least is not None and self.least[2] < 0.0
+        return "agree in part, and some run against each other" if turned else "agree in part"
+
 
 def _readings(
     web: Web, found: Sequence[Candidate], values: FloatMatrix, net: ClaimsNet, verdict: _Verdict
@@ -425,18 +433,11 @@ def _says(
     words = [_first_words(found, values, first, places)]
     if not redraws:
         words.append("Places by failure have no band: no book was redrawn.")
-    if verdict.no_order:
-        assert verdict.least is not None
+    if verdict.tau is not None and verdict.least is not None:
         one, other, tau = verdict.least
         words.append(
-            f"Rankings disagree so much that no one order can be told: over "
-            f"{many(verdict.pairs, 'pair')} of rankings the median of Kendall's tau is "
-            f"{told(verdict.tau)}; {one} and {other} agree least ({told(tau)})."
-        )
-    elif verdict.tau is not None:
-        words.append(
-            f"Rankings agree in part: over {many(verdict.pairs, 'pair')} the median of Kendall's "
-            f"tau is {told(verdict.tau)}."
+            f"Rankings {verdict.words}: over {many(verdict.pairs, 'pair')} of rankings the median "
+            f"of Kendall's tau is {told(verdict.tau)}; {one} and {other} agree least ({told(tau)})."
         )
     else:
         words.append("Rankings have too few nodes in common to be compared.")
