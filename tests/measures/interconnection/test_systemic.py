@@ -22,8 +22,7 @@ from undertow.stress.stressed import Stressed
 from undertow.worlds import demo_world
 
 BY_CLAIMS = Channels.only("dependence", "claims", "receipts")
-KEEPERS = ("custodian:custodian-1", "custodian:custodians", "external:reserves",
-           "external:validators", "external:ETH escrow")  # fmt: skip
+KEEPERS = ("custodian:custodian-1", "custodian:custodians", "external:reserves")
 QUICK = {"redraws": 0, "reps": 19}
 
 
