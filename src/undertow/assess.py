@@ -281,7 +281,7 @@ def _ground(
         known = position_instants(lake, snapshot.ts, as_of=as_of)[-MOST_EARLIER - 1 : -1]
         books = tuple(load_snapshot(lake, as_of=as_of, at=t) for t in known)
         ground = replace(ground, earlier=books)
-    if any("history" in measure.needs for measure in measures):
+    if "history" in wanted or any("history" in measure.needs for measure in measures):
         try:
             history = leverage_history(lake, snapshot, by=by, as_of=as_of)
             ground = replace(ground, history=history)

@@ -17,7 +17,7 @@ from undertow.errors import StateError, StoreError
 from undertow.measures.interconnection.backing import Backing
 from undertow.measures.interconnection.folding import fold
 from undertow.measures.interconnection.mapping import NODE_KINDS, DependencyMap
-from undertow.measures.interconnection.nodes import (
+from undertow.measures.interconnection.surroundings import (
     LookedThrough,
     edge_kinds,
     gaps,

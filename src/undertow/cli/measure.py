@@ -33,6 +33,7 @@ _RUNS = {
     "interconnection.contagion": ("cascade",),
     "interconnection.paths": ("cascade",),
     "interconnection.links": ("cascade",),
+    "interconnection.nodes": ("cascade",),
     "crowding.map": ("liquidation map",),
     "crowding.surface": ("liquidation map",),
     "crowding.synchrony": ("sweep", "cascade"),

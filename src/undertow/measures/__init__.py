@@ -254,6 +254,12 @@ MEASURES = (
         ("web",),
     ),
     Measure(
+        "interconnection.nodes",
+        "whose failure costs everybody else most, and whether rankings agree",
+        interconnection.nodes,
+        ("web", "history"),
+    ),
+    Measure(
         "interconnection.links",
         "how far contagion hangs on links that nobody knows",
         interconnection.links,

@@ -20,7 +20,7 @@ from scipy.sparse import csr_array
 from undertow import schema
 from undertow.measures.interconnection.backing import Backing
 from undertow.measures.interconnection.mapping import NODE_KINDS, DependencyMap
-from undertow.measures.interconnection.nodes import whole_of
+from undertow.measures.interconnection.surroundings import whole_of
 from undertow.state import AnyColumn, FloatColumn, KeyColumn
 from undertow.state.universe import NONE
 

@@ -14,6 +14,7 @@ from undertow.measures.interconnection.overview import dependency_map as map  # 
 from undertow.measures.interconnection.paths import paths
 from undertow.measures.interconnection.reuse import reuse
 from undertow.measures.interconnection.surveying import survey
+from undertow.measures.interconnection.systemic import nodes
 from undertow.measures.interconnection.web import Web
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "links",
     "loops",
     "map",
+    "nodes",
     "paths",
     "reuse",
     "survey",

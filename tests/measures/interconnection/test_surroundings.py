@@ -10,7 +10,7 @@ from measures.interconnection.mapped import demo_backing, mapped_world
 from undertow.errors import StateError
 from undertow.measures.interconnection.backing import Backing
 from undertow.measures.interconnection.mapping import DependencyMap
-from undertow.measures.interconnection.nodes import (
+from undertow.measures.interconnection.surroundings import (
     edge_kinds,
     gaps,
     largest,
