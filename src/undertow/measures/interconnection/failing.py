@@ -7,6 +7,7 @@ the venue.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from undertow.errors import StateError
 from undertow.fanout import Executor, Serial
 from undertow.measures.interconnection.candidates import Candidate
 from undertow.rules.margins import account_sums
@@ -27,7 +29,7 @@ from undertow.stress.stressed import Stressed
 
 
 class Cost(NamedTuple):
-    """What one failure costs."""
+    """What one failure costs; NaN where prices left all bounds, so that no number is left."""
 
     others: float  # USD, less what is lost without it
     own: float  # USD of the node's own equity
@@ -123,7 +125,10 @@ def failures(
 
 
 def _failed(bench: Bench, asked: _Ask) -> Cost:
-    return bench.failed(asked.who, stressed=asked.stressed)
+    try:
+        return bench.failed(asked.who, stressed=asked.stressed)
+    except StateError:  # prices left all bounds: the cost has no number, and that is said
+        return Cost(math.nan, math.nan, False)
 
 
 def left_out(
@@ -150,7 +155,10 @@ def _without_plan(bench: Bench) -> _Knobs:
 
 
 def _lost(knobs: _Knobs, plan: Plan) -> float:
-    return Bench(plan, *knobs).lost()[0]
+    try:
+        return Bench(plan, *knobs).lost()[0]
+    except StateError:  # as above
+        return math.nan
 
 
 class _Redraw(NamedTuple):
@@ -166,7 +174,8 @@ def redrawn(
     """(draws, candidates) What each failure costs on calm books whose owners are drawn anew.
 
     Every owner comes as often as a Poisson variable of mean 1 says, with all that it has; pools
-    and claims are as they were.
+    and claims are as they were. Where prices leave all bounds (open interest of a redrawn book need
+    not balance) the draw is NaN.
     """
     owners = len(bench.plan.snapshot.book.owners)
     seeds = np.random.SeedSequence([seed, 83]).spawn(draws)
@@ -181,4 +190,6 @@ def _on_redrawn(shared: _Redraw, times: FloatColumn) -> list[float]:
     scale = times[plan.snapshot.book.owner]
     drawn = stand_ins(plan, (scale > 0.0).astype(np.int64), scale)
     bench = Bench(drawn, *_without_plan(shared.bench))
-    return [bench.failed(each, stressed=False).others for each in shared.who]
+    costs = [_failed(bench, _Ask(each, stressed=False)).others for each in shared.who]
+    # a book on which some failure has no number ranks nobody, and is left out whole
+    return costs if np.isfinite(costs).all() else [math.nan] * len(costs)

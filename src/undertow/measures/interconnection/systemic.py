@@ -165,7 +165,8 @@ def nodes(
         readings=tuple(_readings(web, found, values, net, verdict)),
         tables={"nodes": table, "ranks": places, "agreement": pairs, "spread": apart,
                 "definitions": _definitions(shock)},
-        says=tuple(_says(web, found, values, failed, places, net, verdict, apart, redraws)),
+        says=tuple(_says(web, found, values, failed, places, net, verdict, apart, redraws,
+                        _lost(drawn["failure"]))),
         how_to_read=_READ,
         misleads=_MISLEADS,
         left_out=why_not | {each.name: each.reason for each in found if each.reason},
@@ -262,6 +263,11 @@ def _by_redraws(
     drawn = np.full((redraws, len(found)), np.nan)
     drawn[:, list(first)] = costs
     return drawn
+
+
+def _lost(drawn: FloatMatrix | None) -> int:
+    """How many redrawn books gave no number."""
+    return 0 if drawn is None else int((~np.isfinite(drawn).any(axis=1)).sum())
 
 
 def _costliest(cost: FloatColumn, count: int) -> list[int]:
@@ -426,6 +432,7 @@ def _readings(
 def _says(
     web: Web, found: Sequence[Candidate], values: FloatMatrix, failed: Sequence[Cost | None],
     places: pl.DataFrame, net: ClaimsNet, verdict: _Verdict, apart: pl.DataFrame, redraws: int,
+    lost: int,
 ) -> list[str]:  # fmt: skip
     first = _costliest(values[:, 0], TOP) if len(found) else []
     if not first:
@@ -433,6 +440,10 @@ def _says(
     words = [_first_words(found, values, first, places)]
     if not redraws:
         words.append("Places by failure have no band: no book was redrawn.")
+    elif lost:
+        words.append(
+            f"On {lost} of {redraws} redrawn books prices left all bounds; they are left out."
+        )
     if verdict.tau is not None and verdict.least is not None:
         one, other, tau = verdict.least
         words.append(
@@ -459,7 +470,10 @@ def _says(
     unsettled = [each.name for each, cost in zip(found, failed, strict=True)
                  if cost is not None and not cost.settled]  # fmt: skip
     if unsettled:
-        words.append(f"Channels had not come to rest after the failure of {listed(unsettled)}.")
+        words.append(
+            f"After the failure of {listed(unsettled)} channels had not come to rest, or prices "
+            "left all bounds."
+        )
     if web.told < 0.999:
         words.append(f"{percent(1.0 - web.told)} of what accounts hold leads where no table goes.")
     return words
