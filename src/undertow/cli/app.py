@@ -862,8 +862,14 @@ def trace(
     without: options.Without = None,
     failed: options.Failed = None,
     most: Annotated[
-        int, typer.Option("--most", min=1, help="Solves of a division; beyond, orders are drawn.")
-    ] = 1_024,
+        int | None,
+        typer.Option(
+            "--most",
+            min=1,
+            help="Solves of a division; beyond, orders are drawn.",
+            show_default="1024; 64 of a large book",
+        ),
+    ] = None,
     draw_seed: options.DrawSeed = None,
     graph: Annotated[
         Path | None,

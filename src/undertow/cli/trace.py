@@ -53,7 +53,7 @@ class Asked:
     to: str | None
     top: int
     target: str
-    most: int
+    most: int | None
     draw_seed: int
     only: str | None
     without: str | None

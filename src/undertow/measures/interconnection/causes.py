@@ -23,7 +23,7 @@ from undertow.measures.interconnection.trails import Cause, Node, Trails
 from undertow.state import KeyColumn
 from undertow.stress.contagion.stakes import POOL, TOKEN
 
-PASSES = 12  # that are told apart; later ones stand for each other
+PASSES = 6  # that are told apart; later ones stand for each other
 _DUST = 1e-6  # USD
 
 
@@ -32,6 +32,11 @@ class Causes:
     """All passes of a case, read backwards from who lost in the end."""
 
     case: Case
+
+    @cached_property
+    def said(self) -> dict[Node, str]:
+        """What was said of nodes already: words take longer than numbers."""
+        return {}
 
     @cached_property
     def views(self) -> tuple[PassView, ...]:
@@ -176,9 +181,9 @@ class Causes:
         at, _, what = node.name.partition("|")
         venue = universe.code("venue", at)
         if node.kind in ("sold", "bought"):
-            taken = np.maximum(view.rows["inst"], 0)
-            where = universe.asset_of[taken] == universe.code("asset", what)
-            return view.accounts(venue, node.round, where & (view.rows["inst"] >= 0))
+            asset, bought = universe.code("asset", what), node.kind == "bought"
+            where, _ = view.traded(venue, node.round, asset, bought=bought)
+            return view.accounts(venue, node.round, where)
         where = view.lacks
         if what and len(view.short(view.of == universe.code("instrument", what))):
             where = where & (view.of == universe.code("instrument", what))

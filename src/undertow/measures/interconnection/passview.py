@@ -154,23 +154,50 @@ class PassView:
 
         Sales that execute in a pool that carries the price, times its pull on it.
         """
-        plan, rows = self.found.cascade.plan, self.rows
-        universe, carriers = plan.snapshot.universe, plan.carriers
+        rows, carriers = self.rows, self.found.cascade.plan.carriers
         span = slice(int(carriers.start[inst]), int(carriers.start[inst + 1]))
         pull = np.zeros(carriers.pools + 1)
         np.add.at(pull, carriers.pool[span], np.abs(carriers.pull[span]))
         taken = np.maximum(rows["inst"], 0)
-        spot, own = carriers.spot_pool[taken], carriers.own_pool[taken]
-        reach = np.maximum(np.where(spot >= 0, pull[spot], 0.0), np.where(own >= 0, pull[own], 0.0))
-        usd = (-self.signed if bought else self.signed) * reach
-        here = np.flatnonzero((rows["inst"] >= 0) & (rows["round"] < before) & (usd > 0.0))
+        usd = -self.signed if bought else self.signed
         found: dict[tuple[int, int, int], float] = {}
-        asset = universe.asset_of[taken[here]]
+        self._added(found, taken, usd, pull, (rows["inst"] >= 0) & (rows["round"] < before))
+        if bought:  # what was owed is bought to be repaid
+            owed = (rows["other"] >= 0) & (rows["round"] < before)
+            self._added(found, np.maximum(rows["other"], 0), rows["repaid"], pull, owed)
+        return found
+
+    def _added(
+        self, found: dict[tuple[int, int, int], float], inst: CodeColumn, usd: FloatColumn,
+        pull: FloatColumn, where: BoolColumn,
+    ) -> None:  # fmt: skip
+        """Add up by venue, round and asset what rows bring to pools that pull."""
+        plan, rows = self.found.cascade.plan, self.rows
+        spot, own = plan.carriers.spot_pool[inst], plan.carriers.own_pool[inst]
+        reach = np.maximum(np.where(spot >= 0, pull[spot], 0.0), np.where(own >= 0, pull[own], 0.0))
+        here = np.flatnonzero(where & (usd * reach > 0.0))
+        asset = plan.snapshot.universe.asset_of[inst[here]]
         places = zip(self.venue[here].tolist(), rows["round"][here].tolist(), asset.tolist(),
-                     usd[here].tolist(), strict=True)  # fmt: skip
+                     (usd * reach)[here].tolist(), strict=True)  # fmt: skip
         for venue, when, what, value in places:
             found[venue, when, what] = found.get((venue, when, what), 0.0) + value
-        return found
+
+    def traded(
+        self, venue: int, when: int, asset: int, *, bought: bool
+    ) -> tuple[BoolColumn, float]:
+        """Rows that sold, or bought, an asset at a venue in a round, and for how many USD."""
+        of, rows = self.found.cascade.plan.snapshot.universe.asset_of, self.rows
+        here = (self.venue == venue) & (rows["round"] == when)
+        taken = here & (rows["inst"] >= 0) & (of[np.maximum(rows["inst"], 0)] == asset)
+        usd = -self.signed if bought else self.signed
+        taken &= usd > 0.0
+        whole = float(usd[taken].sum())
+        if bought:
+            owed = here & (rows["other"] >= 0) & (of[np.maximum(rows["other"], 0)] == asset)
+            owed &= rows["repaid"] > 0.0
+            whole += float(rows["repaid"][owed].sum())
+            taken = taken | owed
+        return taken, whole
 
     @cached_property
     def quoted(self) -> KeyColumn:

@@ -28,7 +28,7 @@ from undertow.stress.shock import Shock, require_within
 
 FALL = 0.2
 TOP = 3  # chains of each bearer
-MOST = 1_024  # solves that one division may take
+MOST, LARGE, FEW = 1_024, 10_000, 64  # solves of one division; in books of so many accounts fewer
 TARGET = "lost_usd"
 _NAME = "interconnection.paths"
 _READ = (
@@ -70,7 +70,7 @@ def paths(
     target: str = TARGET,
     to: str | None = None,
     top: int = TOP,
-    most: int = MOST,
+    most: int | None = None,
     seed: int = 0,
     level: float = 0.9,
     progress: Progress | None = None,
@@ -80,9 +80,9 @@ def paths(
     The shock is a common `fall` of all prices but those of money, unless a `scenario` is given;
     `failed` names who fails on top of it. `target` is the loss that is divided: a number of the
     headline of a contagion in USD, `borne_usd`, or a party, as `owner:17`. Chains lead to all who
-    bear a loss, or to the one that `to` names. A division takes at most `most` solves: where all
-    sets are more, orders are drawn, and the shares have a band at `level`. `progress` is told of
-    every solve of it.
+    bear a loss, or to the one that `to` names. A division takes at most `most` solves (1,024; 64 in
+    books of more than 10,000 accounts): where all sets are more, orders are drawn, and the shares
+    have a band at `level`. `progress` is told of every solve of it.
 
     Raises
     ------
@@ -105,6 +105,8 @@ def paths(
     whole = loss_of(case.found, target)
     causes, rng = Causes(case), np.random.default_rng(seed)
     ends = tables.ends_of(causes, to)
+    if most is None:
+        most = MOST if case.web.snapshot.book.accounts <= LARGE else FEW
     divided = Divided.of(case, target, most, rng, progress)
     made = tables.tables_of(causes, ends, top, divided)
     meaning = _MEANINGS.get(target, "as the headline of a contagion has it")
@@ -188,10 +190,11 @@ def _says(
         share = percent(float(first["share"][0]))
         words.append(f"The heaviest chain carries {share} of what its bearer lost: "
                      f"{first['says'][0]}.")  # fmt: skip
-        explained = _explained(made)
+        count, bearers = made["chains"].height, many(made["bearers"].height, "bearer")
+        lead = "chain shown leads" if count == 1 else "chains shown lead"
         words.append(
-            f"The {many(made['chains'].height, 'chain')} shown lead to {percent(explained)} of "
-            f"what {many(made['bearers'].height, 'bearer')} lost; the rest takes smaller ways."
+            f"{count:,} {lead} to {percent(_explained(made))} of what {bearers} lost; the rest "
+            "takes smaller ways."
         )
     untold = float((made["bearers"]["usd"] * made["bearers"]["untold"]).sum())
     if untold > 1.0:

@@ -34,6 +34,12 @@ def _digits(value: float) -> str:
 
 def phrase(causes: Causes, node: Node) -> str:
     """What happened, in a few words."""
+    if node not in causes.said:
+        causes.said[node] = _said(causes, node)
+    return causes.said[node]
+
+
+def _said(causes: Causes, node: Node) -> str:
     if node.kind in ("price", "short", "sold", "bought"):
         return _in_markets(causes, node)
     if node.kind in ("party", "backing"):
@@ -41,7 +47,7 @@ def phrase(causes: Causes, node: Node) -> str:
     if node.kind in ("receipt", "peg", "withdrawn", "rate", "frozen"):
         return _moved(causes, node)
     lost = f"{money(causes.trails.ends[node])} USD" if node in causes.trails.ends else ""
-    said = {
+    rest = {
         "shock": node.name,
         "failure": f"{bare(node.name)} fails",
         "untold": "nobody knows why",
@@ -50,7 +56,7 @@ def phrase(causes: Causes, node: Node) -> str:
         "fund": f"{lost} paid by the fund of {node.name}",
         "nobody": f"{lost} at {node.name} covered by nobody",
     }
-    return said[node.kind]
+    return rest[node.kind]
 
 
 def bare(name: str) -> str:
@@ -102,14 +108,12 @@ def _in_markets(causes: Causes, node: Node) -> str:
         if what and len(view.short(view.of == universe.code("instrument", what))):
             here &= view.of == universe.code("instrument", what)
         closed = money(view.closed_usd(venue, node.round, accounts))
-        usd = money(float(view.rows["lost"][here & view.lacks].sum()))
+        lacks = money(float(view.rows["lost"][here & view.lacks].sum()))
         of = f" of {what.partition(':')[2]}" if what else ""
-        return f"{who} closed in round {node.round} ({closed} USD), leaving {usd} USD{of} unpaid"
-    taken = np.maximum(view.rows["inst"], 0)
-    here &= (universe.asset_of[taken] == universe.code("asset", what)) & (view.rows["inst"] >= 0)
-    usd = money(float(np.abs(view.signed[here]).sum()))
-    verb = "sold" if node.kind == "sold" else "bought"
-    return f"{who} closed in round {node.round}: {verb} {usd} USD of {what}"
+        return f"{who} closed in round {node.round} ({closed} USD), leaving {lacks} USD{of} unpaid"
+    bought = node.kind == "bought"
+    _, usd = view.traded(venue, node.round, universe.code("asset", what), bought=bought)
+    return f"{who} closed in round {node.round}: {node.kind} {money(usd)} USD of {what}"
 
 
 def _of_party(causes: Causes, node: Node) -> str:

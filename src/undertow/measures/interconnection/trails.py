@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.sparse import csc_array, identity
@@ -114,22 +114,30 @@ class Trails:
 
     def through_from(self, ends: Mapping[Node, float]) -> dict[Node, float]:
         """USD of losses at some ends that leads through each node."""
-        at = {node: place for place, node in enumerate(self.nodes)}
+        laid = np.zeros(len(self.nodes))
+        for node, usd in ends.items():
+            laid[self._at[node]] += usd
+        if not len(laid):
+            return {}
+        rest = self._rests.solve(laid)
+        return {node: float(rest[place]) for node, place in self._at.items()}
+
+    @cached_property
+    def _at(self) -> dict[Node, int]:
+        return {node: place for place, node in enumerate(self.nodes)}
+
+    @cached_property
+    def _rests(self) -> Any:
+        """What is laid on nodes to what rests on them, factored once for all ends."""
         rows, columns, shares = [], [], []
         for node, some in self.behind.items():
             for each in some:
-                rows.append(at[each.source])
-                columns.append(at[node])
+                rows.append(self._at[each.source])
+                columns.append(self._at[node])
                 shares.append(each.weight)
-        size = len(at)
+        size = len(self.nodes)
         passed = csc_array((shares, (rows, columns)), shape=(size, size))
-        laid = np.zeros(size)
-        for node, usd in ends.items():
-            laid[at[node]] += usd
-        if not size:
-            return {}
-        rest = splu(csc_array(identity(size, format="csc") - passed)).solve(laid)
-        return {node: float(rest[place]) for node, place in at.items()}
+        return splu(csc_array(identity(size, format="csc") - passed))
 
     def roots(self, end: Node) -> dict[Node, float]:
         """What of one end comes from each root; the values add up to what was lost there."""
