@@ -96,3 +96,19 @@ def test_marks_lie_between_clearing_and_linear() -> None:
     by_name = {trace.name: trace for trace in found.data}
     pairs = zip(by_name["clearing"].x, by_name["linear marks"].x, strict=True)
     assert all(low <= high for low, high in pairs)
+
+
+def test_places_say_their_band_where_there_is_one_and_who_stands_highest_is_on_top() -> None:
+    field = figure("Places by every ranking").data[0]
+    assert list(field.x) == ["failure", "debtrank", "passes"]
+    means = [sum(row) / len(row) for row in field.z]
+    assert means == sorted(means)
+    first = list(field.y).index(NODES[0])
+    assert field.customdata[first][0] == " (band 1 to 2)"
+
+
+def test_rankings_that_share_no_node_leave_a_hole() -> None:
+    field = figure("Do rankings agree?").data[0]
+    assert list(field.x) == ["failure", "debtrank", "passes"]
+    assert field.z[1][2] is None
+    assert field.z[0][1] == field.z[1][0] == 0.9

@@ -20,6 +20,7 @@ def interconnection(nodes: Sequence[str], began: datetime) -> dict[str, dict[str
         "interconnection.calls": _calls(nodes),
         "interconnection.contagion": _contagion(nodes),
         "interconnection.paths": _paths(nodes),
+        "interconnection.nodes": _nodes(nodes),
         "interconnection.links": {"numbers": _numbers()},
     }
 
@@ -148,6 +149,26 @@ def _paths(nodes: Sequence[str]) -> dict[str, pl.DataFrame]:
     return {"channels": _shared("channel", ("fire_sales", "claims", "funding", "backing")),
             "origins": _shared("origin", ("ETH -20%", "BTC -20%")), "chains": chains,
             "steps": steps}  # fmt: skip
+
+
+def _nodes(nodes: Sequence[str]) -> dict[str, pl.DataFrame]:
+    count = len(nodes)
+    rankings = ("failure", "debtrank", "passes")
+    ranks = pl.concat(
+        pl.DataFrame(
+            {"ranking": ranking, "node": [f"venue:{node}" for node in nodes],
+             "value": np.roll(np.linspace(9e6, 1e6, count), k),
+             "rank": np.roll(np.arange(1, count + 1), k),
+             "rank_low": pl.Series([1] + [None] * (count - 1), dtype=pl.Int64),
+             "rank_high": pl.Series([2] + [None] * (count - 1), dtype=pl.Int64)}
+        )
+        for k, ranking in enumerate(rankings)
+    )  # fmt: skip
+    agreement = pl.DataFrame(
+        {"ranking": ["failure", "failure", "debtrank"], "other": ["debtrank", "passes", "passes"],
+         "kendall": [0.9, -0.2, None]}
+    )  # fmt: skip
+    return {"ranks": ranks, "agreement": agreement}
 
 
 def _numbers() -> pl.DataFrame:

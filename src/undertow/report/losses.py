@@ -13,14 +13,19 @@ from undertow.report.ink import (
     GREY_BAND,
     PALE,
     RED,
+    RISING,
+    SIGNED,
+    Scale,
+    coloured,
     framed,
     hatch,
 )
-from undertow.report.scales import band_lines, labels, plain, short
+from undertow.report.scales import band_lines, labels, plain, short, square
 from undertow.report.together import Tables
 from undertow.report.words import number
 
 _ROWS, _CHAINS = 25, 12  # what a figure can hold and still be read
+FALLING = Scale(RISING.light[::-1], RISING.dark[::-1])  # the first place is the strongest
 _STEPS = {"shock": RED, "sold": BLUE, "price": GREY, "short": "#1F4E86", "party": PALE}
 
 
@@ -243,6 +248,57 @@ def ranges(tables: Tables) -> go.Figure:
     framed(figure, 150 + 34 * max(rows.height, 3), legend=True)
     figure.update_yaxes(type="category", autorange="reversed")
     figure.update_xaxes(title={"text": "USD"}, exponentformat="B", rangemode="tozero")
+    return figure
+
+
+def places(tables: Tables) -> go.Figure:
+    """The place of every node by every ranking, those on top that most rankings put there."""
+    rows = tables["ranks"].drop_nulls("value")
+    mean = rows.group_by("node").agg(pl.col("rank").mean()).sort("rank", "node")
+    kept = mean.head(_ROWS)
+    ranks = rows["ranking"].unique(maintain_order=True).to_list()
+    names = _named(kept["node"])
+    at = {(node, ranking): rank for node, ranking, rank in
+          rows.select("node", "ranking", "rank").iter_rows()}  # fmt: skip
+    band = {(node, ranking): "" if low is None else f" (band {low} to {high})"
+            for node, ranking, low, high in
+            rows.select("node", "ranking", "rank_low", "rank_high").iter_rows()}  # fmt: skip
+    found = [[at.get((node, ranking)) for ranking in ranks] for node in kept["node"]]
+    heat = go.Heatmap(
+        z=found, x=[each.replace("_", " ") for each in ranks], y=names, coloraxis="coloraxis",
+        hoverongaps=False, text=[["" if each is None else str(each) for each in row]
+                                 for row in found],
+        texttemplate="%{text}",
+        customdata=[[band.get((node, ranking), "") for ranking in ranks] for node in kept["node"]],
+        hovertemplate="%{y} is number %{z} by %{x}%{customdata}",
+    )  # fmt: skip
+    figure = go.Figure(heat)
+    coloured(figure, FALLING, "place", 1.0, None)
+    note = f"Drawn: the {kept.height} of {mean.height} nodes that stand highest on average."
+    framed(figure, 170 + 24 * max(kept.height, 3),
+           note=note if kept.height < mean.height else "")  # fmt: skip
+    small = {"type": "category", "showgrid": False, "zeroline": False}
+    figure.update_yaxes(autorange="reversed", **small)
+    figure.update_xaxes(side="top", **small)
+    return figure
+
+
+def agreement(tables: Tables) -> go.Figure:
+    """How alike two rankings are, over the nodes that both rank."""
+    pairs = tables["agreement"].rename({"ranking": "a", "other": "b"})
+    known = pairs.drop_nulls("kendall")
+    names = pl.concat([known["a"], known["b"]]).unique(maintain_order=True).to_list()
+    axis = [name.replace("_", " ") for name in names]
+    heat = go.Heatmap(
+        z=plain(square(pairs, names, "kendall")), x=axis, y=axis, coloraxis="coloraxis",
+        hoverongaps=False, hovertemplate="%{y} and %{x}<br>Kendall's tau %{z:.2f}",
+    )  # fmt: skip
+    figure = go.Figure(heat)
+    coloured(figure, SIGNED, "Kendall's tau", -1.0, 1.0)
+    framed(figure, 200 + 28 * max(len(names), 3))
+    small = {"type": "category", "showgrid": False, "zeroline": False}
+    figure.update_xaxes(tickangle=-40, **small)
+    figure.update_yaxes(autorange="reversed", **small)
     return figure
 
 

@@ -185,6 +185,23 @@ INTERCONNECTION: tuple[Picture, ...] = (
         },
     ),
     Picture(
+        "interconnection.nodes",
+        "Places by every ranking",
+        "The number is a node's place by the ranking of its column, 1 the most systemic; a hole is "
+        "a ranking that says nothing of the node. Rankings answer different questions, and rows "
+        "whose colours differ are nodes on which they disagree.",
+        losses.places,
+        {"ranks": ("ranking", "node", "value", "rank", "rank_low", "rank_high")},
+    ),
+    Picture(
+        "interconnection.nodes",
+        "Do rankings agree?",
+        "Kendall's tau of two rankings over the nodes that both rank: 1 the same order, -1 the "
+        "reverse, about 0 none.",
+        losses.agreement,
+        {"agreement": ("ranking", "other", "kendall")},
+    ),
+    Picture(
         "interconnection.links",
         "How far it hangs on links that nobody knows",
         "Grey lines reach over all drawn networks that have the known totals, blue over most of "
