@@ -7,7 +7,7 @@ instrument, category, instrument, venue; then what the rule profile takes for gr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,9 @@ class Params:
 
     universe: Universe
     rows: pl.DataFrame  # code of venue and instrument, category, account, name, value
+    _plain: dict[str, list[tuple[int, int, float]]] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     @classmethod
     def from_frame(cls, universe: Universe, risk_params: Any = None) -> Params:
@@ -91,9 +94,12 @@ class Params:
 
     def by_instrument(self, name: str, default: FloatColumn | float = 0.0) -> FloatColumn:
         """The number called `name` of each instrument, apart from categories and accounts."""
-        rows = self._named(name).filter(pl.col("category").is_null() & pl.col("account").is_null())
         value = np.broadcast_to(default, (len(self.universe.instruments),)).astype(np.float64)
-        for venue, inst, given in rows.select("venue", "inst", "value").sort("inst").iter_rows():
+        if name not in self._plain:  # asked for in every pass of a contagion
+            alone = pl.col("category").is_null() & pl.col("account").is_null()
+            rows = self._named(name).filter(alone).select("venue", "inst", "value").sort("inst")
+            self._plain[name] = rows.rows()
+        for venue, inst, given in self._plain[name]:
             where = self.universe.venue_of == venue if inst == NONE else inst
             value[where] = given
         return value
