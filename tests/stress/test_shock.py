@@ -130,8 +130,10 @@ def test_a_shock_changes_its_own_columns_and_leaves_what_it_was_given(
 def test_every_kind_of_shock_is_tested_above_and_has_a_name() -> None:
     def leaves(kind: type[Shock]) -> set[str]:
         below = {name for sub in kind.__subclasses__() for name in leaves(sub)}
-        return below or {kind.__name__}
+        written = kind.__module__.rpartition(".")[0] == "undertow.stress"
+        return below or ({kind.__name__} if written else set())
 
+    # the solver of contagion has shocks of its own, which names of nodes stand for
     assert {kind.__name__ for kind in KINDS.values()} == leaves(Shock) - {"Failure"}
     assert len(set(KINDS.values())) == len(KINDS)
 
