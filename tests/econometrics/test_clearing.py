@@ -160,3 +160,35 @@ def test_what_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(EstimationError, match=words):
         clearing(Debts.of(*edges, 2), assets, **kept)
+
+
+def test_least_payments_make_no_money_where_little_is_owed_outside() -> None:
+    # a ring that pays in full only if more is passed on than is owed; 2 is all there is
+    debts = Debts.of([0, 0, 1, 2], [1, 2, 0, 3], [99.0, 1.0, 200.0, 50.0], 4)
+    assets = np.array([2.0, 0.0, 0.0, 0.0])
+    least, greatest = (clearing(debts, assets, least=each) for each in (True, False))
+    assert least.equity.sum() + least.outside.sum() == pytest.approx(2.0)
+    assert (least.paid <= greatest.paid + 1e-9).all()
+    assert least.paid == pytest.approx(greatest.paid, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_least_payments_are_those_of_plain_iteration_from_nothing(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    ends = rng.integers(0, 6, (2, 14))
+    ends = ends[:, ends[0] != ends[1]]
+    outside = rng.exponential(0.3, 6) * (rng.random(6) < 0.7)
+    debts = Debts.of(*ends, rng.exponential(10.0, ends.shape[1]), 6, outside)
+    assets = rng.exponential(2.0, 6) * (rng.random(6) < 0.6)
+    found = clearing(debts, assets, least=True)
+    rows = np.repeat(np.arange(6), np.diff(debts.start))
+    paid = np.zeros(6)
+    for _ in range(200_000):
+        then = np.minimum(
+            debts.owed, assets + np.bincount(rows, debts.share * paid[debts.debtor], 6)
+        )
+        if np.abs(then - paid).max() <= 1e-13:
+            break
+        paid = then
+    assert found.paid == pytest.approx(paid, abs=1e-6)
+    assert (found.equity + found.outside).sum() == pytest.approx(assets.sum(), abs=1e-9)

@@ -132,6 +132,21 @@ def test_radius_is_the_same_for_full_and_for_sparse():
     large[:300, :300] = small
     assert radius(large) == pytest.approx(radius(small), rel=1e-8)
     assert radius(np.zeros((4, 4))) == 0.0
+    assert radius(np.diag(np.full(99, 2.0), k=1)) == 0.0  # a chain has no circle
+
+
+@pytest.mark.parametrize("nodes", [60, 300, 700])
+def test_the_radius_of_a_ring_is_the_mean_of_its_weights_in_logs(nodes):
+    weight = np.random.default_rng(nodes).uniform(0.5, 3.0, nodes)
+    ring = np.roll(np.diag(weight), 1, axis=1)
+    assert radius(ring) == pytest.approx(np.exp(np.log(weight).mean()), rel=1e-8)
+    base = np.zeros(nodes)
+    base[0] = 1.0
+    assert not claims_standing(ring, base).finite
+    shrinking = ring / 3.5
+    found = claims_standing(shrinking, base)
+    again = 1.0 / (1.0 - np.exp(np.log(weight / 3.5).sum()))
+    assert found.claims[0] == pytest.approx(again)
 
 
 @pytest.mark.parametrize(

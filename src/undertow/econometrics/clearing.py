@@ -214,6 +214,8 @@ def _solve(
             return
     if not np.isfinite(found).all():
         return
+    if rising and (found > owed[among]).any():
+        return  # some of them can pay in full, and would pass on more than they owe: sweeps go on
     found = np.clip(found, 0.0, owed[among])
     paid[among] = np.maximum(found, paid[among]) if rising else np.minimum(found, paid[among])
 

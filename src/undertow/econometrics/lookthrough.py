@@ -58,7 +58,7 @@ def look_through(shares: Any, ends: Any) -> LookThrough:
     EstimationError
         When shares are negative or not finite, a row is more than whole, or shapes differ.
     """
-    p = csr_array(shares, dtype=np.float64)
+    p = csr_array(shares, dtype=np.float64, copy=True)
     ends = np.asarray(ends, dtype=np.float64)
     p.sum_duplicates()
     p.eliminate_zeros()
@@ -147,7 +147,7 @@ def claims_standing(reuse: Any, base: ArrayLike) -> Standing:
     size = radius(r)
     if size < 1.0 - _DUST:
         found = splu((eye_array(len(e), format="csc") - r.tocsc()).tocsc()).solve(e)
-        return Standing(frozen(np.maximum(found, 0.0)), size, finite=True)
+        return Standing(frozen(_no_less(found)), size, finite=True)
     return Standing(frozen(_endless(r, e)), size, finite=False)
 
 
@@ -168,7 +168,16 @@ def _endless(r: Any, e: FloatColumn) -> FloatColumn:
     found = np.where(infinite, np.inf, 0.0)
     if len(rest):
         inner = eye_array(len(rest), format="csc") - r[rest][:, rest].tocsc()
-        found[rest] = np.maximum(splu(inner.tocsc()).solve(e[rest]), 0.0)
+        found[rest] = _no_less(splu(inner.tocsc()).solve(e[rest]))
+    return found
+
+
+def _no_less(claims: FloatColumn) -> FloatColumn:
+    """Claims without the dust that solving leaves below nothing."""
+    if claims.min(initial=0.0) < -1e-6 * max(float(np.abs(claims).max(initial=0.0)), 1e-300):
+        raise EstimationError("claims that stand on the base came out below nothing: reuse has no "
+                              "solution that makes sense")  # fmt: skip
+    found: FloatColumn = np.maximum(claims, 0.0)
     return found
 
 

@@ -20,8 +20,8 @@ from undertow.econometrics.checks import FloatColumn, frozen
 from undertow.econometrics.clearing import Debts
 from undertow.errors import EstimationError
 
-_STILL = 1e-15
-_MOST = 200_000  # steps
+_STILL = 1e-14
+_MOST = 20_000  # steps
 
 Mark = Callable[[FloatColumn, FloatColumn, FloatColumn], FloatColumn]
 """Marks, 0 to 1, of claims on nodes: of their equity, all they owe, what they have outside."""

@@ -8,6 +8,7 @@ import pytest
 
 from measures.interconnection.standing import demo_tables, snapshot_of
 from undertow.errors import StateError
+from undertow.measures.interconnection import reuse
 from undertow.measures.interconnection.identities import link_levels, linked
 from undertow.rules.margins import margins
 from undertow.state.book import UNKNOWN_OWNER
@@ -46,6 +47,20 @@ def test_what_is_joined_is_the_book_that_tables_with_that_owner_make(found):
     spent = joined.free.usd_by_owner(joined.market)
     assert np.allclose(spent, told.free.usd_by_owner(told.market))
     assert np.allclose(np.sort(margins(joined).equity), np.sort(margins(found).equity))
+
+
+def test_a_loop_whose_owner_is_joined_with_another_is_still_the_same_loop(found):
+    loop = demo_tables()[1].truth.loop
+    rows = pl.DataFrame({"node": [f"owner:{loop.looper_owner}"], "same_as": ["owner:1"]})
+    joined = linked(found, rows)
+    for name in ("self_backed", "multiplier", "claims_usd"):
+        before, after = (reuse(each).tables["tokens"].filter(pl.col("asset") == loop.share_asset)
+                         for each in (found, joined))  # fmt: skip
+        assert after[name][0] == pytest.approx(before[name][0], rel=1e-9)
+    was, now = (reuse(each).tables["bases"]["multiplier"].to_list() for each in (found, joined))
+    assert now == pytest.approx(was)
+    assert "owner:1" in joined.claims.nodes
+    assert f"owner:{loop.looper_owner}" not in joined.claims.nodes
 
 
 def test_only_links_that_are_sure_enough_count(found):

@@ -11,6 +11,7 @@ taken at its word. More claims on a token than stand behind it stand on nothing.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -75,6 +76,7 @@ class Backing:
     assumed: BoolColumn  # taken at its word
     base: BoolColumn  # by asset: one of which nobody asks what it is made of
     accounts: Accounts
+    unpriced: tuple[str, ...]  # assets in which somebody claims or holds, and of which no price is
 
     @classmethod
     def of(cls, dependencies: DependencyMap) -> Backing:
@@ -172,7 +174,7 @@ class _Reader:
 
     def backing(self) -> Backing:
         m = self.map
-        accounts = self._accounts()
+        accounts = self.accounts = self._accounts()
         rows, columns, usd = self._edges()
         basket = accounts.basket
         through = csr_array(accounts.lent @ basket).tocoo()
@@ -214,7 +216,14 @@ class _Reader:
             map=m, names=self._names(), node=self._nodes(), asset=self._assets(), is_token=token,
             usd=inner, lent_on=lent_on, ends_usd=ends, nothing=nothing + lacking, whole=whole,
             claimed=claimed, assumed=assumed, base=base, accounts=accounts,
+            unpriced=self._unpriced(),
         )  # fmt: skip
+
+    def _unpriced(self) -> tuple[str, ...]:
+        m = self.map
+        lacking = np.isnan(m.at_par()) & (m.asset != NONE) & (np.nan_to_num(m.qty) > 0.0)
+        codes = np.unique(m.asset[lacking]).tolist()
+        return tuple(str(m.keys["asset"][code]) for code in codes)
 
     def _accounts(self) -> Accounts:
         m, count = self.map, len(self.map.keys["account"])
@@ -267,10 +276,11 @@ class _Reader:
         # What a keeper has is behind all that it owes, pro rata.
         kept = np.flatnonzero((source == NONE) & (target != NONE))
         owed = self._owed_by_keeper()
+        rows_of: dict[int, list[int]] = {}
+        for (party, _), row in self.pairs.items():
+            rows_of.setdefault(party, []).append(row)
         for k in kept:
-            node = int(m.source[here[k]])
-            mine = {row: usd for (party, _), row in self.pairs.items()
-                    if party == node for usd in [owed[row]]}  # fmt: skip
+            mine = {row: owed[row] for row in rows_of.get(int(m.source[here[k]]), ())}
             total = sum(mine.values())
             for row, part in mine.items():
                 rows.append(np.array([row]))
@@ -278,9 +288,9 @@ class _Reader:
                 usd.append(self.usd[here[k : k + 1]] * (part / total if total > 0.0 else 0.0))
         return np.concatenate(rows), np.concatenate(columns), np.concatenate(usd)
 
-    def _owed_by_keeper(self) -> FloatColumn:
+    def _owed_by_keeper(self, *kinds: str) -> FloatColumn:
         m, owed = self.map, np.zeros(self.size)
-        here = np.flatnonzero(m.of_kind(*_CLAIMED))
+        here = np.flatnonzero(m.of_kind(*(kinds or _CLAIMED)))
         for edge in here[np.isin(m.kind_of(m.target[here]), [_kind(k) for k in _KEEPERS])]:
             row = self.pairs[int(m.target[edge]), int(m.asset[edge])]
             owed[row] += self.usd[edge]
@@ -295,7 +305,11 @@ class _Reader:
         found[: self.tokens] = np.bincount(row[told], self.usd[told], self.tokens)
         par = m.par[np.maximum(m.instrument_asset, 0)] if len(m.par) else np.zeros(self.places)
         places = slice(self.tokens, self.tokens + self.places)
-        found[places] = m.size * np.where(m.instrument_asset == NONE, 0.0, par)
+        size = m.size * np.where(m.instrument_asset == NONE, 0.0, par)
+        owed = m.of_kind(*_CLAIMED) & (row >= self.tokens)
+        told_there = np.bincount(row[owed] - self.tokens, self.usd[owed], self.places)
+        # Claims beyond what a place is said to hold lead to where nobody told.
+        found[places] = np.maximum(size, told_there)
         held = m.of_kind("holds") & (row != NONE) & (row < self.tokens)
         kept = np.bincount(row[held], self.usd[held], self.tokens)
         # Of what nobody issued claims, what is kept somewhere is all that is known.
@@ -306,16 +320,20 @@ class _Reader:
         self, rows: KeyColumn, columns: KeyColumn, usd: FloatColumn, has: FloatColumn,
         claimed: FloatColumn,
     ) -> tuple[KeyColumn, KeyColumn, FloatColumn, FloatColumn]:  # fmt: skip
-        """A keeper has what it owes, as far as it said of nothing else; an owner its accounts."""
+        """A keeper has what it keeps, as far as it said of nothing else; an owner its accounts.
+
+        What was borrowed from somebody need not be there: where a loan leads nobody told.
+        """
         more: list[tuple[int, int, float]] = []
+        lent = self._owed_by_keeper("loan")
+        owners: dict[int, list[tuple[int, float]]] = {}
         for (node, asset), row in self.pairs.items():
             rest = max(float(claimed[row] - has[row]), 0.0)
-            if rest <= 0.0:
-                continue
-            if int(self.map.kind_of(np.array([node]))[0]) == _kind("owner"):
-                more += self._owner_row(node, row, rest)
-            elif asset != NONE:
-                more.append((row, asset, rest))
+            if self.is_owner(node):
+                owners.setdefault(node - self.first["owner"], []).append((row, rest))
+            elif asset != NONE and (kept := min(rest, float(claimed[row] - lent[row]))) > 0.0:
+                more.append((row, asset, kept))
+        more += self._owner_rows(owners)
         if not more:
             return rows, columns, usd, has
         r, c, u = (np.array(column) for column in zip(*more, strict=True))
@@ -338,16 +356,38 @@ class _Reader:
         found[row[(row != NONE) & (row < self.tokens)]] = 0.0
         return found
 
-    def _owner_row(self, node: int, row: int, usd: float) -> list[tuple[int, int, float]]:
-        """What an owner that borrowed without posting has at venues; nothing where none is seen."""
-        m = self.map
-        mine = m.of_kind("owns") & (m.source == node)
-        held = np.isin(m.source, m.target[mine]) & m.of_kind(*_POSTED, "supply") & (self.usd > 0.0)
-        places, total = self._row(m.target[held]), float(self.usd[held].sum())
-        if total <= 0.0:
+    def is_owner(self, node: int) -> bool:
+        """Whether a node is an owner."""
+        return 0 <= node - self.first["owner"] < len(self.map.keys["owner"])
+
+    def _owner_rows(
+        self, owners: dict[int, list[tuple[int, float]]]
+    ) -> list[tuple[int, int, float]]:
+        """What owners that borrowed without posting have at venues, beyond what they owe there.
+
+        It stands behind all such debts of an owner pro rata; where it ends, nobody told.
+        """
+        if not owners:
             return []
-        part = min(usd / total, 1.0)
-        return [(row, int(k), float(u) * part) for k, u in zip(places, self.usd[held], strict=True)]
+        m = self.map
+        owns = m.of_kind("owns")
+        ends = (m.source[owns] - self.first["owner"], m.target[owns] - self.first["account"])
+        shape = (len(m.keys["owner"]), len(m.keys["account"]))
+        belongs = csr_array((np.ones(len(ends[0])), ends), shape=shape)[list(owners)]
+        held = csr_array(belongs @ self.accounts.held)
+        owed = belongs @ np.asarray(self.accounts.lent.sum(axis=0)).ravel()
+        found: list[tuple[int, int, float]] = []
+        for n, debts in enumerate(owners.values()):
+            here = slice(held.indptr[n], held.indptr[n + 1])
+            usd, places = held.data[here], held.indices[here] + self.tokens
+            total, due = float(usd.sum()), sum(rest for _, rest in debts)
+            free = max(total - float(owed[n]), 0.0)
+            if free <= 0.0 or due <= 0.0:
+                continue
+            part = min(free / due, 1.0) / total
+            found += [(row, int(k), float(u) * rest * part) for row, rest in debts
+                      for k, u in zip(places, usd, strict=True)]  # fmt: skip
+        return found
 
     def _taken_at_word(
         self, rows: KeyColumn, columns: KeyColumn, usd: FloatColumn, has: FloatColumn,
@@ -371,10 +411,9 @@ class _Reader:
         m = self.map
         nodes = self._nodes()
         words = m.named(nodes).to_list()
-        several = {node for node, _ in self.pairs
-                   if sum(other == node for other, _ in self.pairs) > 1}  # fmt: skip
+        several = Counter(node for node, _ in self.pairs)
         for (node, asset), row in self.pairs.items():
-            if node in several and asset != NONE:
+            if several[node] > 1 and asset != NONE:
                 words[row] = f"{words[row]} ({m.keys['asset'][asset]})"
         return tuple(words)
 

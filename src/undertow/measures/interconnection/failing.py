@@ -115,12 +115,11 @@ class _Ask(NamedTuple):
     stressed: bool
 
 
-def failures(
-    bench: Bench, found: Sequence[Candidate], executor: Executor | None, *, stressed: bool
-) -> list[Cost | None]:
+def failures(bench: Bench, found: Sequence[Candidate], *, stressed: bool) -> list[Cost | None]:
     """What each failure costs; None of who cannot fail."""
     some = [_Ask(each, stressed) for each in found if each.failure is not None]
-    answers: Iterator[Cost] = iter((executor or Serial()).map(_failed, some, shared=bench))
+    # One solver keeps what it laid out from one failure to the next, so it cannot serve threads.
+    answers: Iterator[Cost] = iter([_failed(bench, each) for each in some])
     return [None if each.failure is None else next(answers) for each in found]
 
 

@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import connected_components
 
 from undertow.errors import StateError
 from undertow.rules.snapshot import Snapshot
-from undertow.state import AnyColumn, Book, FloatColumn, FreeAssets, KeyColumn
+from undertow.state import AnyColumn, Book, Claims, FloatColumn, FreeAssets, KeyColumn
 from undertow.state.arrays import frozen
 from undertow.state.book import UNKNOWN_OWNER
 from undertow.state.intake import as_frame
@@ -102,8 +102,10 @@ def linked(snapshot: Snapshot, identities: Any, *, sure: float = 0.0) -> Snapsho
     known = key[book.owner] != UNKNOWN_OWNER
     order = np.lexsort((book.account, np.where(known, key[book.owner], book.account), ~known))
     return replace(
-        snapshot, book=_reordered(book, order, key, known), free=_joined(snapshot, order, key)
-    )
+        snapshot, book=_reordered(book, order, key, known), free=_joined(snapshot, order, key),
+        claims=_renamed(snapshot.claims, dict(zip(book.owners.tolist(), key.tolist(),
+                                                  strict=True))),
+    )  # fmt: skip
 
 
 def link_levels(snapshot: Snapshot, identities: Any) -> pl.DataFrame:
@@ -190,6 +192,28 @@ def _reordered(book: Book, order: AnyColumn, key: KeyColumn, known: AnyColumn) -
         "owner": frozen((np.cumsum(first) - 1).astype(np.int32)), "owners": frozen(owner[first]),
     }  # fmt: skip
     return replace(book, **changed)
+
+
+def _renamed(claims: Claims, key: dict[int, int]) -> Claims:
+    """Claims with owners called as they now are; what one owes to itself is no claim."""
+
+    def now(node: str) -> str:
+        kind, _, own = node.partition(":")
+        known = kind == "owner" and own.isdigit() and int(own) in key
+        return f"owner:{key[int(own)]}" if known else node
+
+    called = [now(node) for node in claims.nodes]
+    nodes = sorted(set(called))
+    code = np.array([nodes.index(node) for node in called], dtype=np.int32)
+    debtor, creditor = code[claims.debtor], code[claims.creditor]
+    order = np.lexsort((claims.kind, claims.asset, creditor, debtor))
+    order = order[debtor[order] != creditor[order]]
+    rest: dict[str, Any] = {name: frozen(getattr(claims, name)[order])
+            for name in ("asset", "kind", "qty", "seniority", "evidence")}  # fmt: skip
+    return replace(
+        claims, nodes=tuple(nodes), debtor=frozen(debtor[order]), creditor=frozen(creditor[order]),
+        **rest,
+    )  # fmt: skip
 
 
 def _joined(snapshot: Snapshot, order: AnyColumn, key: KeyColumn) -> FreeAssets:

@@ -197,7 +197,10 @@ def _rows(web: Web, found: Loops, most: int | None) -> pl.DataFrame:
             "ratio": found.debt / found.collateral,
             "leverage": lever,
             "health": found.health,
-            "room": 1.0 - 1.0 / found.health,
+            "room": 1.0
+            - np.divide(
+                1.0, found.health, out=np.full_like(found.health, np.nan), where=found.health > 0.0
+            ),
             "on_itself": found.on_itself,
             "carry": found.carry,
             "headroom": found.headroom,

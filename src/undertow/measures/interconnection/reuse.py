@@ -73,6 +73,7 @@ def reuse(book: Snapshot | Crowd | Web | Any, *, earlier: Sequence[Snapshot | We
         says=tuple(_says(backing, tables)),
         how_to_read=_READ,
         misleads=_MISLEADS,
+        left_out=dict.fromkeys(backing.unpriced, "no price is known, so claims in it do not count"),
     )
 
 
@@ -134,6 +135,7 @@ def tokens(backing: Backing) -> pl.DataFrame:
         {
             "asset": names.gather(rows),
             "claims_usd": whole,
+            "told_usd": backing.claimed[rows],
             "backing_usd": backed,
             "backed": np.divide(backed, whole, out=np.ones_like(whole), where=whole > 0.0),
             "assumed": backing.assumed[rows],
@@ -289,7 +291,15 @@ def _says(backing: Backing, tables: dict[str, pl.DataFrame]) -> list[str]:
     deep = token.sort("wrappers", descending=True)
     if deep.height and deep["wrappers"][0] > 1:
         words.append(f"The deepest stack is {deep['asset'][0]}, {deep['wrappers'][0]} tokens high.")
+    over = token.filter(pl.col("backing_usd") > 1.05 * pl.col("told_usd"))
+    if over.height:
+        words.append(
+            f"More stands behind {listed(over['asset'].to_list())} than claims on them were told: "
+            "either holders are not named, or backing is told twice."
+        )
     taken = token.filter("assumed")["asset"].to_list()
     if taken:
         words.append(f"Nobody told what backs {listed(taken)}: taken at its word.")
+    if backing.unpriced:
+        words.append(f"No price is known of {listed(backing.unpriced)}: claims in it do not count.")
     return words

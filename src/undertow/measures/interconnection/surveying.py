@@ -231,7 +231,7 @@ def _positions(draft: Draft, snapshot: Snapshot) -> None:
 def _parties(draft: Draft, snapshot: Snapshot, keys: dict[str, pl.Series]) -> KeyColumn:
     """By party of the claims: its node on the map."""
     universe, roles = snapshot.universe, _outsiders(snapshot)
-    found = []
+    found: list[tuple[str, str]] = []
     for node in snapshot.claims.nodes:
         kind, _, key = node.partition(":")
         if kind == "venue":
@@ -239,9 +239,15 @@ def _parties(draft: Draft, snapshot: Snapshot, keys: dict[str, pl.Series]) -> Ke
             kind = _KEEPER_OF_VENUE.get(word, "venue")
         elif kind == "external":
             kind = roles[node]
-        index = keys[kind].cast(pl.String).index_of(key)
-        found.append(draft.offset[kind] + int(index or 0))
-    return np.array(found, dtype=np.int64)
+        found.append((kind, key))
+    place = np.zeros(len(found), dtype=np.int64)
+    for kind in {each for each, _ in found}:
+        here = [n for n, (each, _) in enumerate(found) if each == kind]
+        asked = pl.DataFrame({"key": [found[n][1] for n in here]}, schema={"key": pl.String})
+        known = pl.DataFrame({"key": keys[kind].cast(pl.String)}).with_row_index("at")
+        at = asked.join(known, on="key", how="left", maintain_order="left")["at"]
+        place[here] = draft.offset[kind] + at.to_numpy().astype(np.int64)
+    return place
 
 
 def _claims(
@@ -253,8 +259,8 @@ def _claims(
     place_of = _place_of(snapshot)
     kept, shown = np.zeros(count), np.zeros(count)
     owed = _owed_by_owner(snapshot)
-    room = np.maximum(places.held - places.lent, 0.0)
-    for row in range(len(claims)):
+    rows = np.argsort([CLAIM_KINDS[kind] != "loan" for kind in claims.kind], kind="stable")
+    for row in rows.tolist():  # loans first: what is lent can be kept by nobody
         kind, asset = CLAIM_KINDS[claims.kind[row]], int(claims.asset[row])
         creditor, debtor = claims.nodes[claims.creditor[row]], claims.nodes[claims.debtor[row]]
         source, target = int(party[claims.creditor[row]]), int(party[claims.debtor[row]])
@@ -265,11 +271,14 @@ def _claims(
         parts = [(source, qty)]
         if near is not None and kind == "loan":
             # The positions say it already; what they lack of it is what the claim adds.
-            qty = max(qty - owed.get((debtor, near), 0.0), 0.0)
+            said = min(owed.get((debtor, near), 0.0), qty)
+            owed[debtor, near] = owed.get((debtor, near), 0.0) - said
+            qty -= said
             shown[near] += qty
             parts = [(draft.offset["instrument"] + near, qty)]
         elif near is not None and kind in ("custody", "bridge", "deposit", "backing"):
-            inside = min(qty, max(float(room[near]) - float(kept[near]), 0.0))
+            lent = max(places.lent[near], places.owed_by_accounts[near] + shown[near])
+            inside = min(qty, max(float(places.held[near] - lent - kept[near]), 0.0))
             kept[near] += inside
             parts = [(draft.offset["instrument"] + near, inside), (source, qty - inside)]
         for start, part in parts:
@@ -310,13 +319,14 @@ def _inside(
 ) -> None:
     """What places hold themselves, and what they lent to nobody whom the book shows."""
     universe, mark = snapshot.universe, snapshot.market.mark
-    idle = np.maximum(places.held - places.lent - kept, 0.0)
+    lent = np.maximum(places.lent, places.owed_by_accounts + shown)
+    idle = np.maximum(places.held - lent - kept, 0.0)
     here = np.flatnonzero(idle > _DUST * np.maximum(places.held, 1.0))
     draft.add("holds", draft.at("instrument", here), draft.at("asset", universe.asset_of[here]),
               "reserves", qty=idle[here], asset=universe.asset_of[here],
               usd=idle[here] * mark[here], evidence=places.evidence[here])  # fmt: skip
-    unseen = np.maximum(places.lent - places.owed_by_accounts - shown, 0.0)
-    here = np.flatnonzero(unseen > 1e-9 * np.maximum(places.lent, 1.0))
+    unseen = np.maximum(lent - places.owed_by_accounts - shown, 0.0)
+    here = np.flatnonzero(unseen > 1e-9 * np.maximum(lent, 1.0))
     draft.add(UNTOLD, draft.at("instrument", here), np.full(len(here), draft.offset["unseen"]),
               "reserves", qty=unseen[here], asset=universe.asset_of[here],
               usd=unseen[here] * mark[here], evidence=MODELLED)  # fmt: skip

@@ -129,8 +129,8 @@ def nodes(
     calm = bench.before[False]
     field = Field.of(web, calm.settlement.sheet, most, tuple(among), recovery, wrong)
     found = field.every
-    failed = failures(bench, found, executor, stressed=False)
-    stressed = failures(bench, found, executor, stressed=True)
+    failed = failures(bench, found, stressed=False)
+    stressed = failures(bench, found, stressed=True)
     adds = left_out(bench, [without(web, each) for each in found], executor)
     net = ClaimsNet.of(calm.settlement, bench.assumed)
     center, drawn_center = _centrality(web, found, reps, seed, level)

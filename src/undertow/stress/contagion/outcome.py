@@ -79,6 +79,11 @@ class Contagion:
                 f"{self.ending.value}",
                 hint="allow more with max_passes, or read it as it is",
             )
+        if not self.settlement.settled:
+            raise NotSettled(
+                "payments had not come to rest",
+                hint="debts go round in circles that keep nearly all; read it as it is",
+            )
         self.cascade.require()
         return self
 
