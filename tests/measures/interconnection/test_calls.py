@@ -32,6 +32,7 @@ from undertow.measures import Study
 from undertow.measures.crowding import Crowd
 from undertow.measures.interconnection.calls import calls
 from undertow.measures.interconnection.needs import FirstCalls
+from undertow.measures.interconnection.web import Web
 from undertow.rules.margins import margins
 from undertow.rules.snapshot import Snapshot
 from undertow.state.arrays import frozen
@@ -501,3 +502,9 @@ def test_a_cascade_that_was_cut_short_says_so() -> None:
     )
     found = sound(calls(snapshot, scenario=short))
     assert any("still selling after its last round, 1." in words for words in found.says)
+
+
+def test_a_web_round_the_book_is_as_good_as_the_book() -> None:
+    snapshot = book([Account(1, "L1", 10.0, 90.0), Account(1, "L2", 10.0, 90.0)])
+    plain, web = (calls(each, fall=0.2, falls=()) for each in (snapshot, Web.of(snapshot)))
+    assert web.tables["calls"].equals(plain.tables["calls"])

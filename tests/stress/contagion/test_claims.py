@@ -122,3 +122,15 @@ def test_an_unknown_party_is_named_with_its_nearest() -> None:
         solver.solve(CALM, failed=("chian:ethereum",))
     with pytest.raises(StateError, match="no party is called"):
         solver.solve(CALM, assumed=Assumptions(known={"external:z": 1.0}))
+
+
+def test_a_pool_loses_no_more_than_is_in_it_whatever_its_keeper_owes() -> None:
+    # 50,000 lie in the pool that its keeper owes 60,000
+    book = made([("external:k", "venue:aave-v3", "USDC", 60_000.0, "custody")])
+    nothing = Assumptions(capital=0.0, recovery=0.0)
+    still = Channels().without("funding")
+    found = Solver.of(book).solve(CALM, failed="external:k", assumed=nothing, channels=still)
+    assert found.headline()["pools_lost_usd"] == pytest.approx(50_000.0)
+    assert found.leak is not None
+    assert found.leak <= 1e-9
+    assert any("more than all that is in it" in note for note in found.notes)

@@ -14,6 +14,7 @@ from undertow.measures.interconnection import calltables as tables
 from undertow.measures.interconnection.callmap import CallMap
 from undertow.measures.interconnection.callreadings import Drawn, readings
 from undertow.measures.interconnection.callwords import says
+from undertow.measures.interconnection.web import Web
 from undertow.measures.study import Study
 from undertow.measures.words import percent, span, told
 from undertow.rules.snapshot import Snapshot
@@ -54,7 +55,7 @@ _MISLEADS = (
 
 
 def calls(
-    book: Snapshot | Plan | Crowd | Any,
+    book: Snapshot | Plan | Crowd | Web | Any,
     *,
     fall: float = FALL,
     scenario: Scenario | Stressed | Cascade | None = None,
@@ -86,7 +87,7 @@ def calls(
     EstimationError
         When the level is out of range or the draws are too few.
     """
-    crowd = Crowd.of(book)
+    crowd = book.crowd if isinstance(book, Web) else Crowd.of(book)
     _require(fall, window_us, buffer, falls, most, seed, level)
     cascade = _cascade(crowd, fall, scenario)
     apart = int(window_us // cascade.options.round_us)

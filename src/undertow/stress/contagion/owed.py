@@ -38,6 +38,7 @@ class Owed:
     written: FloatColumn  # [P] of what it owes, what the scenario wrote down
     robbed: FloatColumn  # [P] of pools
     circular: bool  # tokens back each other without end; those rows are left out
+    crowded: bool  # keepers owe a pool more than all that is in it; those rows are cut to that
 
     @classmethod
     def of(cls, sheet: Sheet, losses: Losses, stressed: Stressed, assumed: Assumptions) -> Owed:
@@ -54,6 +55,9 @@ class Owed:
         went = np.where(of_pool, sheet.stakes.part * in_pool[sheet.debtor] - face, 0.0)
         money = np.where(sheet.sort == TOKEN, sheet.summed(sheet.creditor, went), 0.0)
         loans = sheet.summed(sheet.debtor, np.where(loan, face, 0.0)) * (sheet.sort == TOKEN)
+        into = sheet.summed(sheet.creditor, face) * (sheet.sort == POOL)
+        fits = np.minimum(over(in_pool * rest, into, 1.0), 1.0)
+        face *= np.where(sheet.sort[sheet.creditor] == POOL, fits[sheet.creditor], 1.0)
         holders, circular = _holders(sheet, face, loans, money)
         held = np.where(sheet.sort == TOKEN, holders, in_pool * rest)
         named = sheet.summed(sheet.debtor, face) - loans
@@ -69,7 +73,8 @@ class Owed:
             "money": money, "buffer": _buffers(sheet, losses, held, face, assumed),
             "written": sheet.summed(sheet.debtor, face - due), "robbed": robbed,
         }  # fmt: skip
-        return cls(**{name: frozen(column) for name, column in columns.items()}, circular=circular)
+        whole = {name: frozen(column) for name, column in columns.items()}
+        return cls(**whole, circular=circular, crowded=bool((fits < 1.0 - 1e-9).any()))
 
 
 def _holders(

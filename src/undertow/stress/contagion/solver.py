@@ -106,6 +106,7 @@ class Solver:
             When a name is unknown, or the scenario speaks of what the book does not have.
         """
         channels, assumed = channels or Channels(), assumed or Assumptions()
+        failed = (failed,) if isinstance(failed, str | Shock) else tuple(failed)
         if options is None:
             options = scenario.options if isinstance(scenario, Scenario) else Options()
         _require_limits(tolerance, max_passes)
@@ -204,6 +205,8 @@ def _notes(
         said.append(f"{_listed(broke)} owed more than they had before any shock")
     if done.owed.circular:
         said.append("tokens back each other without end; what they hold in a circle is left out")
+    if done.owed.crowded:
+        said.append("keepers owe a pool more than all that is in it; they count for no more")
     if not done.settled:
         said.append("payments had not come to rest after the last sweep")
     if found.cascade.outcome is not Outcome.SETTLED:
