@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from stress.contagion.made import at, lost, made, price, share, shocked, solved
+from stress.contagion.made import CALM, at, lost, made, price, share, shocked, solved
 from undertow.errors import StateError
 from undertow.rules.snapshot import Snapshot
 from undertow.stress import Cascade, Engine, Impact, Options, Plan, run_cascade, settle
@@ -403,3 +403,15 @@ def test_the_tiny_world_has_no_channel_to_travel_by_at_rest() -> None:
 
 def _total() -> pl.Expr:
     return pl.col("own_loss_usd") + pl.col("clearing_usd") + pl.col("linear_usd")
+
+
+@pytest.mark.parametrize("name", ["venue:aave-v3", "instrument:aave-v3:USDC"])
+def test_a_lender_or_a_pool_that_fails_takes_what_lies_in_it(name: str) -> None:
+    # 50,000 lie in the pool and 30,000 of them are lent: suppliers keep what the failure leaves
+    book = made([("venue:aave-v3", "external:s", "USDC", 10_000.0, "deposit")])
+    still = Channels().without("funding")
+    half = Assumptions(capital=0.0, recovery=0.5)
+    found = Solver.of(book).solve(CALM, failed=(name,), channels=still, assumed=half)
+    assert found.headline()["pools_lost_usd"] >= 0.5 * 20_000.0
+    assert found.leak is not None
+    assert found.leak <= 1e-9

@@ -1,9 +1,11 @@
 """Dependence: what hangs on an oracle, a bridge, a keeper, an issuer or a chain that failed.
 
 Names in `failed` are `custodian:NAME`, `bridge:NAME`, `issuer:NAME`, `chain:NAME`,
-`oracle:INSTRUMENT` (the feed that others follow), or a party of the claims (`venue:okx`,
-`external:desk`, `owner:17`), which is left with `recovery` of what it has outside. A shock in
-their place says more: `CustodianFailure(name="Keeper", recovery=0.4)`.
+`oracle:INSTRUMENT` (the feed that others follow), `asset:NAME` (who stands behind it pays only
+`recovery`), `instrument:NAME` (what lies in it is gone but for that), or a party of the claims
+(`venue:okx`, `external:desk`, `owner:17`), which is left with `recovery` of what it has outside,
+and a lender of what lies in its pools. A shock in their place says more:
+`CustodianFailure(name="Keeper", recovery=0.4)`.
 
 What fails by itself, because it could not pay, is followed too: what names it as its custodian or
 issuer without a claim on it, and oracles whose feed is a market of a venue that defaulted.
@@ -23,8 +25,14 @@ from undertow.stress.contagion.channels import Assumptions
 from undertow.stress.contagion.claims import Settlement
 from undertow.stress.contagion.network import Sheet
 from undertow.stress.contagion.proposals import Origin, Proposal, own_receipts
-from undertow.stress.contagion.stakes import TOKEN
-from undertow.stress.failures import BridgeFailure, CustodianFailure, Failure, IssuerFailure
+from undertow.stress.contagion.stakes import POOL, TOKEN
+from undertow.stress.failures import (
+    BridgeFailure,
+    CustodianFailure,
+    Exploit,
+    Failure,
+    IssuerFailure,
+)
 from undertow.stress.outages import FROZEN, HOUR_US, MIS_SET
 from undertow.stress.pricing import PricingMap
 from undertow.stress.shock import Shock, near, require_within
@@ -33,7 +41,7 @@ from undertow.stress.stressed import Stressed
 _KEEPERS: dict[str, type[Failure]] = {
     "custodian": CustodianFailure, "bridge": BridgeFailure, "issuer": IssuerFailure,
 }  # fmt: skip
-_KINDS = (*_KEEPERS, "chain", "oracle", "venue", "external", "owner")
+_KINDS = (*_KEEPERS, "chain", "oracle", "asset", "instrument", "venue", "external", "owner")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,14 +134,35 @@ class Named:
                 )
             elif kind == "oracle":
                 shocks.append(FeedFailure(feed=name))
+            elif kind == "asset":
+                shocks.append(IssuerFailure(asset=name, recovery=assumed.recovery))
+            elif kind == "instrument":
+                universe = sheet.snapshot.universe
+                k = universe.code("instrument", name)
+                venue, asset = universe.venue_of[k], universe.asset_of[k]
+                if assumed.recovery < 1.0:
+                    shocks.append(
+                        Exploit(venue=universe.venues[venue], asset=universe.assets[asset],
+                                share=1.0 - assumed.recovery)
+                    )  # fmt: skip
             elif kind in _KINDS:
-                fallen.append(sheet.party(each))
+                party = sheet.party(each)
+                if kind == "venue" and assumed.recovery < 1.0 and _lends(sheet, name):
+                    shocks.append(Exploit(venue=name, share=1.0 - assumed.recovery))
+                fallen.append(party)
             else:
                 raise StateError(
                     f"failed was {each!r}; it may be {', '.join(f'{k}:NAME' for k in _KINDS)}",
                     hint=near(kind, _KINDS),
                 )
         return cls(tuple(shocks), np.array(sorted(set(fallen)), dtype=np.int64))
+
+
+def _lends(sheet: Sheet, venue: str) -> bool:
+    """Whether a venue is a lender: what lies in its pools goes with it."""
+    universe = sheet.snapshot.universe
+    pools = sheet.code[sheet.sort == POOL]
+    return bool((universe.venue_of[pools] == universe.code("venue", venue)).any())
 
 
 def propose_dependence(settlement: Settlement, pricing: PricingMap, laid: Stressed) -> Proposal:
