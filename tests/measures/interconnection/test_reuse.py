@@ -174,3 +174,52 @@ def test_shares_of_what_is_held_are_whole(web):
     assert found.tables["ends"]["share"].sum() == pytest.approx(1.0, abs=1e-9)
     assert found.tables["keepers"]["passes"].is_between(0.0, 1.0 + 1e-12).all()
     assert found.tables["names"]["hangs"].is_between(0.0, 1.0 + 1e-12).all()
+
+
+def _with(rows):
+    return Web.of(snapshot_of(claimed(demo_tables()[0], rows))).backing
+
+
+def test_deposits_beyond_what_a_place_is_said_to_hold_lead_where_nobody_told(web):
+    before = web.backing
+    place = before.names.index("instrument:aave-v3:USDC")
+    after = _with([("venue", "aave-v3", "asset", "wETH", "USDC", "deposit", 50_000_000.0)])
+    assert before.seen.untold[place] == pytest.approx(0.0, abs=1e-9)
+    assert after.whole[place] > 50_000_000.0
+    assert after.seen.untold[place] > 0.8
+
+
+def test_what_only_a_claim_says_was_lent_lies_idle_no_more(web):
+    before = web.backing
+    place = before.names.index("instrument:aave-v3:USDC")
+    after = _with([("owner", "7", "venue", "aave-v3", "USDC", "loan", 1_000_000.0)])
+    assert after.whole[place] == pytest.approx(before.whole[place], rel=1e-9)
+    assert after.ends_usd[place].sum() <= before.ends_usd[place].sum()
+
+
+def test_what_an_outsider_borrowed_need_not_be_there(web):
+    borrowed = _with([("external", "desk", "owner", "7", "LINK", "loan", 10_000.0)])
+    before, after = (layered(each)[0] for each in (web.backing, borrowed))
+    assert after == pytest.approx(before, rel=1e-9)
+
+
+def test_what_an_owner_has_stands_once_behind_all_its_debts():
+    found = _with([
+        ("owner", "7", "external", "one", "USDC", "loan", 1_000_000.0),
+        ("owner", "7", "external", "other", "USDT", "loan", 1_000_000.0),
+    ])  # fmt: skip
+    rows = [k for k, name in enumerate(found.names) if name.startswith("owner:7")]
+    assert len(rows) == 2
+    behind = float(found.usd[rows].sum()) + float(found.ends_usd[rows].sum())
+    owner = list(found.map.keys["owner"]).index("7")
+    assert 0.0 <= behind <= float(found.owner_places[[owner]].sum()) + 1e-6
+
+
+def test_claims_without_a_price_are_named():
+    tables, _ = demo_tables()
+    asset = tables["assets"].filter(pl.col("asset") == "ETH").with_columns(asset=pl.lit("odd"))
+    tables["assets"] = pl.concat([tables["assets"], asset])
+    found = reuse(snapshot_of(claimed(tables, [
+        ("external", "vault", "owner", "7", "odd", "custody", 1_000.0)])))  # fmt: skip
+    assert found.left_out == {"odd": "no price is known, so claims in it do not count"}
+    assert any("No price is known of odd" in words for words in found.says)
