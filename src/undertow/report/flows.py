@@ -56,7 +56,7 @@ def flows_of(backing: Backing, *, top: int = 10) -> Flows:
     reader = _Reader(backing)
     rows = pl.concat([reader.held(), reader.outside(), reader.inside(), reader.unsaid()])
     rows = rows.group_by("source", "target", "known").agg(pl.col("usd").sum())
-    most = float(rows["usd"].max() or 0.0) if rows.height else 0.0  # type: ignore[arg-type]
+    most = float(rows["usd"].to_numpy().max(initial=0.0))
     rows = rows.filter(pl.col("usd") > _SPECK * most).sort("source", "target", "known")
     return _folded(_holders_first(reader.boxes, rows), rows, top)
 
@@ -228,7 +228,7 @@ class _Reader:
         rest = every.join(said, on=["source", "target"], how="left").with_columns(
             usd=pl.col("usd") - pl.col("said").fill_null(0.0)
         )
-        rest = rest.filter(pl.col("usd") > 1e-9 * every["usd"].max()) if every.height else rest  # type: ignore[operator]
+        rest = rest.filter(pl.col("usd") > 1e-9 * every["usd"].to_numpy().max(initial=0.0))
         has = np.asarray(backing.usd.sum(axis=1)).ravel() + backing.ends_usd.sum(axis=1)
         untold = np.maximum(backing.whole - has - backing.nothing, 0.0)
         untold[untold <= 1e-9 * backing.whole] = 0.0

@@ -16,6 +16,7 @@ from measures.interconnection.standing import (
 from undertow.errors import StateError
 from undertow.measures.interconnection.backing import Backing
 from undertow.measures.interconnection.mapping import DependencyMap
+from undertow.measures.interconnection.reuse import layered, tokens
 from undertow.measures.interconnection.surveying import survey
 from undertow.rules.snapshot import Snapshot
 from undertow.worlds import demo_world
@@ -104,6 +105,17 @@ def test_a_share_that_is_posted_twice_counts_once_at_the_root_and_twice_as_claim
               if name.startswith("instrument:") and name.endswith(":vUSDC")]  # fmt: skip
     assert sum(posted) == pytest.approx(8_000_000.0)
     assert after.ends_usd.sum() == pytest.approx(before.ends_usd.sum())  # the bottom is as it was
+    # and so says the ledger: one supply, posted twice; roots as before, one more layer of claims
+    once, twice = (tokens(each).row(by_predicate=pl.col("asset") == "vUSDC", named=True)
+                   for each in (before, after))  # fmt: skip
+    assert (once["reuse"], twice["reuse"]) == (pytest.approx(1.0), pytest.approx(2.0))
+    assert twice["claims_usd"] == once["claims_usd"] == pytest.approx(loop.claims_qty)
+    assert twice["multiplier"] == pytest.approx(loop.multiplier, rel=1e-8)
+    root, layers = layered(before)
+    again, more = layered(after)
+    assert again == pytest.approx(root)
+    added = more["places"].sum() - layers["places"].sum()
+    assert added == pytest.approx(loop.claims_qty, rel=1e-6)
 
 
 def test_what_two_tables_say_of_one_debt_stands_once(world, found):

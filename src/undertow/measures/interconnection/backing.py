@@ -87,16 +87,21 @@ class Backing:
         return len(self.names)
 
     @cached_property
+    def _per_claim(self) -> FloatColumn:
+        """By row: one over the claims on it; 0 where there are none."""
+        whole = self.whole
+        found: FloatColumn = np.divide(1.0, whole, out=np.zeros_like(whole), where=whole > 0.0)
+        return found
+
+    @cached_property
     def shares(self) -> Any:
         """(nodes, nodes) What stands behind one unit of each row."""
-        over = np.divide(1.0, self.whole, out=np.zeros_like(self.whole), where=self.whole > 0.0)
-        return csr_array(diags_array(over) @ self.usd)
+        return csr_array(diags_array(self._per_claim) @ self.usd)
 
     @cached_property
     def seen(self) -> LookThrough:
         """Where everything ends; the last end is nothing at all."""
-        over = np.divide(1.0, self.whole, out=np.zeros_like(self.whole), where=self.whole > 0.0)
-        ends = np.column_stack([self.ends_usd, self.nothing]) * over[:, None]
+        ends = np.column_stack([self.ends_usd, self.nothing]) * self._per_claim[:, None]
         return look_through(self.shares, ends)
 
     @cached_property
@@ -123,8 +128,7 @@ class Backing:
         direct = csr_array(self.usd - self.lent_on)
         direct.data[direct.data < 1e-9 * self.whole.max(initial=1.0)] = 0.0
         direct.eliminate_zeros()
-        over = np.divide(1.0, self.whole, out=np.zeros_like(self.whole), where=self.whole > 0.0)
-        rows = csr_array(diags_array(over) @ direct)
+        rows = csr_array(diags_array(self._per_claim) @ direct)
         seen = look_through(rows, np.zeros((len(self), 0)))
         wraps = self.is_token & ~np.append(self.base, np.zeros(len(self) - len(self.base), bool))
         deep = np.zeros(len(self), dtype=np.int64)
@@ -141,8 +145,7 @@ class Backing:
 
         Base assets are rows too: value that ends in one leads through it.
         """
-        over = np.divide(1.0, self.whole, out=np.zeros_like(self.whole), where=self.whole > 0.0)
-        bottom = csr_array(self.ends_usd * over[:, None])
+        bottom = csr_array(self.ends_usd * self._per_claim[:, None])
         bottom.resize(self.usd.shape)
         inner = csr_array(self.shares + bottom)
         inner.setdiag(0.0)  # a base asset is made of nothing further
@@ -151,13 +154,15 @@ class Backing:
     @cached_property
     def owner_places(self) -> Any:
         """(owners, places) USD that every owner holds in every place, through its accounts."""
-        dependencies = self.map
-        owns = dependencies.of_kind("owns")
-        owner = dependencies.source[owns] - dependencies.offset["owner"]
-        account = dependencies.target[owns] - dependencies.offset["account"]
-        shape = (len(dependencies.keys["owner"]), len(dependencies.keys["account"]))
-        belongs = csr_array((np.ones(len(owner)), (owner, account)), shape=shape)
-        return csr_array(belongs @ self.accounts.held)
+        return csr_array(_belongs(self.map) @ self.accounts.held)
+
+
+def _belongs(m: DependencyMap) -> Any:
+    """(owners, accounts) 1 where an account is an owner's."""
+    owns = m.of_kind("owns")
+    ends = m.source[owns] - m.offset["owner"], m.target[owns] - m.offset["account"]
+    shape = len(m.keys["owner"]), len(m.keys["account"])
+    return csr_array((np.ones(len(ends[0])), ends), shape=shape)
 
 
 class _Reader:
@@ -369,11 +374,7 @@ class _Reader:
         """
         if not owners:
             return []
-        m = self.map
-        owns = m.of_kind("owns")
-        ends = (m.source[owns] - self.first["owner"], m.target[owns] - self.first["account"])
-        shape = (len(m.keys["owner"]), len(m.keys["account"]))
-        belongs = csr_array((np.ones(len(ends[0])), ends), shape=shape)[list(owners)]
+        belongs = _belongs(self.map)[list(owners)]
         held = csr_array(belongs @ self.accounts.held)
         owed = belongs @ np.asarray(self.accounts.lent.sum(axis=0)).ravel()
         found: list[tuple[int, int, float]] = []

@@ -381,7 +381,7 @@ def _says(found: Ranges) -> list[str]:
             )
     radius = found.row("radius")
     if radius["greatest"] > 1.0:
-        over = float((found.draws["radius"] > 1.0).mean())  # type: ignore[arg-type]
+        over = float((found.draws["radius"].to_numpy() > 1.0).mean())
         words.append(
             f"On {percent(over)} of drawn networks the radius is above 1: small stress would grow "
             "round circles."

@@ -29,9 +29,9 @@ _READ = (
     "self_backed is the share of a token's claims that can be cancelled against claims that stand "
     "on the token itself, and the multiplier is 1 / (1 - that): a vault that lends rho of each "
     "deposit on against its own shares has 1 / (1 - rho). pooled says the same pro rata: where the "
-    "lender's pool mixes that money with others', each claim on it stands on the same mix, so the "
-    "pooled number is the smaller. Which dollar of a pool is whose nobody can know: the two are "
-    "ends of a range. wrappers is the longest stack of tokens on tokens."
+    "lender's pool mixes that money with others', each claim on it stands on the same mix, so, "
+    "where tables agree, the pooled number is the smaller. Which dollar of a pool is whose nobody "
+    "can know: the two are ends of a range. wrappers is the longest stack of tokens on tokens."
 )
 _MISLEADS = (
     "Supply is not exposure: what is kept idle or belongs to the issuer is counted as a claim here "
@@ -221,7 +221,7 @@ def _readings(web: Web, tables: dict[str, pl.DataFrame]) -> list[Reading]:
             "token; none without tokens that stand on something",
         ),
         web.reading(
-            "interconnection.wrappers", float(token["wrappers"].max() or 0), "1",  # type: ignore[arg-type]
+            "interconnection.wrappers", float(token["wrappers"].to_numpy().max(initial=0)), "1",
             "longest stack of tokens on tokens",
         ),
     ]  # fmt: skip

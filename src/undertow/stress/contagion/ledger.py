@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from undertow.econometrics.clearing import Debts
 from undertow.econometrics.debtrank import Exposures, Spread, stress
 from undertow.econometrics.valuations import Mark, ahead, by_payment, linear, valued
-from undertow.state import BoolColumn, FloatColumn
+from undertow.state import AnyColumn, BoolColumn, FloatColumn
 from undertow.stress.aftermath import PARTIES, Cascade
 from undertow.stress.contagion.channels import Assumptions
 from undertow.stress.contagion.claims import Settlement
@@ -191,9 +191,9 @@ class Valuation:
         return table.filter(touched > _DUST).sort("linear_usd", "party", descending=[True, False])
 
     @property
-    def _edges(self) -> tuple[FloatColumn, FloatColumn, FloatColumn]:
+    def _edges(self) -> tuple[AnyColumn, AnyColumn, FloatColumn]:
         sheet = self.settlement.sheet
-        return sheet.debtor, sheet.creditor, self.settlement.owed.due  # type: ignore[return-value]
+        return sheet.debtor, sheet.creditor, self.settlement.owed.due
 
 
 def _mixed(mark: Mark, passes: BoolColumn) -> Mark:
