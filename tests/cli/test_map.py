@@ -185,11 +185,19 @@ def test_misuse_is_told_in_one_line(run, small: str, words: list[str], said: str
 def test_a_bad_file_is_told_in_one_line(run, tmp_path: Path) -> None:
     (tmp_path / "cut.json").write_text('{"nodes": [')
     (tmp_path / "no.json").write_text(json.dumps({"nodes": [], "edges": [1]}))
+    nodes = [{"node": "asset:ETH", "kind": "asset"}, {"node": "venue:V", "kind": "venue"}]
+    turned = {"source": "asset:ETH", "target": "venue:V", "kind": "listed", "usd": 1.0}
+    huge = {"source": "venue:V", "target": "asset:ETH", "kind": "holds", "usd": 1e308}
+    for name, edge in (("turned.json", turned), ("huge.json", huge)):
+        (tmp_path / name).write_text(json.dumps({"nodes": nodes, "edges": [edge]}))
     for name, said in (("cut.json", "is not JSON at line 1"), ("no.json", "edge 1 is no object"),
+                       ("turned.json", "'asset:ETH' to 'venue:V'; listed goes from instrument to"),
+                       ("huge.json", "has 1e+308 as usd; no number of a map is above 1e+60"),
                        ("none.json", "is not there"), ("none.txt", "ends in no form")):  # fmt: skip
-        done = run("map", "show", "--map", name)
-        assert (done.code, done.err.count("\n")) == (2, 1)
-        assert said in done.err
+        for words in (["show"], ["show", "asset:ETH"], ["export", "a.json"]):
+            done = run("map", *words, "--map", name)
+            assert (done.code, done.err.count("\n")) == (2, 1)
+            assert said in done.err
 
 
 def test_help_is_quick_for_it_imports_no_work() -> None:

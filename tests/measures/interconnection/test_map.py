@@ -15,7 +15,8 @@ from measures.interconnection.standing import (
 )
 from undertow.errors import StateError
 from undertow.measures.interconnection.backing import Backing
-from undertow.measures.interconnection.mapping import DependencyMap
+from undertow.measures.interconnection.folding import fold
+from undertow.measures.interconnection.mapping import DependencyMap, require_sound
 from undertow.measures.interconnection.reuse import layered, tokens
 from undertow.measures.interconnection.surveying import survey
 from undertow.rules.snapshot import Snapshot
@@ -235,8 +236,68 @@ def test_around_a_node_is_what_touches_it(found):
         (lambda n, e: (n, e.with_columns(kind=pl.lit("loves"))), "'loves' is unknown"),
         (lambda n, e: (n, e.with_columns(target=pl.lit("asset:none"))), "ends at 'asset:none'"),
         (lambda n, e: (pl.concat([n, n.head(1)]), e), "stands twice"),
+        (lambda n, e: (n.with_columns(kind=pl.lit(None, pl.String)), e), "None is unknown"),
+        (lambda n, e: (n.with_columns(node=pl.col("node").str.slice(2)), e), "its name must be"),
+        (lambda n, e: (n, e.with_columns(usd=pl.lit(np.inf))), "inf as usd; no number of a map"),
+        (lambda n, e: (n, e.with_columns(usd=pl.lit(1e308))), r"1e\+308 as usd"),
+        (lambda n, e: (n, e.with_columns(usd=pl.lit("much"))), "'much' is no number among usd"),
+        (lambda n, e: (n, e.with_columns(usd=pl.col("usd") > 1.0)), "is no number among usd"),
+        (lambda n, e: (n, e.with_columns(qty=-pl.col("qty").abs())), "only of what accounts hold"),
+        (lambda n, e: (n.with_columns(size=-pl.col("size")), e), "size; it must be a number from"),
+        (lambda n, e: (n, e.with_columns(ts=pl.lit("soon"))), "'soon', which is no instant"),
+        (lambda n, e: (n, e.with_columns(ts=pl.lit(2**62))), "beyond the year 9999"),
+        (lambda n, e: (n, e.with_columns(ts=pl.int_range(pl.len()))), "of several instants"),
     ],
 )
 def test_frames_that_are_no_map_are_refused(found, change, words):
     with pytest.raises(StateError, match=words):
         DependencyMap.from_frames(*change(found.node_frame(), found.edges()))
+
+
+def test_every_edge_that_is_turned_round_is_refused_or_says_something_else(found):
+    """Of each kind the first edge, turned: only claims and ties can run both ways."""
+    nodes, edges = found.node_frame(), found.edges()
+    for kind in edges["kind"].unique():
+        at = edges["kind"].index_of(kind)
+        here = pl.int_range(pl.len()) == at
+        turned = edges.with_columns(
+            source=pl.when(here).then("target").otherwise("source"),
+            target=pl.when(here).then("source").otherwise("target"),
+        )
+        if kind in ("backing", "custody", "deposit", "follows", "vault_share"):
+            assert len(DependencyMap.from_frames(nodes, turned)) == len(found)
+            continue
+        with pytest.raises(StateError) as caught:
+            DependencyMap.from_frames(nodes, turned)
+        row = turned.row(at, named=True)
+        said = f"edge {at + 1} says {kind!r} from {row['source']!r} to {row['target']!r}"
+        assert caught.value.message == said
+        assert str(caught.value.hint).startswith(f"{kind} goes from ")
+
+
+def test_every_map_that_is_surveyed_or_folded_is_sound(found):
+    for each in (found, fold(found, least_usd=1e5).map, survey(snapshot_of(demo_tables()[0]))):
+        require_sound(each)
+
+
+def test_what_says_that_nothing_is_behind_a_keeper_is_behind_all_that_it_owes():
+    """A keeper owes 30 of A and 10 of B, and 8 of it is gone: 6 and 2, and none elsewhere."""
+    nodes = ["owner:1", "custodian:K", "asset:A", "asset:B", "unseen:nothing", "unseen:not told",
+             "external:last"]  # fmt: skip
+    rows = [("owner:1", "custodian:K", "custody", 30.0, 30.0, "A"),
+            ("owner:1", "custodian:K", "custody", 10.0, 10.0, "B"),
+            ("owner:1", "external:last", "custody", 5.0, 5.0, "A"),
+            ("custodian:K", "unseen:nothing", "nothing", 8.0, None, None),
+            ("custodian:K", "unseen:not told", "not told", 4.0, None, None)]  # fmt: skip
+    names = ["source", "target", "kind", "usd", "qty", "asset"]
+    backing = Backing.of(
+        DependencyMap.from_frames(
+            pl.DataFrame({"node": nodes, "kind": [name.partition(":")[0] for name in nodes]}),
+            pl.DataFrame(rows, schema=names, orient="row"),
+        )
+    )
+    of = dict(zip(backing.names, zip(backing.nothing, backing.seen.untold, strict=True),
+                  strict=True))  # fmt: skip
+    assert of["custodian:K (A)"] == pytest.approx((6.0, 0.1))
+    assert of["custodian:K (B)"] == pytest.approx((2.0, 0.1))
+    assert of["external:last"] == (0.0, 0.0)

@@ -22,7 +22,13 @@ from scipy.sparse import csr_array, diags_array
 from scipy.sparse.csgraph import maximum_flow
 
 from undertow.econometrics.lookthrough import LookThrough, look_through, passing
-from undertow.measures.interconnection.mapping import NODE_KINDS, NOTHING, UNTOLD, DependencyMap
+from undertow.measures.interconnection.mapping import (
+    LEAST_USD,
+    NODE_KINDS,
+    NOTHING,
+    UNTOLD,
+    DependencyMap,
+)
 from undertow.state import AnyColumn, BoolColumn, FloatColumn, FloatMatrix, KeyColumn
 from undertow.state.universe import NONE
 
@@ -189,11 +195,8 @@ class _Reader:
         bare = np.asarray(accounts.lent @ (1.0 - accounts.covered)).ravel()
         nothing = np.zeros(self.size)
         nothing[self.tokens : self.tokens + self.places] += bare
-        given = m.of_kind(NOTHING)
-        np.add.at(nothing, self._row(m.source[given]), self.usd[given])
-        untold = np.zeros(self.size)
-        gaps = np.flatnonzero(m.of_kind(UNTOLD))
-        np.add.at(untold, self._row(m.source[gaps]), self.usd[gaps])
+        nothing += self._gap(NOTHING)
+        untold = self._gap(UNTOLD)
         claimed = self._claimed()
         has = np.bincount(rows, usd, self.size) + nothing + untold
         told = len(rows)
@@ -275,23 +278,33 @@ class _Reader:
         for k in np.flatnonzero(target == NONE):
             edge = here[k]
             target[k] = self.pairs.get((int(m.target[edge]), int(m.asset[edge])), NONE)
-        source = self._row(m.source[here])
-        plain = (source != NONE) & (target != NONE)
-        rows, columns, usd = [source[plain]], [target[plain]], [self.usd[here[plain]]]
-        # What a keeper has is behind all that it owes, pro rata.
-        kept = np.flatnonzero((source == NONE) & (target != NONE))
+        rows, edge, part = self._dependents(here[target != NONE])
+        return rows, target[target != NONE][edge], self.usd[here[target != NONE]][edge] * part
+
+    def _dependents(self, edges: AnyColumn) -> tuple[KeyColumn, KeyColumn, FloatColumn]:
+        """Rows that depend by these edges, which of the edges each does by, and its part of it.
+
+        What a keeper has, or lacks, is behind all that it owes, pro rata.
+        """
+        source = self._row(self.map.source[edges])
+        plain = np.flatnonzero(source != NONE)
+        found = [(source[plain], plain, np.ones(len(plain)))]
         owed = self._owed_by_keeper()
-        rows_of: dict[int, list[int]] = {}
+        of: dict[int, list[int]] = {}
         for (party, _), row in self.pairs.items():
-            rows_of.setdefault(party, []).append(row)
-        for k in kept:
-            mine = {row: owed[row] for row in rows_of.get(int(m.source[here[k]]), ())}
-            total = sum(mine.values())
-            for row, part in mine.items():
-                rows.append(np.array([row]))
-                columns.append(target[k : k + 1])
-                usd.append(self.usd[here[k : k + 1]] * (part / total if total > 0.0 else 0.0))
-        return np.concatenate(rows), np.concatenate(columns), np.concatenate(usd)
+            of.setdefault(party, []).append(row)
+        for k in np.flatnonzero(source == NONE):
+            mine = of.get(int(self.map.source[edges[k]]))
+            if mine and (total := float(owed[mine].sum())) > 0.0:
+                found.append((np.array(mine), np.full(len(mine), k), owed[mine] / total))
+        rows, edge, part = (np.concatenate(column) for column in zip(*found, strict=True))
+        return rows, edge, part
+
+    def _gap(self, kind: str) -> FloatColumn:
+        """By row: USD of which edges say that nothing, or nobody knows what, stands behind it."""
+        here = np.flatnonzero(self.map.of_kind(kind))
+        rows, edge, part = self._dependents(here)
+        return np.bincount(rows, self.usd[here][edge] * part, self.size).astype(np.float64)
 
     def _owed_by_keeper(self, *kinds: str) -> FloatColumn:
         m, owed = self.map, np.zeros(self.size)
@@ -319,7 +332,7 @@ class _Reader:
         kept = np.bincount(row[held], self.usd[held], self.tokens)
         # Of what nobody issued claims, what is kept somewhere is all that is known.
         found[: self.tokens] = np.where(found[: self.tokens] > 0.0, found[: self.tokens], kept)
-        return found
+        return np.where(found < LEAST_USD, 0.0, found)
 
     def _keepers_rest(
         self, rows: KeyColumn, columns: KeyColumn, usd: FloatColumn, has: FloatColumn,

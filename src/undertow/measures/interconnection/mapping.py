@@ -28,37 +28,44 @@ NODE_KINDS = (
     "owner", "account", "instrument", "venue", "asset", "custodian", "bridge", "external",
     "issuer", "chain", "oracle", "unseen",
 )  # fmt: skip
-# What an edge says, and whether the value of what depends stands on what it points at.
-EDGE_KINDS: Mapping[str, bool] = {
-    "owns": True,  # owner -> account
-    "collateral": True,  # account -> instrument
-    "cash": True,
-    "supply": True,
-    "perp": False,
-    "future": False,
-    "option": False,
-    "at": False,  # account -> venue
-    "loan": True,  # lender (instrument, token) -> borrower (account, owner)
-    "holds": True,  # instrument, keeper -> asset that it has and nobody else keeps for it
-    "deposit": True,  # creditor -> debtor, here and below
-    "backing": True,
-    "vault_share": True,
-    "bridge": True,
-    "custody": True,
-    "follows": True,  # asset -> reference, where nobody says what backs it
-    "not told": True,  # value of which nobody says where it stands -> unseen
-    "nothing": True,  # value that nothing stands behind -> unseen
-    "quotes": False,  # instrument -> asset
-    "listed": False,  # instrument -> venue
-    "priced by": False,  # instrument -> oracle
-    "issued by": False,  # asset -> issuer
-    "kept by": False,  # asset -> custodian
-    "lives on": False,  # asset -> chain
-    "runs on": False,  # venue -> chain
+_PARTIES = ("owner", "instrument", "venue", "asset", "custodian", "bridge", "external")
+_LEG = ((("account",), ("instrument",)),)
+_CLAIM = ((_PARTIES, _PARTIES),)
+# What an edge says, and the kinds of node that may stand at its ends: (who depends, on what).
+EDGE_KINDS: Mapping[str, tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = {
+    "owns": ((("owner",), ("account",)),),
+    "collateral": _LEG,
+    "cash": _LEG,
+    "supply": _LEG,
+    "perp": _LEG,
+    "future": _LEG,
+    "option": _LEG,
+    "at": ((("account",), ("venue",)),),
+    "loan": ((("instrument",), ("account",)), *_CLAIM),  # lender -> borrower
+    "holds": ((_PARTIES, ("asset",)),),  # who has what nobody else keeps for it
+    "deposit": _CLAIM,  # creditor -> debtor, here and below
+    "backing": _CLAIM,
+    "vault_share": _CLAIM,
+    "bridge": _CLAIM,
+    "custody": _CLAIM,
+    "follows": ((("asset",), ("asset",)),),  # its reference, where nobody says what backs it
+    "not told": ((_PARTIES, ("unseen",)),),  # value of which nobody says where it stands
+    "nothing": ((_PARTIES, ("unseen",)),),  # value that nothing stands behind
+    # The value of what depends does not stand on these, nor on derivatives and venues above.
+    "quotes": ((("instrument",), ("asset",)),),
+    "listed": ((("instrument",), ("venue",)),),
+    "priced by": ((("instrument",), ("oracle",)),),
+    "issued by": ((("asset",), ("issuer",)),),
+    "kept by": ((("asset",), ("custodian",)),),
+    "lives on": ((("asset",), ("chain",)),),
+    "runs on": ((("venue",), ("chain",)),),
 }
 KIND_NAMES = tuple(EDGE_KINDS)
 ORIGINS = ("positions", "claims", "assets", "venues", "instruments", "oracles", "reserves", "given")
 UNTOLD, NOTHING = "not told", "nothing"
+_SIGNED = ("collateral", "cash", "supply", "perp", "future", "option")  # quantities may be owed
+LEAST_USD = 1e-100  # what is worth less is nothing: one could not be divided by it
+_MOST = 1e60  # of any number: squares of sums of it are still numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +171,8 @@ class DependencyMap:
         Reuse counts promises, so a wrapper that trades below its par is as many claims as before.
         """
         priced = np.where(self.asset == NONE, np.nan, self.par[self.asset])
-        return np.where(np.isnan(self.qty) | ~(priced > 0.0), self.usd, self.qty * priced)
+        found = np.where(np.isnan(self.qty) | ~(priced > 0.0), self.usd, self.qty * priced)
+        return np.where(np.abs(found) < LEAST_USD, 0.0, found)
 
     def around(self, node: int, steps: int = 1) -> DependencyMap:
         """The edges within so many steps of a node, either way."""
@@ -236,46 +244,21 @@ class DependencyMap:
         Raises
         ------
         StateError
-            When a column lacks, a kind is unknown, a node stands twice, or an edge ends at none.
+            When a column lacks, a kind is unknown, a node stands twice, an edge ends at none or at
+            one of a kind where it cannot, or a number cannot be one of a map.
         """
-        rows, lines = as_frame(nodes), as_frame(edges)
-        _require_columns("nodes", rows, ("node", "kind"))
-        _require_columns("edges", lines, ("source", "target", "kind", "usd"))
-        for column, default in (("price_usd", None), ("par_usd", None), ("size", None),
-                                ("asset", None)):  # fmt: skip
-            if column not in rows.columns:
-                rows = rows.with_columns(pl.lit(default).alias(column))
-        optional = {"qty": None, "asset": None, "evidence": "observed", "origin": "given"}
-        for column, value in optional.items():
-            if column not in lines.columns:
-                lines = lines.with_columns(pl.lit(value).alias(column))
-        _require_known("nodes", rows["kind"], NODE_KINDS)
-        _require_known("edges", lines["kind"], KIND_NAMES)
-        _require_known("edges", lines["evidence"], schema.EVIDENCE)
-        lines = lines.with_columns(
-            pl.when(pl.col("origin").is_in(ORIGINS)).then("origin").otherwise(pl.lit("given"))
-        )
-        order = pl.Enum(NODE_KINDS)
-        rows = rows.with_columns(pl.col("kind").cast(pl.String).cast(order)).sort(
-            "kind", maintain_order=True
-        )
-        if rows["node"].n_unique() != rows.height:
-            twice = rows.filter(rows["node"].is_duplicated())["node"][0]
-            raise StateError(f"the node {twice!r} stands twice in the map")
+        rows, lines = _node_rows(as_frame(nodes)), _edge_rows(as_frame(edges))
         keys = {kind: _keys(rows, kind) for kind in NODE_KINDS}
         place = pl.DataFrame({"node": rows["node"], "at": np.arange(rows.height)})
-        ends = [_placed(lines[end], place) for end in ("source", "target")]
         assets = keys["asset"].cast(pl.String)
-        asset = _coded(lines["asset"], assets, "edges")
         is_asset, is_place = (rows["kind"] == kind for kind in ("asset", "instrument"))
-        stamp = lines["ts"][0] if "ts" in lines.columns and lines.height else None
-        stated = pl.Series([stamp]).cast(pl.Datetime("us", "UTC"))
-        return cls(
-            ts=0 if stamp is None else int(stated.to_physical()[0]),
+        found = cls(
+            ts=_instant(lines),
             keys=keys,
-            source=ends[0], target=ends[1],
+            source=_placed(lines["source"], place), target=_placed(lines["target"], place),
             kind=frozen(_codes(lines["kind"], KIND_NAMES)),
-            qty=_numbers(lines["qty"]), asset=asset, usd=_numbers(lines["usd"]),
+            qty=_numbers(lines["qty"]), asset=_coded(lines["asset"], assets, "edges"),
+            usd=_numbers(lines["usd"]),
             evidence=frozen(_codes(lines["evidence"], schema.EVIDENCE)),
             origin=frozen(_codes(lines["origin"], ORIGINS)),
             price=_numbers(rows.filter(is_asset)["price_usd"], 0.0),
@@ -283,6 +266,128 @@ class DependencyMap:
             size=_numbers(rows.filter(is_place)["size"], 0.0),
             instrument_asset=_coded(rows.filter(is_place)["asset"], assets, "nodes"),
         )  # fmt: skip
+        require_sound(found)
+        return found
+
+
+def require_sound(dependencies: DependencyMap) -> None:
+    """Refuse edges that turn the wrong way, and numbers that nobody could add up.
+
+    Raises
+    ------
+    StateError
+        When an edge stands between kinds of node where its kind cannot, or a number is infinite,
+        too large, or below 0 where it is a value, a price or a claim.
+    """
+    m = dependencies
+    _require_ends(m)
+    owed = ~m.of_kind(*_SIGNED)
+    for name, values in (("qty", m.qty), ("usd", m.usd)):
+        wrong = np.abs(values) > _MOST
+        wrong |= (values < 0.0) & (owed | (name == "usd"))
+        for row in np.flatnonzero(wrong)[:1]:
+            source, target = m.named(np.array([m.source[row], m.target[row]]))
+            at = f"edge {row + 1}, {KIND_NAMES[m.kind[row]]} from {source!r} to {target!r},"
+            raise _no_number(at, name, values[row])
+    for kind, name, values in (("asset", "price_usd", m.price), ("asset", "par_usd", m.par),
+                               ("instrument", "size", m.size)):  # fmt: skip
+        for row in np.flatnonzero((values < 0.0) | (values > _MOST))[:1]:
+            node = m.named(np.array([m.offset[kind] + row]))[0]
+            raise _no_number(f"the node {node!r}", name, values[row])
+
+
+def _no_number(what: str, name: str, value: float) -> StateError:
+    if abs(value) > _MOST:
+        return StateError(
+            f"{what} has {value:g} as {name}", hint=f"no number of a map is above {_MOST:g}"
+        )
+    return StateError(
+        f"{what} has {value:g} as {name}",
+        hint="only of what accounts hold may a quantity be below 0"
+        if name == "qty"
+        else "it must be a number from 0 up",
+    )
+
+
+def _require_ends(m: DependencyMap) -> None:
+    allowed = np.zeros((len(KIND_NAMES), len(NODE_KINDS), len(NODE_KINDS)), dtype=np.bool_)
+    for code, ways in enumerate(EDGE_KINDS.values()):
+        for ends in ways:
+            allowed[code][np.ix_(*([NODE_KINDS.index(kind) for kind in end] for end in ends))] = 1
+    fits = allowed[m.kind, m.kind_of(m.source), m.kind_of(m.target)]
+    for row in np.flatnonzero(~fits)[:1]:
+        kind = KIND_NAMES[m.kind[row]]
+        source, target = m.named(np.array([m.source[row], m.target[row]]))
+        said = ", or ".join(
+            f"from {_either(ends[0])} to {_either(ends[1])}" for ends in EDGE_KINDS[kind]
+        )
+        raise StateError(
+            f"edge {row + 1} says {kind!r} from {source!r} to {target!r}",
+            hint=f"{kind} goes {said}",
+        )
+
+
+def _either(kinds: Sequence[str]) -> str:
+    return " or ".join(filter(None, (", ".join(kinds[:-1]), kinds[-1])))
+
+
+def _node_rows(frame: pl.DataFrame) -> pl.DataFrame:
+    """Nodes by kind, each once and called kind:key, with all columns."""
+    _require_columns("nodes", frame, ("node", "kind"))
+    lacking = [name for name in ("price_usd", "par_usd", "size", "asset")
+               if name not in frame.columns]  # fmt: skip
+    rows = frame.with_columns(pl.lit(None).alias(name) for name in lacking)
+    _require_known("nodes", rows["kind"], NODE_KINDS)
+    rows = rows.with_columns(
+        pl.col("node").cast(pl.String), pl.col("kind").cast(pl.String).cast(pl.Enum(NODE_KINDS))
+    )
+    odd = rows.filter(
+        pl.col("node").is_null()
+        | ~pl.col("node").str.starts_with(pl.col("kind").cast(pl.String) + ":")
+        | pl.col("node").str.ends_with(":") & (pl.col("node").str.count_matches(":") == 1)
+    )
+    if odd.height:
+        name, kind = odd["node"][0], odd["kind"][0]
+        raise StateError(
+            f"a node of kind {kind} is called {name!r}", hint=f"its name must be {kind}:key"
+        )
+    twice = rows.filter(pl.col("node").is_duplicated())
+    if twice.height:
+        raise StateError(f"the node {twice['node'][0]!r} stands twice in the map")
+    return rows.sort("kind", maintain_order=True)
+
+
+def _edge_rows(frame: pl.DataFrame) -> pl.DataFrame:
+    """Edges in their order, with all columns; what nobody said is `observed` and `given`."""
+    _require_columns("edges", frame, ("source", "target", "kind", "usd"))
+    lacking = [name for name in ("qty", "asset", "evidence", "origin")
+               if name not in frame.columns]  # fmt: skip
+    lines = frame.with_columns(pl.lit(None).alias(name) for name in lacking)
+    lines = lines.with_columns(pl.col("evidence", "origin").cast(pl.String)).with_columns(
+        pl.col("evidence").fill_null("observed"),
+        pl.when(pl.col("origin").is_in(ORIGINS)).then("origin").otherwise(pl.lit("given")),
+    )
+    _require_known("edges", lines["kind"], KIND_NAMES)
+    _require_known("edges", lines["evidence"], schema.EVIDENCE)
+    return lines
+
+
+def _instant(lines: pl.DataFrame) -> int:
+    """The one instant of all edges, in microseconds; 0 where they tell none."""
+    if "ts" not in lines.columns or not lines.height:
+        return 0
+    try:
+        told = lines["ts"].cast(pl.Datetime("us", "UTC")).unique()
+    except pl.exceptions.PolarsError:
+        raise StateError(
+            f"the ts of edge 1 is {lines['ts'][0]!r}, which is no instant",
+            hint="give UTC microseconds or leave it out",
+        ) from None
+    if len(told) > 1:
+        raise StateError("edges tell of several instants", hint="a map is of one instant")
+    if not told.dt.year().is_between(1, 9999).fill_null(value=True).all():
+        raise StateError("the ts of edges is beyond the year 9999", hint="give UTC microseconds")
+    return 0 if told[0] is None else int(told.to_physical()[0])
 
 
 def _keys(rows: pl.DataFrame, kind: str) -> pl.Series:
@@ -297,9 +402,11 @@ def _placed(names: pl.Series, place: pl.DataFrame) -> KeyColumn:
     joined = pl.DataFrame({"node": names.cast(pl.String)}).join(
         place, on="node", how="left", maintain_order="left"
     )
-    lost = joined.filter(pl.col("at").is_null())
-    if lost.height:
-        raise StateError(f"an edge ends at {lost['node'][0]!r}, which is no node of the map")
+    lost = joined["at"].is_null().arg_true()
+    if len(lost):
+        raise StateError(
+            f"edge {lost[0] + 1} ends at {joined['node'][lost[0]]!r}, which is no node of the map"
+        )
     found: KeyColumn = frozen(joined["at"].to_numpy().astype(np.int64))
     return found
 
@@ -321,7 +428,16 @@ def _codes(words: pl.Series, known: Sequence[str]) -> SmallColumn:
 
 
 def _numbers(values: pl.Series, lacking: float = np.nan) -> FloatColumn:
-    column: FloatColumn = frozen(values.cast(pl.Float64).fill_null(lacking).to_numpy().copy())
+    if values.dtype.is_numeric() or values.dtype in (pl.String, pl.Null):
+        found = values.cast(pl.Float64, strict=False)
+    else:
+        found = pl.Series(values.name, [None] * len(values), dtype=pl.Float64)
+    odd = values.filter(found.is_null() & values.is_not_null())
+    if len(odd):
+        raise StateError(
+            f"{odd[0]!r} is no number among {values.name} of a map", hint="leave it empty instead"
+        )
+    column: FloatColumn = frozen(found.fill_nan(None).fill_null(lacking).to_numpy().copy())
     return column
 
 
@@ -335,7 +451,8 @@ def _require_columns(what: str, frame: pl.DataFrame, needed: Sequence[str]) -> N
 
 
 def _require_known(what: str, words: pl.Series, known: Sequence[str]) -> None:
-    odd = words.cast(pl.String).filter(~words.cast(pl.String).is_in(list(known)))
+    said = words.cast(pl.String)
+    odd = said.filter(~said.is_in(list(known)).fill_null(value=False))
     if len(odd):
         raise StateError(
             f"{odd[0]!r} is unknown among the {what} of a map", hint=f"have {', '.join(known)}"

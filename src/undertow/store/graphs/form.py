@@ -70,15 +70,21 @@ def micros(told: Any, name: str) -> int:
     """
     if told is None:
         return 0
-    if isinstance(told, int) and not isinstance(told, bool):
-        return told
     try:
-        when = datetime.fromisoformat(str(told))
-    except ValueError:
+        found = _micros(told)
+        iso(found)  # what no calendar has cannot be said either
+    except (ValueError, OverflowError):
         raise UnreadableFile(
             f"its ts is {str(told)[:40]!r}, which is no instant", source=name,
             hint="write 2026-01-31T12:00:00Z",
         ) from None  # fmt: skip
+    return found
+
+
+def _micros(told: Any) -> int:
+    if isinstance(told, int) and not isinstance(told, bool):
+        return told
+    when = datetime.fromisoformat(str(told))
     when = when if when.tzinfo else when.replace(tzinfo=UTC)
     return (when - _EPOCH) // timedelta(microseconds=1)
 

@@ -110,6 +110,10 @@ def read(path: Path, name: str) -> Plain:
             f"is not XML at line {error.lineno}: {expat.ErrorString(error.code)}", source=name,
             hint=DAMAGED,
         ) from error  # fmt: skip
+    except (LookupError, ValueError) as error:  # what its first line says
+        raise UnreadableFile(
+            f"is in an encoding that is not known: {error}", source=name, hint="save it as UTF-8"
+        ) from error
     return found.plain()
 
 
@@ -232,7 +236,7 @@ class _Reader:
         if wanted != pl.Float64 and not (wanted is None and typed in _NUMBERS):
             return called, text
         try:
-            value = float(text)
+            value = float("no number" if "_" in text else text)
         except ValueError:
             raise self._wrong(f"has {text[:40]!r} as {called}", "it must be a number") from None
         return called, None if value != value else value

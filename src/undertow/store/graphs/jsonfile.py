@@ -116,4 +116,10 @@ def _frame(rows: list[dict[str, Any]], kinds: dict[str, Any], what: str, name: s
             raise UnreadableFile(
                 f"a {column} is too large for a number", source=name, hint="mend it by hand"
             ) from error
-    return frame_of(columns, kinds)
+    try:
+        return frame_of(columns, kinds)
+    except UnicodeEncodeError as error:
+        raise UnreadableFile(
+            f"a text of its {what}s is half a character: {error.object[:40]!a}", source=name,
+            hint="mend it by hand",
+        ) from error  # fmt: skip

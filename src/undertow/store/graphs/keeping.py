@@ -9,24 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import polars as pl
 
 from undertow.errors import StateError, StoreError, UnreadableFile
-from undertow.measures.interconnection.mapping import NODE_KINDS, DependencyMap
+from undertow.measures.interconnection.mapping import DependencyMap, require_sound
 from undertow.store.graphs import graphml, jsonfile, parquet
 from undertow.store.graphs.form import FORMAT, Plain, iso, micros
 
 FORMS = ("parquet", "json", "graphml")
 _SUFFIXES = {".parquet": "parquet", "": "parquet", ".json": "json", ".graphml": "graphml",
              ".xml": "graphml"}  # fmt: skip
-# Where edges of accounts begin and end; elsewhere nobody could follow them.
-_ENDS = {
-    "owns": ("owner", "account"), "at": ("account", "venue"),
-    **dict.fromkeys(
-        ("collateral", "cash", "supply", "perp", "future", "option"), ("account", "instrument")
-    ),
-}  # fmt: skip
+_CALLED = {"node": "name"}  # a column, as a user calls it
 
 
 class _Form(NamedTuple):
@@ -128,15 +121,8 @@ def read_map(path: Path, *, form: str | None = None) -> DependencyMap:
 
 
 def _plain(m: DependencyMap) -> Plain:
+    require_sound(m)  # what is written can be read
     nodes, edges = m.node_frame().drop("key"), m.edges()
-    for frame, words in ((nodes, ("node",)), (edges, ("source", "target"))):
-        for column in (name for name, kind in frame.schema.items() if kind.is_float()):
-            odd = frame.filter(pl.col(column).is_infinite())
-            if odd.height:
-                raise StateError(
-                    f"{column} of {' to '.join(odd.row(0, named=True)[w] for w in words)} is "
-                    "infinite; a map in a file has numbers",
-                )
     return Plain({"format": FORMAT, "ts": iso(m.ts), "digest": m.digest}, nodes, edges)
 
 
@@ -151,7 +137,6 @@ def _restored(plain: Plain, name: str) -> DependencyMap:
             error.message, source=name, hint=error.hint or "mend the file, or write it again"
         ) from error
     found = replace(found, ts=micros(plain.head.get("ts"), name))
-    _require_ends(found, name)
     told = plain.head.get("digest")
     if told is not None and told != found.digest:
         raise UnreadableFile(
@@ -172,8 +157,8 @@ def _named(plain: Plain, name: str, own: bool) -> tuple[pl.DataFrame, pl.DataFra
             lost = frame[column].is_null().arg_true()
             if len(lost):
                 raise UnreadableFile(
-                    f"{what} {int(lost[0]) + 1} has no {column}", source=name,
-                    hint=f"every {what} needs {' and '.join(needed)}",
+                    f"{what} {int(lost[0]) + 1} has no {_CALLED.get(column, column)}", source=name,
+                    hint=f"every {what} needs {', '.join(_CALLED.get(n, n) for n in needed)}",
                 )  # fmt: skip
     edges = edges.with_columns(
         pl.col("evidence").fill_null("observed"), pl.col("origin").fill_null("given")
@@ -199,23 +184,6 @@ def _named(plain: Plain, name: str, own: bool) -> tuple[pl.DataFrame, pl.DataFra
             called, left_on=end, right_on="raw", how="left", maintain_order="left"
         ).with_columns(pl.col("name").fill_null(pl.col(end)).alias(end)).drop("name")  # fmt: skip
     return nodes.with_columns(whole.alias("node")), edges
-
-
-def _require_ends(m: DependencyMap, name: str) -> None:
-    """Refuse edges of accounts that begin or end at what is none."""
-    kinds = {end: m.kind_of(getattr(m, end)) for end in ("source", "target")}
-    lent = m.of_kind("loan") & (kinds["target"] == NODE_KINDS.index("account"))
-    checks = [(m.of_kind(kind), kind, ends) for kind, ends in _ENDS.items()]
-    for here, kind, ends in (*checks, (lent, "loan", ("instrument", "account"))):
-        wrong = np.zeros(len(m), dtype=np.bool_)
-        for end, needed in zip(("source", "target"), ends, strict=True):
-            wrong |= here & (kinds[end] != NODE_KINDS.index(needed))
-        for row in np.flatnonzero(wrong)[:1]:
-            source, target = m.named(np.array([m.source[row], m.target[row]]))
-            raise UnreadableFile(
-                f"edge {row + 1} says {kind!r} from {source!r} to {target!r}", source=name,
-                hint=f"{kind} goes from {ends[0]} to {ends[1]}",
-            )  # fmt: skip
 
 
 def _put(part: Path, path: Path) -> None:

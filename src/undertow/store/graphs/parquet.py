@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from undertow.errors import UnreadableFile
+from undertow.store.checksum import file_hash
 from undertow.store.files import readable
 from undertow.store.graphs.form import (
     DAMAGED,
@@ -29,7 +30,8 @@ def write(plain: Plain, folder: Path) -> None:
     plain.nodes.write_parquet(folder / "nodes.parquet", statistics=False)
     plain.edges.write_parquet(folder / "edges.parquet", statistics=False)
     counts = {"nodes": plain.nodes.height, "edges": plain.edges.height}
-    told = json.dumps({**plain.head, **counts}, indent=2)
+    hashes = {name: file_hash(folder / name) for name in ("nodes.parquet", "edges.parquet")}
+    told = json.dumps({**plain.head, **counts, "hashes": hashes}, indent=2)
     (folder / MANIFEST).write_text(told + "\n", encoding="utf-8")
 
 
@@ -46,6 +48,8 @@ def is_map(folder: Path) -> bool:
 def read(folder: Path, name: str) -> Plain:
     """Read a folder, and hold it to what its manifest says."""
     head = _manifest(folder, name)
+    if head.get("digest") is not None and isinstance(hashes := head.get("hashes"), dict):
+        _require_whole(folder, name, hashes)
     nodes = _table(folder, name, "nodes", NODE_COLUMNS)
     edges = _table(folder, name, "edges", EDGE_COLUMNS)
     for what, frame in (("nodes", nodes), ("edges", edges)):
@@ -65,7 +69,7 @@ def _manifest(folder: Path, name: str) -> dict[str, Any]:
             f"has no {MANIFEST}", source=name,
             hint="a map as Parquet is a folder that `undertow map build --out` made",
         ) from None  # fmt: skip
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UnreadableFile(
             f"{MANIFEST} is not JSON: {error}", source=name, hint=DAMAGED
         ) from error
@@ -73,6 +77,17 @@ def _manifest(folder: Path, name: str) -> dict[str, Any]:
         raise UnreadableFile(f"{MANIFEST} says no format", source=name, hint=DAMAGED)
     require_format(told["format"], name)
     return told
+
+
+def _require_whole(folder: Path, name: str, hashes: dict[str, Any]) -> None:
+    """Refuse files with other bytes than were written, before anything reads a table off them."""
+    for each, told in hashes.items():
+        path = folder / Path(each).name
+        if path.is_file() and file_hash(path) != told:
+            raise UnreadableFile(
+                f"{path.name} was changed or damaged since it was written", source=name,
+                hint=f"write it again; if the change is meant, take the digest out of {MANIFEST}",
+            )  # fmt: skip
 
 
 def _table(folder: Path, name: str, what: str, kinds: dict[str, Any]) -> pl.DataFrame:
