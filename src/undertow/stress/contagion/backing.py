@@ -7,7 +7,8 @@ Of a token that has a par (it follows something, or is money), backing over par 
 with V what it holds at market prices and at what its debtors pay, less its loans; r is what it was
 at the start: 1 unless `Assumptions.ratios` or claims that outnumber what backs them say otherwise.
 It lacks 1 − D, D = min(1, B) / min(1, r), and its market price falls to D to the power of the
-elasticity, of which what receipts take off is left out. Rate oracles do not see it.
+elasticity, of which what receipts take off is left out. Rate oracles do not see it. What had nothing behind
+it at the start has nothing to lose.
 """
 
 from __future__ import annotations
@@ -50,10 +51,12 @@ def backed_share(
                       where=sheet.price > 0.0)  # fmt: skip
     reference = universe.reference[code]
     par = np.where(reference != NONE, grown[reference], 1.0)
-    has_par = ((reference != NONE) | universe.stable[code]) & (then[tokens] > 0.0)
-    value = np.divide(now[tokens], then[tokens], out=np.ones(len(tokens)), where=has_par)
     ratio = start[code]
-    left = np.minimum(np.maximum(ratio * value / par, 0.0), 1.0) / np.minimum(ratio, 1.0)
+    has_par = ((reference != NONE) | universe.stable[code]) & (then[tokens] > 0.0)
+    has_par &= ratio > _NOISE
+    value = np.divide(now[tokens], then[tokens], out=np.ones(len(tokens)), where=has_par)
+    left = np.clip(ratio * value / par, 0.0, 1.0)
+    left = np.divide(left, np.minimum(ratio, 1.0), out=np.ones(len(tokens)), where=has_par)
     share, lacks = np.ones(len(sheet.price)), np.zeros(len(sheet.price))
     share[code] = np.where(has_par & (left < 1.0 - _NOISE), left, 1.0)
     lacks[code] = (1.0 - share[code]) * then[tokens] * par

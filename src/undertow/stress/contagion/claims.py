@@ -20,22 +20,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 
-from undertow.econometrics.clearing import Debts, clearing
+from undertow.econometrics.clearing import Debts
 from undertow.state import BoolColumn, FloatColumn, KeyColumn
 from undertow.state.arrays import frozen
 from undertow.stress.contagion.channels import Assumptions, Channels
+from undertow.stress.contagion.circles import round_circles
 from undertow.stress.contagion.losses import Losses
 from undertow.stress.contagion.network import Sheet
 from undertow.stress.contagion.owed import Owed
-from undertow.stress.contagion.stakes import LOAN, POOL, TOKEN, over
+from undertow.stress.contagion.paying import Network, Shares
+from undertow.stress.contagion.stakes import POOL, TOKEN
 from undertow.stress.stressed import Stressed
 
 _STILL = 1e-13  # shares that change by less stand
 _MOST = 2_000  # sweeps over pools, tokens and debtors
+_PATIENCE = 25  # sweeps before shares that creep round circles are solved for at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,111 +101,6 @@ class Settlement:
         return frozen(lack)
 
 
-class _Shares(NamedTuple):
-    """What is left of claims on, and loans to, every party."""
-
-    share: FloatColumn
-    loan: FloatColumn
-
-    def far(self, other: _Shares) -> float:
-        """Largest difference."""
-        return max(float(np.abs(a - b).max(initial=0.0)) for a, b in zip(self, other, strict=True))
-
-
-class _Paid(NamedTuple):
-    """What debtors pay once."""
-
-    part: FloatColumn
-    equity: FloatColumn
-    cost: FloatColumn
-    defaulted: BoolColumn
-    settled: bool
-
-
-@dataclass(frozen=True, eq=False)
-class _Network:
-    """One network that settles."""
-
-    sheet: Sheet
-    losses: Losses
-    owed: Owed
-    channels: Channels
-    assumed: Assumptions
-    has: FloatColumn  # [P] outside assets of debtors
-    among: BoolColumn  # [R] from debtor to debtor
-    debts: Debts
-    least: bool
-
-    def got(self, now: _Shares) -> FloatColumn:
-        """[R] What each row is paid."""
-        sheet = self.sheet
-        sort = sheet.sort[sheet.debtor]
-        lent = (sort == TOKEN) & (sheet.kind == LOAN)
-        part = np.where(lent, now.loan[sheet.debtor], now.share[sheet.debtor])
-        if not self.channels.receipts:
-            part = np.where(sort == POOL, 1.0, part)
-        paid: FloatColumn = self.owed.due * part
-        return paid
-
-    def cover(self, got: FloatColumn) -> FloatColumn:
-        """[P] What venues' funds put into pools that were not paid; the venue itself has its share.
-
-        Pro rata to what each was not paid.
-        """
-        sheet = self.sheet
-        hit = sheet.summed(sheet.creditor, self.owed.face - got)
-        pools = np.flatnonzero(sheet.sort == POOL)
-        at = sheet.snapshot.universe.venue_of[sheet.code[pools]]
-        of_venue = hit[sheet.venue_party] + np.bincount(at, hit[pools], len(sheet.venue_party))
-        part = np.minimum(over(self.losses.fund, of_venue, 0.0), 1.0)
-        cover = np.zeros(len(sheet))
-        cover[pools] = hit[pools] * part[at]
-        return cover
-
-    def base(self, cover: FloatColumn) -> FloatColumn:
-        """[P] Outside assets of debtors, less what venues put into their pools."""
-        sheet, base = self.sheet, self.has.copy()
-        pools = np.flatnonzero(sheet.sort == POOL)
-        at = sheet.snapshot.universe.venue_of[sheet.code[pools]]
-        base[sheet.venue_party] -= np.bincount(at, cover[pools], len(sheet.venue_party))
-        return base
-
-    def pay(self, got: FloatColumn, base: FloatColumn) -> _Paid:
-        """Let debtors clear at what pools and tokens pay by now; all pay in full with claims off.
-
-        Where `base` is below nothing, what lacks stays with the party itself.
-        """
-        sheet, owed, size = self.sheet, self.owed, len(self.sheet)
-        income = sheet.summed(sheet.creditor[~self.among], got[~self.among])
-        if not self.channels.claims:
-            due = sheet.summed(sheet.creditor, got)
-            equity = base + due - owed.held + owed.written
-            return _Paid(np.ones(size), equity, np.zeros(size), np.zeros(size, np.bool_), True)
-        inside = np.where(sheet.is_debtor, np.maximum(base, 0.0) + income, 0.0)
-        paid = clearing(
-            self.debts, inside, keep_assets=self.assumed.keep_assets,
-            keep_received=self.assumed.keep_received, least=self.least,
-        )  # fmt: skip
-        equity = paid.equity + np.minimum(base, 0.0)
-        part = over(paid.paid, paid.owed, 1.0)
-        return _Paid(part, equity, paid.cost, paid.defaulted, paid.settled)
-
-    def passed_on(self, got: FloatColumn, cover: FloatColumn, part: FloatColumn) -> _Shares:
-        """What is left of claims on everybody, when debtors pay `part`."""
-        sheet, owed = self.sheet, self.owed
-        share, loan = part.copy(), part.copy()
-        pools, tokens = (np.flatnonzero(sheet.sort == sort) for sort in (POOL, TOKEN))
-        hit = sheet.summed(sheet.creditor, owed.face - got) - cover
-        whole = owed.held[pools]
-        kept = (whole - owed.robbed[pools]) * (1.0 - self.losses.taken[sheet.code[pools]])
-        share[pools] = np.clip(over(kept - hit[pools], whole, 1.0), 0.0, 1.0)
-        has = (sheet.summed(sheet.creditor, got) + owed.money)[tokens]
-        loans, holders = owed.loans[tokens], owed.held[tokens]
-        share[tokens] = np.clip(over(np.maximum(has - loans, 0.0), holders, 1.0), 0.0, 1.0)
-        loan[tokens] = np.clip(over(has, loans, 1.0), 0.0, 1.0)
-        return _Shares(share, loan)
-
-
 def settle_claims(
     sheet: Sheet,
     losses: Losses,
@@ -222,9 +119,9 @@ def settle_claims(
     owed = Owed.of(sheet, losses, stressed, assumed)
     has, sink = _outside(sheet, losses, owed, channels, assumed, fallen)
     among, debts = _debts(sheet, owed)
-    network = _Network(sheet, losses, owed, channels, assumed, has, among, debts, least)
+    network = Network(sheet, losses, owed, channels, assumed, has, among, debts, least)
     start = np.full(len(sheet), 0.0 if least and channels.claims else 1.0)
-    now, settled, steps = _Shares(start, start), False, 0
+    now, settled, steps = Shares(start, start), False, 0
     while not settled and steps < _MOST:
         steps += 1
         got = network.got(now)
@@ -232,7 +129,7 @@ def settle_claims(
         paid = network.pay(got, network.base(cover))
         then = network.passed_on(got, cover, paid.part)
         settled = paid.settled and then.far(now) <= _STILL
-        now = then
+        now = then if settled or steps % _PATIENCE else round_circles(network, then, paid)
     columns = {
         "share": now.share, "loan": now.loan, "got": network.got(now), "cover": cover,
         "cost": np.array(paid.cost), "outside": has, "sink": sink, "before": _before(sheet, owed),

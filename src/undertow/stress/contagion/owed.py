@@ -12,6 +12,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
+from undertow.econometrics.mutual_shares import lines_meet
 from undertow.state import BoolColumn, FloatColumn
 from undertow.state.arrays import frozen
 from undertow.stress.contagion.channels import Assumptions
@@ -19,9 +20,6 @@ from undertow.stress.contagion.losses import Losses
 from undertow.stress.contagion.network import Sheet
 from undertow.stress.contagion.stakes import DEPOSIT, LOAN, POOL, TOKEN, over
 from undertow.stress.stressed import Stressed
-
-_STILL = 1e-13  # shares that change by less stand
-_CIRCLES = 200  # sweeps over tokens that hold tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,19 +84,22 @@ def _holders(
     rows within a circle are left out.
     """
     stake = (sheet.sort[sheet.debtor] == TOKEN) & (sheet.kind != LOAN)
-    holders, within = np.zeros(len(sheet)), np.zeros(len(stake), dtype=np.bool_)
-    for circular in (False, True):
-        if circular:
-            within = stake & _in_circles(sheet, stake)
-        for _ in range(_CIRCLES):
-            face[stake] = (sheet.stakes.part * holders[sheet.debtor] * ~within)[stake]
-            then = np.maximum(sheet.summed(sheet.creditor, face) + money - loans, 0.0)
-            then *= sheet.sort == TOKEN
-            still = np.abs(then - holders) <= _STILL * np.maximum(then, 1.0)
-            holders = then
-            if still.all():
-                return holders, circular
-    return holders, True
+    face[stake] = 0.0
+    token, part = sheet.sort == TOKEN, np.where(stake, sheet.stakes.part, 0.0)
+    own = np.where(token, sheet.summed(sheet.creditor, face) + money - loans, 0.0)
+    holders, found = lines_meet(_among_tokens(sheet, part), own)
+    if not found:
+        part[stake & _in_circles(sheet, stake)] = 0.0
+        holders, _ = lines_meet(_among_tokens(sheet, part), own)
+    face[stake] = (part * holders[sheet.debtor])[stake]
+    return holders, not found
+
+
+def _among_tokens(sheet: Sheet, part: FloatColumn) -> csr_array:
+    """Share of each token's holders that another token has: a row a holder."""
+    held = np.flatnonzero((part > 0.0) & (sheet.sort[sheet.creditor] == TOKEN))
+    ends = sheet.creditor[held], sheet.debtor[held]
+    return csr_array((part[held], ends), shape=(len(sheet), len(sheet)))
 
 
 def _in_circles(sheet: Sheet, stake: BoolColumn) -> BoolColumn:

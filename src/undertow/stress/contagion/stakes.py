@@ -10,15 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array, diags_array
 
+from undertow.econometrics.mutual_shares import mutual_shares
 from undertow.state import AnyColumn, FloatColumn, SmallColumn
 from undertow.state.arrays import frozen
 from undertow.state.claims import CLAIM_KINDS
 
 DEBTOR, TOKEN, POOL = range(3)
 LOAN, DEPOSIT = CLAIM_KINDS.index("loan"), CLAIM_KINDS.index("deposit")
-_STILL = 1e-13  # shares that change by less stand
-_CIRCLES = 200  # sweeps over tokens that hold tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,14 +49,15 @@ class Stakes:
         loans = np.bincount(debtor, np.where(loan, usd, 0.0), size).astype(np.float64)
         whole = np.where(pools, np.where(supplied > 0.0, supplied, named), 0.0)
         scale = np.where(pools, np.minimum(over(whole, named, 1.0), 1.0), 1.0)
-        for _ in range(_CIRCLES):
-            has = np.bincount(creditor, usd * np.where(passed, scale[debtor], 1.0), size)
-            whole = np.where(tokens, np.maximum(has - loans, 0.0), whole)
-            then = np.where(tokens, np.minimum(over(whole, named, 1.0), scale), scale)
-            same = bool(np.abs(then - scale).max(initial=0.0) <= _STILL)
-            scale = then
-            if same:
-                break
+        of_token = passed & tokens[debtor]
+        sure = np.where(of_token, 0.0, usd * np.where(passed, scale[debtor], 1.0))
+        own = np.bincount(creditor, sure, size) - loans
+        stands = over(np.ones(size), np.where(tokens, named, 0.0), 0.0)  # 0: nobody is named
+        ends = creditor[of_token], debtor[of_token]
+        held = csr_array((usd[of_token], ends), shape=(size, size))
+        base = np.where(stands > 0.0, own * stands, scale)
+        scale = mutual_shares((diags_array(stands) @ held).tocsr(), base, scale).share
+        whole = np.where(tokens, np.maximum(own + held @ scale, 0.0), whole)
         all_of = np.maximum(whole, named * scale)[debtor]
         part = np.where(passed, over(units * scale[debtor], all_of, 0.0), 0.0)
         return cls(frozen(part), frozen(scale), frozen(whole))
