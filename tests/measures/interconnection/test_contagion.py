@@ -26,8 +26,13 @@ BARE = Assumptions(capital=0.0, recovery=0.4)
 
 
 @cache
+def web() -> Web:
+    return Web.of(demo_world().snapshot())
+
+
+@cache
 def demo() -> Study:
-    return contagion(Web.of(demo_world().snapshot()), fall=0.4, ends={"run": (0.0, 20.0)})
+    return contagion(web(), fall=0.4, ends={"run": (0.0, 20.0)})
 
 
 def one(study: Study, table: str, **at: object) -> dict[str, object]:
@@ -66,6 +71,43 @@ def test_the_demo_book_keeps_its_ledger_and_tells_every_channel() -> None:
     assert none["tokens_lost_usd"] == none["locked_usd"] == 0.0
     assert found.reading("interconnection.contagion_loss").value == whole["lost_usd"]
     assert all(reading.evidence == "modelled" for reading in found.readings)
+
+
+@pytest.mark.parametrize("off", ["", "claims", "receipts", "fire_sales"])
+@pytest.mark.parametrize("failed", [(), "custodian:custodian-1", "venue:aave-v3"])
+def test_who_bears_it_adds_up_to_all_that_is_lost(off: str, failed: str) -> None:
+    channels = Channels().without(off) if off else Channels()
+    found = contagion(web(), fall=0.4, failed=failed, channels=channels, ends={})
+    bearers = found.tables["bearers"]
+    lost = one(found, "channels", way="all")["lost_usd"]
+    assert bearers["usd"].sum() == pytest.approx(lost, rel=1e-9)
+    assert bearers["share"].sum() == pytest.approx(1.0)
+    # parties with a claim whom nobody named are told apart from the pool that they claim on
+    unnamed = bearers.filter(pl.col("kind") == "unnamed")
+    assert "pool:aave-v3:USDC" in unnamed["bearer"].to_list()
+    assert one(found, "channels", way="all")["borne_usd"] == pytest.approx(
+        bearers.filter(pl.col("kind").is_in(["party", "unnamed"]))["usd"].sum()
+    )
+    assert {"winners", "fund"} <= set(bearers["kind"])
+    assert any(said.startswith("What no claim hands on stays where") for said in found.says)
+    spared = bearers.filter(pl.col("usd") < 0.0)["kind"].to_list()
+    assert spared == (["spared"] if failed == "venue:aave-v3" else [])
+
+
+def test_who_has_a_claim_and_no_name_is_not_called_after_the_debtor() -> None:
+    book = made(
+        [("external:Keeper", "asset:WBTC", "BTC", 50.0, "custody")],
+        tokens=[("WBTC", "wrapped", "BTC", 40_000.0)],
+    )
+    found = contagion(book, fall=0.0, failed="external:Keeper", assumed=BARE, ends={})
+    assert found.tables["bearers"].rows() == [("unnamed", "asset:WBTC", 1_200_000.0, 1.0)]
+    assert any("is borne by others with a claim on WBTC." in said for said in found.says)
+
+
+def test_one_name_of_who_failed_is_as_good_as_several() -> None:
+    one_name = contagion(ROW, fall=0.0, failed="external:a", assumed=BARE, ends={})
+    several = contagion(ROW, fall=0.0, failed=("external:a",), assumed=BARE, ends={})
+    assert one_name.as_json() == several.as_json()
 
 
 def test_marks_lie_between_clearing_and_linear_and_stand_apart() -> None:

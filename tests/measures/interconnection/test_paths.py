@@ -13,13 +13,16 @@ from stress.contagion.made import made
 from undertow.errors import EstimationError, StateError
 from undertow.measures import Study
 from undertow.measures.interconnection.attributing import Case, loss_of
+from undertow.measures.interconnection.causes import Causes
 from undertow.measures.interconnection.paths import paths
+from undertow.measures.interconnection.pathtables import ends_of
+from undertow.measures.interconnection.pathwords import sentence
 from undertow.measures.interconnection.trails import UNTOLD, Cause, Node, Trails
 from undertow.measures.interconnection.web import Web
 from undertow.rules.snapshot import Snapshot
 from undertow.stress import Scenario, load_scenario
 from undertow.stress.contagion import Assumptions, Channels
-from undertow.stress.failures import CustodianFailure
+from undertow.stress.failures import CustodianFailure, Exploit
 from undertow.stress.shock import Depth, Price
 from undertow.worlds import demo_world
 
@@ -191,6 +194,62 @@ def test_a_trace_is_the_same_twice_and_reads_like_this() -> None:
     )
 
 
+def chains_of(failed: str, most: int = 3) -> list[str]:
+    """Every chain of a failure on the demo book, as it is said."""
+    case = Case.of(web(), fall=0.0, scenario=None, failed=(failed,), channels=SOME_MORE,
+                   assumed=None)  # fmt: skip
+    causes = Causes(case)
+    found = [causes.trails.chains(end, most) for end in ends_of(causes, None)]
+    return [sentence(causes, chain) for some in found for chain in some]
+
+
+SOME_MORE = Channels.only("dependence", "fire_sales", "receipts", "claims")
+
+
+def test_a_step_never_says_that_nothing_was_lost() -> None:
+    said = chains_of("custodian:custodian-1")
+    assert "custodian-1 fails → custodian-1 leaves 25 M USD unpaid → " in " ".join(said)
+    assert not [words for words in said if "loses 0 USD" in words]
+    # who stands between says what he hands on, and who stands last what he bears
+    between = [words for words in said if words.endswith("others with a claim on hyperliquid")]
+    assert between
+    assert "hyperliquid pays 0 % of what it owes → " in between[0]
+    assert all(words.count("borne by") <= 1 for words in said)
+
+
+def test_accounts_whose_coins_went_with_their_venue_are_traced_to_its_failure() -> None:
+    said = chains_of("venue:aave-v3")
+    words = "aave-v3 fails → 335 accounts of aave-v3 with nothing left to close in round 0, leaving"
+    assert any(each.startswith(words) for each in said)
+    assert not [each for each in said if "no cause was found" in each or "(0 USD)" in each]
+    # the same done by a shock of the scenario is no failure of a name
+    scenario = Scenario(name="robbed", shocks=(Exploit(venue="aave-v3", share=1.0),))
+    case = Case.of(web(), fall=0.0, scenario=scenario, failed=(), channels=SOME, assumed=None)
+    causes = Causes(case)
+    ends = ends_of(causes, "pool:aave-v3:USDC")
+    every = [sentence(causes, chain) for chain in causes.trails.chains(ends[0], 3)]
+    assert any(each.startswith("coins at aave-v3 are gone → ") for each in every)
+    assert causes.trails.roots(ends[0]).get(UNTOLD, 0.0) == 0.0
+
+
+def test_a_bare_name_finds_all_that_go_by_it_and_a_kind_finds_one() -> None:
+    causes = Causes(Case.of(web(), fall=0.0, scenario=FALL, failed=(), channels=SOME, assumed=None))
+    every = [(end.kind, end.name) for end in ends_of(causes, None)]
+
+    def found(to: str) -> list[tuple[str, str]]:
+        return [(end.kind, end.name) for end in ends_of(causes, to)]
+
+    venue = [key for key in every if key[1] in ("okx", "venue:okx")]
+    assert len({kind for kind, _ in venue}) > 2
+    assert found("okx") == venue
+    assert found("venue:okx") == [("party", "venue:okx")]
+    assert found("fund:okx") == found("the fund of okx") == [("fund", "okx")]
+    assert found("1299") == found("owner 1299") == found("owner:1299") == [("party", "owner:1299")]
+    assert ("unnamed", "pool:aave-v3:USDC") in found("aave-v3:USDC")
+    with pytest.raises(StateError, match="did you mean fund:okx"):
+        ends_of(causes, "fund:okk")
+
+
 def test_a_peg_that_breaks_is_traced_to_what_backed_it() -> None:
     book = made(
         [("external:reserves", "asset:sUSD", "ETH", 100.0, "backing")],
@@ -222,6 +281,15 @@ def test_shocks_that_move_no_price_are_origins_of_their_own() -> None:
     shares = dict(found.tables["origins"].select("origin", "shapley_usd").iter_rows())
     assert shares["custodian failure Keeper"] > 500_000.0 > abs(shares["ETH -10%"])
     assert sum(shares.values()) == pytest.approx(found.reading("interconnection.path_loss").value)
+
+
+def test_one_name_of_who_failed_is_as_good_as_several() -> None:
+    knobs = {"fall": 0.0, "assumed": BARE}
+    one, several = (
+        paths(kept(), failed=failed, **knobs)  # type: ignore[arg-type]
+        for failed in ("external:Keeper", ["external:Keeper"])
+    )
+    assert one.as_json() == several.as_json()
 
 
 def test_drawn_orders_have_bands_and_the_sum_is_exact() -> None:

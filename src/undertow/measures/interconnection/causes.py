@@ -21,6 +21,7 @@ from undertow.measures.interconnection.passview import PassView
 from undertow.measures.interconnection.pushes import of_price, price_cause, scaled, short_nodes
 from undertow.measures.interconnection.trails import Cause, Node, Trails
 from undertow.state import KeyColumn
+from undertow.stress.contagion import Contagion
 from undertow.stress.contagion.stakes import POOL, TOKEN
 
 PASSES = 6  # that are told apart; later ones stand for each other
@@ -62,20 +63,8 @@ class Causes:
 
     def _ends(self, last: int) -> dict[Node, float]:
         """Everybody who lost in the end beside borrowers and traders, and how much."""
-        found: dict[Node, float] = {}
-        outcome = self.views[last].found
-        for kind, name, gained in outcome.realised().iter_rows():
-            if kind in ("party", "unnamed") and gained < -_DUST:
-                found[Node("party" if kind == "party" else kind, name, last)] = -float(gained)
-        by_venue = outcome.cascade.by_venue()
-        columns = {"winners": "winners_paid_usd", "fund": "funds_paid_usd"}
-        if not outcome.channels.claims:
-            columns["nobody"] = "uncovered_usd"
-        for kind, column in columns.items():
-            for venue, usd in by_venue.select("venue", column).iter_rows():
-                if usd > _DUST:
-                    found[Node(kind, venue, last)] = float(usd)
-        return found
+        borne = who_bears(self.views[last].found)
+        return {Node(kind, name, last): usd for (kind, name), usd in borne.items()}
 
     def _behind(self, node: Node) -> Iterable[Cause]:
         """The causes of one node."""
@@ -196,6 +185,8 @@ class Causes:
         """Prices that took from accounts, and debts that got dearer."""
         by_asset, dearer = view.pressed(accounts, when)
         universe = view.found.cascade.plan.snapshot.universe
+        if not by_asset and not dearer:
+            return self._robbed(view, accounts)
         found = [price_cause(view, asset, when, usd) for asset, usd in by_asset.items()]
         for inst, usd in dearer.items():
             name = universe.instruments[inst]
@@ -203,6 +194,25 @@ class Causes:
             node = Node("rate", name, view.number) if mine else Node("shock", f"rates of {name}")
             found.append(Cause(node, usd, "funding" if mine else ""))
         return found
+
+    def _robbed(self, view: PassView, accounts: KeyColumn) -> list[Cause]:
+        """Coins of accounts that were gone before any price moved: their venue was robbed."""
+        before = view.found.settlement.sheet.snapshot
+        book, universe = before.book, before.universe
+        after = view.found.cascade.plan.snapshot.book
+        if len(book.qty) != len(after.qty):
+            return []
+        legs = np.flatnonzero(np.isin(book.leg_account, accounts))
+        gone = np.maximum(book.qty[legs] - after.qty[legs], 0.0) * view.start[book.inst[legs]]
+        by_venue = np.bincount(universe.venue_of[book.inst[legs]], gone, len(universe.venues))
+        causes = []
+        for venue in np.flatnonzero(by_venue > _DUST).tolist():
+            name = f"venue:{universe.venues[venue]}"
+            root = Node("failure", name) if name in self.case.failed else Node(
+                "shock", f"coins at {universe.venues[venue]} are gone")  # fmt: skip
+            channel = "dependence" if root.kind == "failure" else ""
+            causes.append(Cause(root, float(by_venue[venue]), channel))
+        return causes
 
     # What channels moved between passes.
 
@@ -242,6 +252,34 @@ class Causes:
             kind = "backing" if node.kind == "peg" else "party"
             causes.append(Cause(Node(kind, source, at), step, channel))
         return causes
+
+
+def who_bears(outcome: Contagion) -> dict[tuple[str, str], float]:
+    """USD that everybody lost beside borrowers and traders, by kind and name.
+
+    What accounts that nobody closed lack (`open`) adds to it, and what borrowers need not repay
+    since the coins behind it went (`spared`, below 0) takes away: then it is `lost_usd`.
+    """
+    found: dict[tuple[str, str], float] = {}
+    for kind, name, gained in outcome.realised().iter_rows():
+        if kind in ("party", "unnamed") and gained < -_DUST:
+            found[kind, name] = -float(gained)
+    by_venue = outcome.cascade.by_venue()
+    columns = {"winners": "winners_paid_usd", "fund": "funds_paid_usd"}
+    if not outcome.channels.claims:
+        columns["nobody"] = "uncovered_usd"
+    for kind, column in columns.items():
+        for venue, usd in by_venue.select("venue", column).iter_rows():
+            if usd > _DUST:
+                found[kind, venue] = float(usd)
+    return found
+
+
+def left_standing(outcome: Contagion) -> tuple[str, float]:
+    """What living accounts lack beyond what they lacked before, in USD, and what it is called."""
+    cascade = outcome.cascade
+    usd = cascade.insolvency_usd - float(cascade.bad.sum() + cascade.short.sum())
+    return ("open" if usd >= 0.0 else "spared"), usd if abs(usd) > _DUST else 0.0
 
 
 def _channel_of(sort: int) -> str:

@@ -12,10 +12,11 @@ import polars as pl
 
 from undertow.measures.crowding.crowd import Crowd
 from undertow.measures.interconnection.attributing import BORNE, Case, loss_of
-from undertow.measures.interconnection.pathwords import bare, money
+from undertow.measures.interconnection.causes import left_standing, who_bears
+from undertow.measures.interconnection.pathwords import bearer, money
 from undertow.measures.interconnection.web import Web
 from undertow.measures.study import Study
-from undertow.measures.words import known, many, percent, told
+from undertow.measures.words import known, listed, many, percent, told
 from undertow.rules.snapshot import Snapshot
 from undertow.state import Reading
 from undertow.stress.contagion import CHANNELS, PLAIN, Assumptions, Channels, Contagion, Ending
@@ -38,7 +39,11 @@ _READ = (
     "A shock is followed through all channels that are on to where nothing moves any more. "
     "`lost_usd` is what is lost for good by anybody but borrowers and traders. `realised` says who "
     "gained and lost, and adds up to 0; `handed_on` shows the same losses as they travel, and is "
-    "not to be added up. `parties` says who bears what, and the least that they may be paying. "
+    "not to be added up. `bearers` says who bears what is lost, and adds up to it: parties of the "
+    "claims, those with a claim whom nobody named (`unnamed`), winners and funds of venues, and "
+    "accounts under water that nobody closed (`open`); debts that fell away with the coins "
+    "behind them are below 0 (`spared`). `parties` says what each pays, and the "
+    "least that it may be paying. "
     "`channels` has the plain cascade, each channel added to it alone, each switched off, and "
     "all. `valuation` is a ledger apart, never added to what was realised: what claims lose in "
     "value, between clearing (Eisenberg and Noe), where only who cannot pay costs anything, and "
@@ -61,7 +66,7 @@ def contagion(
     *,
     fall: float = FALL,
     scenario: Scenario | None = None,
-    failed: Sequence[str | Shock] = (),
+    failed: str | Shock | Sequence[str | Shock] = (),
     channels: Channels | None = None,
     assumed: Assumptions | None = None,
     ends: Mapping[str, tuple[float, float]] | None = None,
@@ -71,6 +76,7 @@ def contagion(
     The shock is a common `fall` of all prices but those of money, unless a `scenario` is given;
     `failed` names who fails on top of it, as `custodian:NAME`. `ends` are those of the assumptions
     that are moved (`ENDS` unless given; none where it is empty). The book is settled first.
+    `failed` may be one name as well as several.
 
     Raises
     ------
@@ -83,12 +89,13 @@ def contagion(
     al. (2015), linear marks; Barucca et al. (2020), marks ahead.
     """
     require_within("fall", fall, -10.0, 0.999)
-    case = Case.of(Web.of(book), fall=fall, scenario=scenario, failed=failed,
+    case = Case.of(Web.of(book), fall=fall, scenario=scenario, failed=all_of(failed),
                    channels=channels, assumed=assumed)  # fmt: skip
     found = case.found
     tables = {
         "channels": _by_channel(case),
         "passes": found.by_pass(),
+        "bearers": _bearers(found),
         "parties": found.by_node(),
         "handed_on": found.handed_on(),
         "realised": found.realised(),
@@ -106,6 +113,26 @@ def contagion(
         says=tuple(_says(case, tables)),
         how_to_read=_READ,
         misleads=_MISLEADS,
+    )
+
+
+def all_of(failed: str | Shock | Sequence[str | Shock]) -> tuple[str | Shock, ...]:
+    """Who fails, whether one was named or several."""
+    return (failed,) if isinstance(failed, str | Shock) else tuple(failed)
+
+
+def _bearers(found: Contagion) -> pl.DataFrame:
+    """One row each who bears a part of what is lost for good; they add up to it."""
+    rows = [(*key, usd) for key, usd in who_bears(found).items()]
+    kind, usd = left_standing(found)
+    if usd:
+        rows.append((kind, "", usd))
+    frame = pl.DataFrame(
+        rows, schema={"kind": pl.String, "bearer": pl.String, "usd": pl.Float64}, orient="row"
+    )
+    whole = float(frame["usd"].sum())
+    return frame.with_columns(share=pl.col("usd") / (whole or 1.0)).sort(
+        "usd", "kind", "bearer", descending=[True, False, False]
     )
 
 
@@ -208,7 +235,7 @@ def _says(case: Case, tables: Mapping[str, pl.DataFrame]) -> list[str]:
         )
     ]
     words += _of_channels(tables["channels"], whole)
-    words += _of_bearers(tables["parties"])
+    words += _of_bearers(tables["bearers"])
     marks = _holders(tables["valuation"])
     if marks.height:
         low, high, once = (
@@ -250,14 +277,29 @@ def _of_channels(table: pl.DataFrame, whole: dict[str, Any]) -> list[str]:
     return words
 
 
-def _of_bearers(parties: pl.DataFrame) -> list[str]:
-    bears = parties.filter(pl.col("bears_usd") > 0.0)
+def _of_bearers(bearers: pl.DataFrame) -> list[str]:
+    """Who bears most by claims, and how much claims have no part in."""
+    bears = bearers.filter(pl.col("kind").is_in(("party", "unnamed")))
     if not bears.height:
         return ["Nobody beside borrowers, traders and funds bears anything."]
     first = bears.row(0, named=True)
-    share = percent(first["bears_usd"] / float(bears["bears_usd"].sum()))
-    most = f"{money(first['bears_usd'])} USD or {share}"
-    return [f"Most of what is handed on, {most}, is borne by {bare(first['party'])}."]
+    share = percent(first["usd"] / float(bears["usd"].sum()))
+    most = f"{money(first['usd'])} USD or {share}"
+    who = bearer(first["kind"], first["bearer"])
+    words = [f"Most of what is handed on, {most}, is borne by {who}."]
+    others = {
+        "winners": "winners of contracts", "fund": "funds of venues", "nobody": "nobody",
+        "open": "accounts under water that nobody closed",
+    }  # fmt: skip
+    sums = dict(bearers.group_by("kind").agg(pl.col("usd").sum()).iter_rows())
+    beside = [f"{name} {money(sums[kind])} USD" for kind, name in others.items() if kind in sums]
+    if beside:
+        words.append(f"What no claim hands on stays where it fell: {listed(beside)}.")
+    if "spared" in sums:
+        words.append(
+            f"Borrowers need not repay {money(-sums['spared'])} USD since the coins behind it went."
+        )
+    return words
 
 
 def _of_assumptions(table: pl.DataFrame, whole: dict[str, Any]) -> list[str]:

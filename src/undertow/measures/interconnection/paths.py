@@ -16,6 +16,7 @@ from undertow.measures.door import require_seed
 from undertow.measures.interconnection import pathtables as tables
 from undertow.measures.interconnection.attributing import BORNE, Case, Divided, Progress, loss_of
 from undertow.measures.interconnection.causes import Causes
+from undertow.measures.interconnection.contagion import all_of
 from undertow.measures.interconnection.pathwords import bare, money
 from undertow.measures.interconnection.web import Web
 from undertow.measures.study import Study
@@ -64,7 +65,7 @@ def paths(
     *,
     fall: float = FALL,
     scenario: Scenario | None = None,
-    failed: Sequence[str | Shock] = (),
+    failed: str | Shock | Sequence[str | Shock] = (),
     channels: Channels | None = None,
     assumed: Assumptions | None = None,
     target: str = TARGET,
@@ -78,11 +79,12 @@ def paths(
     """Which way a shock takes to every loss, and what each channel and each origin did to it.
 
     The shock is a common `fall` of all prices but those of money, unless a `scenario` is given;
-    `failed` names who fails on top of it. `target` is the loss that is divided: a number of the
-    headline of a contagion in USD, `borne_usd`, or a party, as `owner:17`. Chains lead to all who
-    bear a loss, or to the one that `to` names. A division takes at most `most` solves (1,024; 64 in
-    books of more than 10,000 accounts): where all sets are more, orders are drawn, and the shares
-    have a band at `level`. `progress` is told of every solve of it.
+    `failed` names who fails on top of it, one or several. `target` is the loss that is divided: a
+    number of the headline of a contagion in USD, `borne_usd`, or a party, as `owner:17`. Chains
+    lead to all who bear a loss, or to those that `to` names: `okx` and what goes by that name, or
+    `fund:okx` alone. A division takes at most `most` solves (1,024; 64 in books of more than 10,000
+    accounts): where all sets are more, orders are drawn, and the shares have a band at `level`.
+    `progress` is told of every solve of it.
 
     Raises
     ------
@@ -100,7 +102,7 @@ def paths(
     within("level", level, 0.0, 1.0)
     require_within("fall", fall, -10.0, 0.999)
     require_within("top", top, 1)
-    case = Case.of(Web.of(book), fall=fall, scenario=scenario, failed=failed,
+    case = Case.of(Web.of(book), fall=fall, scenario=scenario, failed=all_of(failed),
                    channels=channels, assumed=assumed)  # fmt: skip
     whole = loss_of(case.found, target)
     causes, rng = Causes(case), np.random.default_rng(seed)

@@ -13,7 +13,7 @@ from undertow.errors import StateError
 from undertow.kernels import cascade as notes
 from undertow.measures.interconnection.attributing import Divided
 from undertow.measures.interconnection.causes import Causes
-from undertow.measures.interconnection.pathwords import phrase, sentence, shown
+from undertow.measures.interconnection.pathwords import bare, bearer, phrase, sentence, steps
 from undertow.measures.interconnection.trails import UNTOLD, Chain, Node
 from undertow.state.book import UNKNOWN_OWNER
 from undertow.stress.shock import near
@@ -25,6 +25,9 @@ _BEGAN = 20  # rows of each kind
 def ends_of(causes: Causes, to: str | None) -> list[Node]:
     """Who bears a loss, the largest first; or those of one name.
 
+    A name with its kind (`venue:okx`, `fund:okx`) is that node alone; a bare one (`okx`) is every
+    bearer that is called so: the venue, its fund, its winners, those with a claim on it.
+
     Raises
     ------
     StateError
@@ -34,14 +37,29 @@ def ends_of(causes: Causes, to: str | None) -> list[Node]:
     every = sorted(ends, key=lambda node: (-ends[node], node))
     if to is None:
         return every
-    found = [node for node in every if to in (node.name, f"{node.kind}:{node.name}")]
+    found = [node for node in every if to in _called(node)]
     if not found:
-        names = tuple(dict.fromkeys(node.name for node in every))
+        names = tuple(dict.fromkeys(_key(node) for node in every))
         raise StateError(
             f"nobody called {to!r} bears a loss here",
             hint=near(to, names) if names else "nobody bears any",
         )
     return found
+
+
+def _key(node: Node) -> str:
+    """A bearer by its kind and name; parties are of a kind already."""
+    return node.name if node.kind == "party" else f"{node.kind}:{node.name}"
+
+
+def _called(node: Node) -> set[str]:
+    """By what a bearer may be asked for: kind and name, the bare name, and as it is spoken of."""
+    kind, _, rest = node.name.partition(":")
+    tied = kind in ("asset", "external", "owner", "pool", "venue")
+    return {
+        node.name, f"{node.kind}:{node.name}", rest if tied else node.name, bare(node.name),
+        bearer(node.kind, node.name),
+    }  # fmt: skip
 
 
 def tables_of(
@@ -139,7 +157,7 @@ def _chains(causes: Causes, chains: Mapping[Node, Sequence[Chain]]) -> pl.DataFr
     """One row a chain, of the largest bearer first."""
     rows = [
         (end.kind, end.name, rank, each.share, each.share * causes.trails.ends[end],
-         len(shown(causes, each.nodes)), sentence(causes, each))
+         len(steps(causes, each)), sentence(causes, each))
         for end, some in chains.items() for rank, each in enumerate(some, 1)
     ]  # fmt: skip
     names = {"kind": pl.String, "bearer": pl.String, "rank": pl.Int64, "share": pl.Float64,
@@ -153,8 +171,7 @@ def _steps(causes: Causes, chains: Mapping[Node, Sequence[Chain]]) -> pl.DataFra
     for end, some in chains.items():
         for rank, each in enumerate(some, 1):
             usd = each.share * causes.trails.ends[end]
-            for step, node in enumerate(shown(causes, each.nodes)):
-                says = phrase(causes, node)
+            for step, (node, says) in enumerate(steps(causes, each)):
                 rows.append((end.kind, end.name, rank, step, *_told(node), usd, says))
     names = {"of": pl.String, "bearer": pl.String, "rank": pl.Int64, "step": pl.Int64, **_NODE,
              "usd": pl.Float64, "says": pl.String}  # fmt: skip

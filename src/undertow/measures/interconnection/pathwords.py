@@ -14,6 +14,7 @@ from undertow.stress.contagion.stakes import DEBTOR, POOL, TOKEN
 
 _SIZES = ((1e9, "bn"), (1e6, "M"), (1e3, "k"))
 _WHOLE = 1.0 - 1e-12
+_NOTHING = 1e-6  # USD
 
 
 def money(usd: float) -> str:
@@ -50,10 +51,10 @@ def _said(causes: Causes, node: Node) -> str:
     rest = {
         "shock": node.name,
         "failure": f"{bare(node.name)} fails",
-        "untold": "nobody knows why",
-        "unnamed": f"{lost} borne by others with a claim on {bare(node.name)}",
-        "winners": f"{lost} taken from winners at {node.name}",
-        "fund": f"{lost} paid by the fund of {node.name}",
+        "untold": "no cause was found",
+        "unnamed": f"{lost} borne by {bearer(node.kind, node.name)}",
+        "winners": f"{lost} taken from {bearer(node.kind, node.name)}",
+        "fund": f"{lost} paid by {bearer(node.kind, node.name)}",
         "nobody": f"{lost} at {node.name} covered by nobody",
     }
     return rest[node.kind]
@@ -67,9 +68,38 @@ def bare(name: str) -> str:
     return f"{kind} {rest}" if kind in ("pool", "owner") else name
 
 
+def bearer(kind: str, name: str) -> str:
+    """Who bears a loss, as it is spoken of: owner 1299, others with a claim on USDC."""
+    said = {
+        "unnamed": f"others with a claim on {bare(name)}", "winners": f"winners at {name}",
+        "fund": f"the fund of {name}", "nobody": f"nobody, at {name}",
+        "open": "accounts under water that nobody closed",
+        "spared": "less debts that fell away with the coins behind them",
+    }  # fmt: skip
+    return said.get(kind, bare(name))
+
+
 def sentence(causes: Causes, chain: Chain) -> str:
-    """A chain with arrows; a price that is nothing but its own shock is not said twice."""
-    return " → ".join(phrase(causes, node) for node in shown(causes, chain.nodes))
+    """A chain with arrows."""
+    return " → ".join(words for _, words in steps(causes, chain))
+
+
+def steps(causes: Causes, chain: Chain) -> list[tuple[Node, str]]:
+    """The nodes of a chain that tell something new, and what became of each on the way.
+
+    What stands at the end says what it bears; what comes before, what it did to the next.
+    """
+    nodes = shown(causes, chain.nodes)
+    *before, last = nodes
+    said = [(node, _handed_on(causes, node)) for node in before]
+    return [*said, (last, phrase(causes, last))]
+
+
+def _handed_on(causes: Causes, node: Node) -> str:
+    """What a node did to the next: who bears a part himself is told by what he leaves unpaid."""
+    if node.kind != "party" or node not in causes.trails.ends:
+        return phrase(causes, node)
+    return _of_debtor(causes, node)
 
 
 def shown(causes: Causes, nodes: Sequence[Node]) -> list[Node]:
@@ -107,10 +137,13 @@ def _in_markets(causes: Causes, node: Node) -> str:
     if node.kind == "short":
         if what and len(view.short(view.of == universe.code("instrument", what))):
             here &= view.of == universe.code("instrument", what)
-        closed = money(view.closed_usd(venue, node.round, accounts))
+        closed = view.closed_usd(venue, node.round, accounts)
         lacks = money(float(view.rows["lost"][here & view.lacks].sum()))
         of = f" of {what.partition(':')[2]}" if what else ""
-        return f"{who} closed in round {node.round} ({closed} USD), leaving {lacks} USD{of} unpaid"
+        did = f"closed in round {node.round} ({money(closed)} USD)"
+        if closed <= _NOTHING:
+            did = f"with nothing left to close in round {node.round}"
+        return f"{who} {did}, leaving {lacks} USD{of} unpaid"
     bought = node.kind == "bought"
     _, usd = view.traded(venue, node.round, universe.code("asset", what), bought=bought)
     return f"{who} closed in round {node.round}: {node.kind} {money(usd)} USD of {what}"
@@ -132,9 +165,21 @@ def _of_party(causes: Causes, node: Node) -> str:
     if sort == TOKEN:
         return f"{name} cut to {share:.3g}" if share < _WHOLE else f"{name} holds less"
     assert sort == DEBTOR
+    return _of_debtor(causes, node)
+
+
+def _of_debtor(causes: Causes, node: Node) -> str:
+    """What a debtor does to those whom it owes, or else what it loses."""
+    done = causes.views[node.passed].found.settlement
+    party = done.sheet.party(node.name)
+    name, share = bare(node.name), float(done.share[party])
     if share < _WHOLE:
         return f"{name} pays {percent(share)} of what it owes"
-    return f"{name} loses {money(float(done.before[party] - done.after[party]))} USD"
+    loss = float(done.before[party] - done.after[party])
+    unpaid = float(done.lost[done.sheet.debtor == party].sum())
+    if loss <= _NOTHING < unpaid:  # what it kept for others is gone, and no loss of its own
+        return f"{name} leaves {money(unpaid)} USD unpaid"
+    return f"{name} loses {money(loss)} USD" if loss > _NOTHING else f"{name} is in doubt"
 
 
 def _moved(causes: Causes, node: Node) -> str:
