@@ -12,6 +12,7 @@ import pytest
 
 from measures.interconnection.mapped import demo_map
 from undertow.assess import INVENTED
+from undertow.cli.options import iso
 from undertow.measures.interconnection.folding import fold
 from undertow.measures.interconnection.surveying import survey
 from undertow.store import Lake
@@ -54,13 +55,27 @@ def test_a_map_is_surveyed_from_the_lake_and_kept(run, lake: str, tmp_path: Path
     assert (told["nodes"], told["edges"]) == (found.nodes, len(found))
     assert told["digest"] == found.digest == read_map(tmp_path / "kept").digest
     assert sum(row["edges"] for row in told["edge_kinds"]) == len(found)
-    names = {"not_told_usd", "nothing_usd", "goes_round_usd", "taken_at_word_usd"}
+    names = {"not_told_usd", "nothing_usd", "goes_round_usd", "taken_at_word_usd",
+             "keepers_at_word_usd"}  # fmt: skip
     assert set(told["gaps"]) == names
     assert told["note"] == INVENTED
     assert INVENTED in done.err
     shown = run("map", "build", "--lake", lake)
     assert "edges, by kind and by how they are known" in shown.out
     assert "taken at word usd: " in shown.out
+    assert f"at: {iso(found.ts)}\n" in shown.out
+
+
+def test_a_map_that_says_no_instant_is_of_none(run, tmp_path: Path) -> None:
+    nodes = [{"node": f"asset:{key}", "kind": "asset"} for key in "AB"]
+    edge = {"source": "asset:A", "target": "asset:B", "kind": "backing", "usd": 1.0}
+    (tmp_path / "a.json").write_text(json.dumps({"nodes": nodes, "edges": [edge]}))
+    here = "a.json"
+    for name in ("b.json", "c.graphml", "d.parquet"):
+        assert run("map", "export", name, "--map", here).code == 0
+        assert run("map", "show", "--map", name, "--json").json["at"] is None
+        here = name
+    assert "\nat: -\n" in run("map", "show", "--map", here).out
 
 
 def test_an_invented_world_needs_no_lake(run) -> None:
@@ -160,7 +175,13 @@ def test_what_is_there_is_replaced_only_with_force(
     ("words", "said"),
     [
         (["show", "asset:vUSDD"], "the map has no asset 'vUSDD'; did you mean vUSDC"),
-        (["show", "vUSDC"], "a node is kind:key, such as asset:stETH"),
+        (["show", "asset:eth"], "the map has no asset 'eth'; did you mean ETH?"),
+        (["show", "ETH"], "'ETH' is no node of a map; did you mean asset:ETH?"),
+        (["show", "aave-v3:ETH"], "did you mean instrument:aave-v3:ETH?"),
+        (["show", "nowhere"], "a node is kind:key, such as asset:stETH"),
+        (["show", "account:42"], "accounts went into groups by owner and venue when it was folded"),
+        (["show", "owner:none"], "small owners went into groups when it was folded, such as"),
+        (["show", "owner:none"], "`undertow map show owner:none --map FOLDER`"),
         (["show", "asset:vUSDC", "--kind", "loves"], "no edge is of kind 'loves'; have owns"),
         (["show", "--kind", "planet"], "no node is of kind 'planet'; have owner"),
         (["show", "--world", "tiny"], "--world was 'tiny', but --map reads a file"),

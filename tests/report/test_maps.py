@@ -12,6 +12,7 @@ import pytest
 from measures.interconnection.mapped import demo_backing
 from undertow.measures.interconnection.backing import Backing
 from undertow.measures.interconnection.mapping import DependencyMap
+from undertow.measures.interconnection.surroundings import gaps
 from undertow.report.flows import ASSUMED, NOT_TOLD, NOTHING_KNOWN, Flows, flows_of
 from undertow.report.ink import EVIDENCE
 from undertow.report.maps import INK, dependency_picture
@@ -36,6 +37,16 @@ def map_of(rows: list[tuple[str, str, str, float, str]]) -> Backing:
     nodes = pl.DataFrame({"node": list(names), "kind": kinds})
     columns = ["source", "target", "kind", "usd", "evidence"]
     return Backing.of(DependencyMap.from_frames(nodes, pl.DataFrame(rows, columns, orient="row")))
+
+
+def priced(rows: list[tuple[str, str, str, float, str]]) -> Backing:
+    """The same where every claim is of so many B, which are worth 1."""
+    found = map_of(rows).map
+    edges = found.edges().with_columns(asset=pl.lit("B"), qty=pl.col("usd"))
+    nodes = found.node_frame().with_columns(
+        price_usd=pl.when(kind="asset").then(1.0), par_usd=pl.when(kind="asset").then(1.0)
+    )
+    return Backing.of(DependencyMap.from_frames(nodes, edges))
 
 
 def gappy(count: int = MANY) -> Backing:
@@ -177,6 +188,21 @@ def test_the_drawing_says_what_it_folded_and_takes_names_as_text() -> None:
     assert "wrapped &lt;0&gt;" in drawing
     assert "wrapped <0>" not in drawing
     assert "All of them are drawn" in dependency_picture(gappy(3))
+
+
+@pytest.mark.parametrize("which", ["demo", "ties", "gaps"])
+def test_grey_flows_are_what_gaps_say_is_taken_at_its_word(which: str, backing) -> None:
+    """Of ties: 7 of T follows B; K owes 5 of B and says that it has 2."""
+    rows = [("external:holder", "asset:T", "vault_share", 7.0, "observed"),
+            ("asset:T", "asset:B", "follows", 0.0, "observed"),
+            ("external:holder", "custodian:K", "custody", 5.0, "observed"),
+            ("custodian:K", "asset:B", "holds", 2.0, "observed")]  # fmt: skip
+    drawn = {"demo": lambda: backing, "ties": lambda: priced(rows), "gaps": gappy}[which]()
+    told = gaps(drawn)
+    assert amounts(flows_of(drawn, top=100), ASSUMED) == pytest.approx(told.taken_at_word_usd)
+    assert told.keepers_at_word_usd <= told.taken_at_word_usd
+    if which == "ties":
+        assert (told.taken_at_word_usd, told.keepers_at_word_usd) == pytest.approx((10.0, 3.0))
 
 
 def test_the_drawing_asks_nothing_of_any_network(drawn, backing) -> None:

@@ -15,7 +15,7 @@ from undertow.cli.output import Answer, cell, render
 from undertow.cli.stress import Source, loaded
 from undertow.errors import StateError, StoreError
 from undertow.measures.interconnection.backing import Backing
-from undertow.measures.interconnection.folding import fold
+from undertow.measures.interconnection.folding import fold, node_of
 from undertow.measures.interconnection.mapping import NODE_KINDS, DependencyMap
 from undertow.measures.interconnection.surroundings import (
     LookedThrough,
@@ -81,7 +81,7 @@ def run_show(
         rows = largest(backing, tuple(kinds), top=top or _LARGEST)
         answer.give("the largest nodes of every kind", rows, {**facts, "nodes": found.nodes})
         return
-    place = found.node(node)
+    place = node_of(found, node)
     edges = steps_from(found, place, steps=steps, kinds=tuple(kinds))
     through = looked_through(Backing.of(found), place)
     if as_json:
@@ -179,7 +179,7 @@ def _the_map(seen: Seen, answer: Answer) -> tuple[DependencyMap, dict[str, Any]]
                 f"{option} was {value!r}, but --map reads a file", hint="give one or the other"
             )
     found = read_map(seen.file)
-    return found, {"at": iso(found.ts), "map": str(seen.file)}
+    return found, {"at": iso(found.ts) if found.ts else None, "map": str(seen.file)}
 
 
 def _form(path: Path, form: str | None) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import polars as pl
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from measures.interconnection.mapped import demo_map
 from undertow.errors import StateError
 from undertow.measures.interconnection.backing import Backing
-from undertow.measures.interconnection.folding import fold
+from undertow.measures.interconnection.folding import fold, node_of
 from undertow.measures.interconnection.mapping import DependencyMap
 
 
@@ -121,3 +123,26 @@ def test_a_map_without_accounts_folds_to_itself():
     )
     found = DependencyMap.from_frames(nodes, edges)
     assert fold(found, least_usd=10.0).map.digest == found.digest
+
+
+@pytest.mark.parametrize("least", [0.0, 1e5])
+def test_who_went_into_a_group_is_said_to_be_folded(whole, least):
+    folded = fold(whole, least_usd=least).map
+    for name in ("account:1", "owner:1"):
+        assert node_of(whole, name) == whole.node(name)
+    with pytest.raises(StateError, match="no account '1', but accounts went into groups") as told:
+        node_of(folded, "account:1")
+    group = re.search(r"such as '(account:.+? at .+)'$", told.value.message)
+    assert group is not None
+    assert node_of(folded, group[1]) == folded.node(group[1])
+    said = "no owner '-3', but small owners" if least else "no owner '-3'; did you mean"
+    with pytest.raises(StateError, match=said):
+        node_of(folded, "owner:-3")
+
+
+def test_a_map_that_was_not_folded_offers_the_nearest(whole):
+    with pytest.raises(StateError, match=r"no account '-3'"):
+        node_of(whole, "account:-3")
+    with pytest.raises(StateError, match=r"asset 'stETT'; did you mean stETH") as told:
+        node_of(fold(whole).map, "asset:stETT")
+    assert "folded" not in str(told.value)

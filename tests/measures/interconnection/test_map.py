@@ -19,6 +19,7 @@ from undertow.measures.interconnection.folding import fold
 from undertow.measures.interconnection.mapping import DependencyMap, require_sound
 from undertow.measures.interconnection.reuse import layered, tokens
 from undertow.measures.interconnection.surveying import survey
+from undertow.measures.interconnection.web import Web
 from undertow.rules.snapshot import Snapshot
 from undertow.worlds import demo_world
 
@@ -201,6 +202,14 @@ def test_more_claims_than_stand_behind_a_token_stand_on_nothing():
     assert world.truth.loop is not None
 
 
+def test_a_web_and_a_crowd_are_surveyed_as_the_book_in_them(world, found):
+    web = Web.of(world.snapshot())
+    assert survey(web).digest == survey(web.crowd).digest == found.digest
+    for odd in (world, "stETH"):
+        with pytest.raises(StateError, match="it must be a Snapshot"):
+            survey(odd)
+
+
 def test_an_empty_book_is_a_map_without_owners():
     tables, _ = demo_tables()
     gone = ("accounts", "positions", "claims", "reserves", "free_assets")
@@ -217,8 +226,10 @@ def test_a_node_is_found_by_its_name_and_an_unknown_one_offers_the_nearest(found
     with pytest.raises(StateError, match="no asset 'stETT'") as caught:
         found.node("asset:stETT")
     assert "stETH" in str(caught.value.hint)
-    with pytest.raises(StateError, match="kind:key"):
+    with pytest.raises(StateError, match="'stETH' is no node of a map; did you mean asset:stETH"):
         found.node("stETH")
+    with pytest.raises(StateError, match="a node is kind:key"):
+        found.node("stETT")
 
 
 def test_around_a_node_is_what_touches_it(found):

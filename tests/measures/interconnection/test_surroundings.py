@@ -125,6 +125,8 @@ def test_the_largest_come_first_and_unknown_kinds_are_refused(backing):
     assert set(largest(backing, ("venue",))["kind"]) == {"venue"}
     with pytest.raises(StateError, match="no node is of kind 'planet'"):
         largest(backing, ("planet",))
+    bare = largest(Backing.of(chain(("a", "b"))))  # without owners and most other kinds
+    assert bare["node"].to_list() == ["asset:a", "asset:b"]
 
 
 def test_gaps_are_what_edges_say_of_them():

@@ -79,7 +79,8 @@ class Backing:
     nothing: FloatColumn  # what of it is nothing at all
     whole: FloatColumn  # claims on each, or what it has where that is more
     claimed: FloatColumn  # claims on each that somebody told of, counted once
-    assumed: BoolColumn  # taken at its word
+    assumed: BoolColumn  # a token of which nobody says what backs it
+    at_word: FloatColumn  # what of it stands where it does because nobody said otherwise
     base: BoolColumn  # by asset: one of which nobody asks what it is made of
     accounts: Accounts
     unpriced: tuple[str, ...]  # assets in which somebody claims or holds, and of which no price is
@@ -203,6 +204,7 @@ class _Reader:
         rows, columns, usd, has = self._keepers_rest(rows, columns, usd, has, claimed)
         claimed += self._kept_besides(columns[told:], usd[told:], has)
         rows, columns, usd, assumed = self._taken_at_word(rows, columns, usd, has, claimed)
+        at_word = np.bincount(rows[told:], usd[told:], self.size).astype(np.float64)
         has = np.bincount(rows, usd, self.size) + nothing + untold
         token = np.arange(self.size) < self.tokens
         base = has[: self.tokens] <= 0.0
@@ -223,7 +225,7 @@ class _Reader:
         return Backing(
             map=m, names=self._names(), node=self._nodes(), asset=self._assets(), is_token=token,
             usd=inner, lent_on=lent_on, ends_usd=ends, nothing=nothing + lacking, whole=whole,
-            claimed=claimed, assumed=assumed, base=base, accounts=accounts,
+            claimed=claimed, assumed=assumed, at_word=at_word, base=base, accounts=accounts,
             unpriced=self._unpriced(),
         )  # fmt: skip
 

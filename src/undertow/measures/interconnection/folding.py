@@ -24,6 +24,10 @@ from undertow.state.universe import NONE
 
 _OTHERS = -2  # instead of an owner: one of those who are too small to be named
 _POSTED = ("collateral", "cash")  # what a loan can be taken from
+_FOLDED = {
+    "owner": "small owners went into groups",
+    "account": "accounts went into groups by owner and venue",
+}
 _DUST = 1e-12  # of what was posted: a share of less is rounding
 _EDGE = ("source", "target", "kind", "qty", "asset", "usd", "evidence", "origin")
 _BY = ("source", "target", "kind", "asset", "evidence", "origin", "sign", "no_qty", "no_usd")
@@ -71,6 +75,42 @@ def fold(dependencies: DependencyMap, *, least_usd: float = 0.0) -> Folded:
         _smaller(m, small, lumps, nodes, parts), accounts=len(m.keys["account"]),
         owners=int(small.sum()), others_usd=float(gross[small].sum()),
     )  # fmt: skip
+
+
+def node_of(dependencies: DependencyMap, name: str) -> int:
+    """Number of the node called `kind:key`.
+
+    Raises
+    ------
+    StateError
+        When there is none; of an owner or an account of a map that was folded it says that it may
+        be in a group, and where all of them are.
+    """
+    try:
+        return dependencies.node(name)
+    except StateError as error:
+        kind = name.partition(":")[0]
+        group = _group(dependencies, kind)
+        if group is None:
+            raise
+        raise StateError(
+            f"{error.message}, but {_FOLDED[kind]} when it was folded, such as '{kind}:{group}'",
+            hint=f"a map that keeps all has it, if there is one: `undertow map build --out FOLDER`,"
+            f" then `undertow map show {name} --map FOLDER`",
+        ) from None
+
+
+def _group(m: DependencyMap, kind: str) -> str | None:
+    """The first node of a kind that a fold put together; none where nothing was folded."""
+    if kind not in _FOLDED:
+        return None
+    keys = m.keys[kind].cast(pl.String)
+    venue = keys.str.replace(" owing .*$", "").str.extract(" at (.+)$")
+    lumps = venue.is_in(m.keys["venue"].implode()) | keys.str.contains(r"^[\d,]+ others$")
+    if kind == "owner":
+        lumps &= keys.str.contains(r"^[\d,]+ others( at |$)")
+    found = keys.filter(lumps.fill_null(value=False))
+    return str(found[0]) if len(found) else None
 
 
 def _first(m: DependencyMap, kind: str) -> KeyColumn:

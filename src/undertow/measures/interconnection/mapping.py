@@ -155,10 +155,15 @@ class DependencyMap:
                 return self.offset[kind] + int(found)
             near = _near(key, words)
             raise StateError(f"the map has no {kind} {key!r}", hint=near)
+        meant = [f"{each}:{name}" for each in NODE_KINDS if self._has(each, name)]
         raise StateError(
             f"{name!r} is no node of a map",
-            hint=f"a node is kind:key, such as asset:stETH; kinds are {', '.join(NODE_KINDS)}",
-        )
+            hint=f"did you mean {' or '.join(meant)}?" if meant else
+            f"a node is kind:key, such as asset:stETH; kinds are {', '.join(NODE_KINDS)}",
+        )  # fmt: skip
+
+    def _has(self, kind: str, key: str) -> bool:
+        return self.keys[kind].cast(pl.String).index_of(key) is not None
 
     def of_kind(self, *names: str) -> BoolColumn:
         """By edge: whether it is of one of these kinds."""
@@ -462,5 +467,7 @@ def _require_known(what: str, words: pl.Series, known: Sequence[str]) -> None:
 def _near(key: str, words: pl.Series) -> str:
     from difflib import get_close_matches
 
-    found = get_close_matches(key, words.head(5_000).to_list(), n=3, cutoff=0.4)
+    some = words.head(5_000).to_list()
+    found = [word for word in some if word.casefold() == key.casefold()]
+    found = found or get_close_matches(key, some, n=3, cutoff=0.4)
     return f"did you mean {', '.join(found)}?" if found else "`undertow map show` lists them"

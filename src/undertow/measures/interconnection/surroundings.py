@@ -42,7 +42,7 @@ class LookedThrough:
     wrappers: int  # tokens that stand on each other below and with it, at most
     multiplier: float | None  # claims on it for one that is no claim on itself, pro rata
     circular_usd: float | None  # of a token: claims that cancel against claims that stand on it
-    taken_at_word: bool  # nobody says what is behind it
+    taken_at_word: bool  # nobody says what is behind it, or behind part of it
 
 
 def steps_from(
@@ -114,7 +114,7 @@ def looked_through(backing: Backing, node: int) -> LookedThrough | None:
         wrappers=int(backing.wrappers[rows].max()),
         multiplier=known(float(seen.multiplier[rows[0]])) if alone else None,
         circular_usd=float(backing.circular[rows[0]]) if token else None,
-        taken_at_word=bool(backing.assumed[rows].any()),
+        taken_at_word=bool(backing.at_word[rows].any()),
     )
 
 
@@ -177,9 +177,17 @@ def largest(backing: Backing, kinds: tuple[str, ...] = (), *, top: int = 3) -> p
         mine = usd[first : first + count]
         order = np.argsort(-mine, kind="stable")[:top]
         names = m.named(order + first)
-        frames.append(pl.DataFrame({"kind": kind, "node": names, "usd": mine[order],
-                                    "of": pl.Series([count] * len(order), dtype=pl.Int64)},
-                                   schema_overrides={"kind": pl.String}))  # fmt: skip
+        typed = pl.Series([kind] * len(order), dtype=pl.String)  # one word beside no rows is none
+        frames.append(
+            pl.DataFrame(
+                {
+                    "kind": typed,
+                    "node": names,
+                    "usd": mine[order],
+                    "of": pl.Series([count] * len(order), dtype=pl.Int64),
+                }
+            )
+        )
     return pl.concat(frames)
 
 
@@ -216,7 +224,8 @@ class Gaps:
     not_told_usd: float  # lent or kept where nobody says to whom
     nothing_usd: float  # with nothing behind it
     goes_round_usd: float  # claims that cancel against what stands on them; a circle by its most
-    taken_at_word_usd: float  # tokens of which nobody says what is behind them
+    taken_at_word_usd: float  # of tokens and keepers, of which nobody says what is behind them
+    keepers_at_word_usd: float  # the part of it that keepers are taken to keep
 
 
 def gaps(backing: Backing) -> Gaps:
@@ -229,7 +238,8 @@ def gaps(backing: Backing) -> Gaps:
         not_told_usd=float(par[m.of_kind(UNTOLD)].sum()),
         nothing_usd=float(backing.nothing.sum()),
         goes_round_usd=float(most.sum()),
-        taken_at_word_usd=float(backing.whole[backing.assumed].sum()),
+        taken_at_word_usd=float(backing.at_word.sum()),
+        keepers_at_word_usd=float(backing.at_word[~backing.is_token].sum()),
     )
 
 

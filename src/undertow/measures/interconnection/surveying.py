@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 
 from undertow import schema
+from undertow.measures.crowding.crowd import Crowd
 from undertow.measures.interconnection.mapping import (
     KIND_NAMES,
     NODE_KINDS,
@@ -84,8 +85,16 @@ class Draft:
         }
 
 
-def survey(snapshot: Snapshot) -> DependencyMap:
-    """The dependency map of a snapshot."""
+def survey(book: Snapshot | Crowd | Any) -> DependencyMap:
+    """The dependency map of a snapshot, or of the book in a crowd or a web.
+
+    Raises
+    ------
+    StateError
+        When it is no book.
+    """
+    held = getattr(book, "snapshot", None)  # a web is built on this, so it is known by what it has
+    snapshot = held if isinstance(held, Snapshot) else Crowd.of(book).snapshot
     universe = snapshot.universe
     price = asset_prices(snapshot)
     keys = _keys(snapshot)

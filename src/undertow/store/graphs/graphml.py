@@ -59,7 +59,8 @@ def write(plain: Plain, path: Path) -> None:
         _write_keys(out, "node", nodes.schema)
         _write_keys(out, "edge", edges.schema)
         out.write('<graph id="map" edgedefault="directed">\n')
-        out.write("".join(_data("graph", k, v) for k, v in plain.head.items()) + "\n")
+        told = {name: value for name, value in plain.head.items() if value is not None}
+        out.write("".join(_data("graph", k, v) for k, v in told.items()) + "\n")
         for row, data in enumerate(_spelled("node", nodes)):
             out.write(f'<node id="n{row}">{data}</node>\n')
         pairs = zip(*ends, _spelled("edge", edges), strict=True)

@@ -123,7 +123,8 @@ def read_map(path: Path, *, form: str | None = None) -> DependencyMap:
 def _plain(m: DependencyMap) -> Plain:
     require_sound(m)  # what is written can be read
     nodes, edges = m.node_frame().drop("key"), m.edges()
-    return Plain({"format": FORMAT, "ts": iso(m.ts), "digest": m.digest}, nodes, edges)
+    ts = iso(m.ts) if m.ts else None  # 0 where nobody said when
+    return Plain({"format": FORMAT, "ts": ts, "digest": m.digest}, nodes, edges)
 
 
 def _restored(plain: Plain, name: str) -> DependencyMap:
