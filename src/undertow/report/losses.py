@@ -101,15 +101,8 @@ def bearers(tables: Tables) -> go.Figure:
     figure.add_trace(bears, 1, 1)
     for column, name, symbol, color in (("share", "greatest", "circle", BLUE),
                                         ("least_share", "least", "line-ns", RED)):  # fmt: skip
-        look = {"symbol": symbol, "size": 9, "color": color}
-        if symbol == "line-ns":
-            look = {"symbol": symbol, "size": 14, "line": {"width": 3, "color": color}}
-        figure.add_trace(
-            go.Scatter(
-                x=plain(rows[column]), y=names, mode="markers", marker=look,
-                hovertemplate=f"%{{y}} pays %{{x:.2%}} of what it owes, {name} payments",
-            ), 1, 2,
-        )  # fmt: skip
+        says = f"%{{y}} pays %{{x:.2%}} of what it owes, {name} payments"
+        figure.add_trace(_symbols(rows[column], names, symbol, color, says), 1, 2)
     note = f"Drawn: the {rows.height} of {every.height} that bear most."
     framed(figure, 130 + 26 * max(rows.height, 3), note=note if rows.height < every.height else "")
     figure.update_yaxes(type="category", autorange="reversed")
@@ -131,13 +124,8 @@ def marked(tables: Tables) -> go.Figure:
         ("ahead_usd", "marks ahead", "diamond-open", GREY),
         ("single_hit_usd", "a single hit", "x-thin", GREY),
     ):
-        look = {"symbol": symbol, "size": 9, "color": color, "line": {"width": 2, "color": color}}
-        figure.add_trace(
-            go.Scatter(
-                x=plain(rows[column]), y=names, mode="markers", name=name, marker=look,
-                hovertemplate=f"%{{y}}: claims lose %{{x:.4s}} USD in value by {name}",
-            )
-        )  # fmt: skip
+        says = f"%{{y}}: claims lose %{{x:.4s}} USD in value by {name}"
+        figure.add_trace(_symbols(rows[column], names, symbol, color, says, name))
     note = f"Drawn: the {rows.height} of {every.height} that lose most."
     framed(figure, 150 + 26 * max(rows.height, 3), legend=True,
            note=note if rows.height < every.height else "")  # fmt: skip
@@ -170,15 +158,8 @@ def _shared(every: pl.DataFrame, column: str) -> go.Figure:
     figure = go.Figure(bars)
     for value, name, symbol, color in (("alone_usd", "alone", "circle", BLUE),
                                        ("off_usd", "less without it", "line-ns", RED)):  # fmt: skip
-        look = {"symbol": symbol, "size": 9, "color": color}
-        if symbol == "line-ns":
-            look = {"symbol": symbol, "size": 14, "line": {"width": 3, "color": color}}
-        figure.add_trace(
-            go.Scatter(
-                x=plain(rows[value]), y=names, mode="markers", name=name, marker=look,
-                hovertemplate=f"%{{y}}, {name}: %{{x:.4s}} USD",
-            )
-        )  # fmt: skip
+        says = f"%{{y}}, {name}: %{{x:.4s}} USD"
+        figure.add_trace(_symbols(rows[value], names, symbol, color, says, name))
     framed(figure, 150 + 28 * max(rows.height, 3), legend=True)
     figure.update_yaxes(type="category", autorange="reversed")
     figure.update_xaxes(title={"text": "USD"}, exponentformat="B", zeroline=True)
@@ -238,13 +219,8 @@ def ranges(tables: Tables) -> go.Figure:
     ):
         known = rows.filter(pl.col(column).is_not_null())
         at = [name for name, here in zip(names, rows[column].is_not_null(), strict=True) if here]
-        look = {"symbol": symbol, "size": 10, "color": color, "line": {"width": 2, "color": color}}
-        figure.add_trace(
-            go.Scatter(
-                x=plain(known[column]), y=at, mode="markers", name=name, marker=look,
-                hovertemplate=f"%{{y}}, {name}: %{{x:.4s}} USD",
-            )
-        )  # fmt: skip
+        says = f"%{{y}}, {name}: %{{x:.4s}} USD"
+        figure.add_trace(_symbols(known[column], at, symbol, color, says, name))
     framed(figure, 150 + 34 * max(rows.height, 3), legend=True)
     figure.update_yaxes(type="category", autorange="reversed")
     figure.update_xaxes(title={"text": "USD"}, exponentformat="B", rangemode="tozero")
@@ -317,3 +293,15 @@ def _named(names: pl.Series) -> list[str]:
             zip(keys, names, strict=True)]  # fmt: skip
     given = labels(told)
     return [given[name] for name in told]
+
+
+def _symbols(
+    values: pl.Series, rows: list[str], symbol: str, color: str, says: str, name: str | None = None
+) -> go.Scatter:  # fmt: skip
+    """One symbol a row, in the legend if it has a name; those without an inside are all line."""
+    thin = symbol in ("line-ns", "x-thin")
+    look = {"symbol": symbol, "size": 13 if thin else 9, "color": color,
+            "line": {"width": 3 if thin else 1, "color": color}}  # fmt: skip
+    return go.Scatter(
+        x=plain(values), y=rows, mode="markers", name=name, marker=look, hovertemplate=says
+    )

@@ -203,8 +203,8 @@ def follow(
     if isinstance(scenario, Scenario):
         stressed = scenario.apply(plan.snapshot)
     else:
-        stressed = _rebased(scenario, found, plan.snapshot)
-    ran = run(_plan_of(stressed, plan), stressed, options, check=check, trace=trace)
+        stressed = rebased(scenario, found, plan.snapshot)
+    ran = run(plan_of(stressed, plan), stressed, options, check=check, trace=trace)
     quiet = before is None or plan is plan_before
     return replace(ran, settled=None if quiet else before)
 
@@ -279,7 +279,7 @@ def cascade_of(
         hold=case.hold,
         **left._asdict(),
         checked=case.switches.check,
-        notes=(*stressed.notes, *_notes(plan, stressed, case, totals["sold"])),
+        notes=(*stressed.notes, *notes_of(plan, stressed, case, totals["sold"])),
     )
 
 
@@ -298,7 +298,7 @@ def require_same_names(plan: Plan, stressed: Stressed) -> None:
         )
 
 
-def _plan_of(stressed: Stressed, plan: Plan) -> Plan:
+def plan_of(stressed: Stressed, plan: Plan) -> Plan:
     """The plan, laid out anew where the scenario changed what is held or asked.
 
     Raises
@@ -334,7 +334,7 @@ def _require_proportion(plan: Plan, stressed: Stressed) -> None:
     )
 
 
-def _rebased(stressed: Stressed, found: Snapshot, left: Snapshot) -> Stressed:
+def rebased(stressed: Stressed, found: Snapshot, left: Snapshot) -> Stressed:
     """A scenario that was applied to a book as found, on what is left of that book.
 
     What the scenario did to quantities is done to what is left; nothing changes its sign.
@@ -417,7 +417,9 @@ def _totals(case: kernel.Case, common: rounds.Common) -> dict[str, Any]:
     return {name: frozen(np.ascontiguousarray(column)) for name, column in columns.items()}
 
 
-def _notes(plan: Plan, stressed: Stressed, case: kernel.Case, sold: FloatColumn) -> tuple[str, ...]:
+def notes_of(
+    plan: Plan, stressed: Stressed, case: kernel.Case, sold: FloatColumn
+) -> tuple[str, ...]:
     """What a reader should know that no table says."""
     said = []
     locked = float((idle_after(plan, stressed)[1] * plan.insts["start"]).sum())

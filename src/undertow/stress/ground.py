@@ -13,8 +13,7 @@ from undertow.errors import StateError
 from undertow.rules.snapshot import Snapshot
 from undertow.state import FloatColumn, FloatMatrix
 from undertow.stress.aftermath import Cascade
-from undertow.stress.cascade import _notes as notes_of
-from undertow.stress.cascade import _plan_of as plan_of
+from undertow.stress.cascade import notes_of, plan_of
 from undertow.stress.cascade import settle as settle_book
 from undertow.stress.options import Options
 from undertow.stress.plan import Plan

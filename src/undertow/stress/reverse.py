@@ -27,8 +27,7 @@ from undertow.rules.snapshot import Snapshot
 from undertow.state import FloatColumn, FloatMatrix
 from undertow.state.arrays import frozen
 from undertow.stress.assumed import DAYS, assumed_correlation, assumed_vols
-from undertow.stress.cascade import Engine, settle
-from undertow.stress.cascade import _plan_of as plan_of
+from undertow.stress.cascade import Engine, plan_of, settle
 from undertow.stress.draws import Draws
 from undertow.stress.ground import laid_out
 from undertow.stress.nearest import Asked, FactorSpace, LossOf, Search, nearest, rises

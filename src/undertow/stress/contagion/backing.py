@@ -7,8 +7,8 @@ Of a token that has a par (it follows something, or is money), backing over par 
 with V what it holds at market prices and at what its debtors pay, less its loans; r is what it was
 at the start: 1 unless `Assumptions.ratios` or claims that outnumber what backs them say otherwise.
 It lacks 1 − D, D = min(1, B) / min(1, r), and its market price falls to D to the power of the
-elasticity, of which what receipts take off is left out. Rate oracles do not see it. What had nothing behind
-it at the start has nothing to lose.
+elasticity, of which what receipts take off is left out. Rate oracles do not see it. What had
+nothing behind it at the start has nothing to lose.
 """
 
 from __future__ import annotations

@@ -18,9 +18,7 @@ import numpy as np
 from undertow.errors import StateError
 from undertow.rules.snapshot import Snapshot
 from undertow.stress.aftermath import Cascade, Outcome
-from undertow.stress.cascade import _plan_of as plan_of
-from undertow.stress.cascade import _rebased as rebased
-from undertow.stress.cascade import require_same_names
+from undertow.stress.cascade import plan_of, rebased, require_same_names
 from undertow.stress.cascade import settle as settle_book
 from undertow.stress.contagion.channels import OUTER, Assumptions, Channels
 from undertow.stress.contagion.dependence import Named
