@@ -229,6 +229,25 @@ def test_a_keeper_that_may_hold_what_lost_all_pays_less_the_more_of_it_it_holds(
     assert {"suppliers", "holders", "lies somewhere"} == set(totals["side"])
 
 
+def test_links_say_after_which_shock_their_numbers_hold(web):
+    claims = Channels.only("dependence", "claims", "receipts")
+    knobs = {"channels": claims, "search": (), "seed": 1}
+    for asked, shock in (
+        ({}, "a common fall of 20 %"),
+        ({"fall": -0.1}, "a common rise of 10 %"),
+        ({"scenario": FALL}, "a fall"),
+        ({"scenario": FALL, "failed": "external:reserves"},
+         "a fall and the failure of external:reserves"),
+        ({"fall": 0.0, "failed": ["external:reserves"]}, "the failure of external:reserves"),
+    ):  # fmt: skip
+        found = links(web, **asked, **knobs)
+        assert f"What follows is after {shock}." in found.says
+        assert f"Every number is after {shock}." in found.how_to_read
+        assert found.tables["numbers"]["definition"].str.ends_with(f", after {shock}").all()
+        told = [each for each in found.readings if each.name != "interconnection.missing_links"]
+        assert all(each.definition.endswith(f", after {shock}") for each in told)
+
+
 def test_a_book_without_claims_has_no_missing_link():
     tables, _ = demo_tables()
     gone = ("accounts", "positions", "claims", "reserves", "free_assets")

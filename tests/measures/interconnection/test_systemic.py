@@ -18,6 +18,8 @@ from undertow.measures.tandem.history import LeverageHistory
 from undertow.rules.snapshot import Snapshot
 from undertow.state import Panel
 from undertow.stress.contagion import Channels
+from undertow.stress.scenario import Scenario
+from undertow.stress.shock import Price
 from undertow.stress.stressed import Stressed
 from undertow.worlds import demo_world
 
@@ -75,6 +77,33 @@ def test_what_the_node_loses_itself_stands_apart(keepers):
     row = row_of(keepers, "external:reserves")
     assert row["own_usd"] > 0.0  # its buffer is gone with it
     assert row_of(keepers, "custodian:custodian-1")["own_usd"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_rankings_say_which_scenario_they_stand_on(web, keepers):
+    def told(study):
+        rows = study.tables["definitions"].select("ranking", "definition", "scenario").rows()
+        return {name: (words, scenario) for name, words, scenario in rows}
+
+    common = "a common fall of 20 %"
+    assert told(keepers)["in_stress"] == (
+        f"what its failure costs all others on top of {common}", common
+    )  # fmt: skip
+    assert told(keepers)["failure"][1] is None  # on a calm day, whatever the scenario
+    assert keepers.how_to_read.endswith(f"The scenario is {common}.")
+    storm = Scenario(name="a storm", shocks=(Price(asset="ETH", move=-0.3),))
+    other = nodes(web, among=KEEPERS[:1], channels=BY_CLAIMS, scenario=storm, **QUICK)
+    assert told(other)["adds"][0].startswith("what a storm costs less what it costs without")
+    rise = nodes(web, among=KEEPERS[:1], channels=BY_CLAIMS, fall=-0.1, **QUICK)
+    assert told(rise)["adds"][1] == "a common rise of 10 %"
+
+
+def test_tokens_are_ranked_by_the_value_that_leads_through_them(web):
+    found = nodes(web, channels=BY_CLAIMS, **QUICK)
+    tokens = found.tables["nodes"].filter(pl.col("kind") == "token")
+    assert "asset:USDC" in tokens["node"].to_list()
+    assert tokens["passes"].min() > 0.0
+    # a coin that stands on nothing cannot be let down by what is behind it, so it has no failure
+    assert "asset:ETH" not in tokens["node"].to_list()
 
 
 def test_full_recovery_costs_nobody_anything(web):

@@ -127,7 +127,7 @@ def links(
     *,
     fall: float = 0.2,
     scenario: Scenario | Stressed | None = None,
-    failed: Sequence[str] = (),
+    failed: str | Sequence[str] = (),
     channels: Channels | None = None,
     assumed: Assumptions | None = None,
     inside: float = 1.0,
@@ -156,7 +156,9 @@ def links(
     require_within("fall", fall, -10.0, 0.999)
     require_within("inside", inside, 0.0, 1.0)
     solve = partial(web.solver.solve, channels=channels, assumed=assumed, trace=False)
-    done = solve(_fallen(fall) if scenario is None else scenario, failed=tuple(failed))
+    failed = (failed,) if isinstance(failed, str) else tuple(failed)
+    done = solve(_fallen(fall) if scenario is None else scenario, failed=failed)
+    shock = _called(fall, scenario, failed)
     calm = solve(Stressed.calm(web.snapshot))
     family = Untold(done, calm.settlement, inside)
     totals = family.totals()
@@ -168,23 +170,25 @@ def links(
     )  # fmt: skip
     as_told = family.as_told()
     table = found.table.with_columns(
-        as_told=pl.col("number").replace_strict(as_told, return_dtype=pl.Float64)
+        as_told=pl.col("number").replace_strict(as_told, return_dtype=pl.Float64),
+        definition=pl.col("definition") + f", after {shock}",
     )
-    what = "after the shock that was given" if scenario else f"after a fall of {percent(fall)}"
     readings = [_share_reading(web, family)]
     readings += [
-        web.reading(f"interconnection.{name}", row["value"], row["unit"], f"{row['words']}, {what}",
-                    "links", low=row["low"], high=row["high"], level=level)
+        web.reading(f"interconnection.{name}", row["value"], row["unit"],
+                    f"{row['words']}, after {shock}", "links", low=row["low"],
+                    high=row["high"], level=level)
         for name, row in _told(found, level).items()
     ]  # fmt: skip
-    says = [_open_words(family), *_says(found)]
+    says = [_open_words(family), f"What follows is after {shock}.", *_says(found)]
     return Study(
         name=_NAME,
         title="How far contagion hangs on links that nobody knows",
         readings=tuple(readings),
         tables={"numbers": table, "totals": totals, "worst": found.worst, "draws": found.draws},
         says=tuple(says),
-        how_to_read=_READ + " `as_told` is without any link put in place.",
+        how_to_read=f"{_READ} Every number is after {shock}. `as_told` is without any link put in "
+        "place.",
         misleads=_MISLEADS + _OF_BOOK,
     )
 
@@ -433,6 +437,16 @@ def _nothing_open(web: Web, family: Untold, totals: pl.DataFrame) -> Study:
         how_to_read=_READ,
         misleads=_MISLEADS + _OF_BOOK,
     )
+
+
+def _called(fall: float, scenario: Scenario | Stressed | None, failed: Sequence[str]) -> str:
+    """The shock after which numbers hold, as a sentence has it."""
+    said = ["the shocks that were given"] if scenario is not None else []
+    if isinstance(scenario, Scenario):
+        said = [scenario.name]
+    elif scenario is None and (fall != 0.0 or not failed):
+        said = [f"a common {'rise' if fall < 0.0 else 'fall'} of {percent(abs(fall))}"]
+    return listed([*said, *([f"the failure of {listed(failed)}"] if failed else [])])
 
 
 def _fallen(fall: float) -> Scenario:

@@ -167,7 +167,7 @@ def nodes(
                 "definitions": _definitions(shock)},
         says=tuple(_says(web, found, values, failed, places, net, verdict, apart, redraws,
                         _lost(drawn["failure"]))),
-        how_to_read=_READ,
+        how_to_read=f"{_READ} The scenario is {shock.name}.",
         misleads=_MISLEADS,
         left_out=why_not | {each.name: each.reason for each in found if each.reason},
     )  # fmt: skip
@@ -357,11 +357,13 @@ def _table(
 
 
 def _definitions(shock: Scenario) -> pl.DataFrame:
-    rows = [(name, unit, words) for name, (unit, words) in RANKINGS.items()]
-    frame = pl.DataFrame(
-        rows, schema=dict.fromkeys(("ranking", "unit", "definition"), pl.String), orient="row"
-    )
-    return frame.with_columns(scenario=pl.lit(shock.name))
+    """One row a ranking; those that stand on the scenario say which it was."""
+    rows = []
+    for name, (unit, words) in RANKINGS.items():
+        said = words.replace("the scenario", shock.name)
+        rows.append((name, unit, said, shock.name if said != words else None))
+    columns = ("ranking", "unit", "definition", "scenario")
+    return pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row")
 
 
 @dataclass(frozen=True, eq=False)
@@ -498,7 +500,8 @@ def _first_words(
 
 def _fallen(fall: float) -> Scenario:
     shocks = (Price(asset=MARKET, move=-fall),) if fall != 0.0 else ()
-    return Scenario(name="a common fall", shocks=shocks)
+    way = "rise" if fall < 0.0 else "fall"
+    return Scenario(name=f"a common {way} of {percent(abs(fall))}", shocks=shocks)
 
 
 def _require(
