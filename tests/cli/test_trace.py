@@ -14,6 +14,7 @@ import pytest
 
 from cli.typing_in import Run
 from undertow.cli.kept import read_kept
+from undertow.cli.trace import bearers_table
 from undertow.errors import StateError
 from undertow.store.causegraph import graph_text
 
@@ -77,7 +78,7 @@ def test_json_and_the_graph_hold_the_same_trace(run: Run, typed: Typed, tmp_path
 
 def test_one_bearer_one_loss_and_some_channels_can_be_asked_for(run: Run, typed: Typed) -> None:
     found = told(run, "trace", "fall.toml", "--world", "tiny", "--to", "fund:hyperliquid",
-                 "--top", "1", "--of", "bad_usd", "--only", "fire-sales,claims")  # fmt: skip
+                 "--chains", "1", "--of", "bad_usd", "--only", "fire-sales,claims")  # fmt: skip
     assert [row["bearer"] for row in found["tables"]["bearers"]] == ["hyperliquid"]
     assert [row["kind"] for row in found["tables"]["chains"]] == ["fund"]
     assert found["channels_on"] == ["fire_sales", "claims"]
@@ -85,6 +86,42 @@ def test_one_bearer_one_loss_and_some_channels_can_be_asked_for(run: Run, typed:
     less = told(run, "trace", "fall.toml", "--world", "tiny", "--without",
                 "funding,backing,claims,dependence")  # fmt: skip
     assert less["channels_on"] == ["fire_sales", "receipts"]
+
+
+def test_the_largest_bearers_are_shown_and_the_others_in_one_line(run: Run, typed: Typed) -> None:
+    few = ("trace", "fall.toml", "--world", "tiny", *PLAIN)
+    done = run(*few, "--top", "1")
+    assert done.code == 0, done.err
+    assert "who bears it, USD\n" in done.out
+    assert "  … and 1 more, who bear 1 k USD in all (--top N, or --json)\n" in done.out
+    assert "winners at hyperliquid: 2 k USD, of which 100 % by" in done.out
+    assert "the fund of hyperliquid: 1 k USD" not in done.out
+    both = run(*few)
+    assert "more, who bear" not in both.out
+    assert "the fund of hyperliquid: 1 k USD, of which 100 % by" in both.out
+    # whatever is shown, all of it is in the answer for a program
+    found = told(run, *few, "--top", "1", "--chains", "1")
+    assert len(found["tables"]["bearers"]) == len(found["tables"]["chains"]) == 2
+    named = run(*few, "--to", "hyperliquid")
+    assert named.code == 0, named.err
+    assert named.out.count(" USD, of which ") == 2
+
+
+def test_who_bears_it_adds_up_on_the_terminal_too() -> None:
+    rows = pl.DataFrame({
+        "kind": ["party", "unnamed", "winners", "fund", "open"],
+        "bearer": ["owner:7", "pool:aave:USDC", "okx", "okx", ""],
+        "usd": [50.0, 20.0, 15.0, 10.0, 5.0],
+    })  # fmt: skip
+    shown = bearers_table(rows, 2)
+    assert shown.rows() == [
+        ("owner 7", 50.0, 0.5), ("others with a claim on pool aave:USDC", 20.0, 0.2),
+        ("3 others", 30.0, 0.3), ("all", 100.0, 1.0),
+    ]  # fmt: skip
+    assert bearers_table(rows, 9)["bearer"].to_list()[2:] == [
+        "winners at okx", "the fund of okx", "accounts under water that nobody closed", "all"
+    ]  # fmt: skip
+    assert not bearers_table(rows.clear(), 2).height
 
 
 def test_a_kept_run_is_made_again_as_it_was(run: Run, typed: Typed, tmp_path: Path) -> None:
@@ -155,12 +192,23 @@ def test_what_cannot_be_traced_is_said_in_one_line(run: Run, typed: Typed, tmp_p
     (tmp_path / "empty").mkdir()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "note.txt").write_text("mine")
+    (tmp_path / "c.json").write_text("{}")
     assert typed("fall.toml", "--world", "tiny", "--keep", "kept")[0] == 0
     tiny = ("fall.toml", "--world", "tiny")
     trace = ("trace", *tiny, *PLAIN)
     for words, expected in (
-        (("trace", "nope", "--world", "tiny"), "no scenario is called 'nope'"),
-        (("trace", "empty"), "holds no kept run"),
+        (("trace", "nope", "--world", "tiny"), "no kept run and no scenario is called 'nope'"),
+        (("trace", "kept2"), "did you mean kept? runs kept here are kept; `undertow stress run"),
+        (("trace", "2025-10-1"), "did you mean 2025-10-10"),
+        (("trace", "kept/run.json"), "is a file of a kept run, which is a folder; undertow trace"),
+        (("trace", "full/note.txt"), "holds neither a kept run, which is a folder, nor a scenario"),
+        (("trace", "c.json"), "what --json or --out gave cannot be traced"),
+        (("trace", "empty"), "holds no kept run; runs kept here are kept"),
+        (("trace", "."), "holds no kept run itself, but kept; undertow trace kept"),
+        (
+            ("trace", "empty/no"),
+            "no run is kept in empty; `undertow stress run NAME --keep FOLDER`",
+        ),
         (("trace", "kept", "--world", "tiny"), "--world was given, but 'kept' is a kept run"),
         (("trace", "kept", "--failed", "venue:x"), "--failed was given"),
         (("trace", *tiny, "--only", "magic"), "no channel is called 'magic'"),
@@ -191,6 +239,13 @@ def test_contagion_tells_what_it_costs_by_which_channel_and_who_bears_it(
                "--without", "funding,backing,dependence")  # fmt: skip
     assert done.code == 0
     assert done.out.startswith("a fall: Bitcoin falls by a fifth")
+    bears = done.out.partition("who bears what is lost, USD\n")[2].partition("\n\n")[0]
+    *rows, whole = [line.split() for line in bears.splitlines()[2:]]
+    assert [" ".join(row[:-2]) for row in rows] == [
+        "winners at hyperliquid", "the fund of hyperliquid"
+    ]  # fmt: skip
+    assert [row[-2] for row in rows] == ["2,000.0", "1,000.0"]
+    assert whole == ["all", "3,000.0", "1"]
     for words in ("3 k USD are lost for good after a fall", "by channels, USD",
                   "if an assumption were at an end, USD"):  # fmt: skip
         assert words in done.out, words

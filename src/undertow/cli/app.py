@@ -849,9 +849,17 @@ def trace(
     ],
     to: Annotated[
         str | None,
-        typer.Option("--to", metavar="NODE", help="Only chains to this bearer, as owner:17."),
+        typer.Option(
+            "--to",
+            metavar="NODE",
+            help="Only chains to this bearer, as owner:17; a bare name, as okx, is all that go by "
+            "it.",
+        ),
     ] = None,
-    top: Annotated[int, typer.Option("--top", min=1, help="Chains to each bearer.")] = 5,
+    top: Annotated[
+        int, typer.Option("--top", min=1, help="Bearers that are shown, the largest first.")
+    ] = 10,
+    chains: Annotated[int, typer.Option("--chains", min=1, help="Chains to each bearer.")] = 3,
     target: Annotated[
         str,
         typer.Option(
@@ -897,7 +905,7 @@ def trace(
     run_trace(
         run,
         Source(lake, world.value if world else None, seed, as_of, at),
-        Asked(to, top, target, most, draw_seed or 0, only, without, tuple(failed or ())),
+        Asked(to, top, chains, target, most, draw_seed or 0, only, without, tuple(failed or ())),
         graph=graph,
         out=out,
         as_json=as_json,

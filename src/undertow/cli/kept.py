@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,15 @@ from undertow.cli.lake import the_lake
 from undertow.cli.options import UnusableOption, instant, iso, now_us
 from undertow.cli.output import Answer
 from undertow.cli.stress import LARGEST_SCENARIO, Loaded, Run, Source, loaded
-from undertow.errors import MisalignedState, UnreadableFile
-from undertow.stress import Behaviour, Scenario, read_scenario
+from undertow.errors import MisalignedState, StateError, UnreadableFile
+from undertow.measures.words import listed
+from undertow.stress import Behaviour, Scenario, read_scenario, scenario_names
 from undertow.stress.contagion import CHANNELS, Channels
 
 FORMAT = "undertow-run/1"
 _SCENARIO, _RUN = "scenario.toml", "run.json"
 _LARGEST = 1 << 22  # bytes of run.json
+_KEEPING = "`undertow stress run NAME --keep FOLDER` keeps a run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,14 +190,69 @@ def read_kept(folder: Path) -> KeptRun:
         raise _damaged(folder) from error
 
 
+def require_known(name: str) -> None:
+    """Refuse a name that is neither a kept run, nor a scenario, and say what there is.
+
+    Raises
+    ------
+    UnusableOption
+        When it names nothing, or a file that holds neither.
+    """
+    path = Path(name)
+    if path.is_dir() or path.suffix == ".toml" or name in scenario_names():
+        return
+    if not path.is_file():
+        near = get_close_matches(name, [*_kept_in(path.parent), *scenario_names()], cutoff=0.5)
+        raise UnusableOption(
+            f"no kept run and no scenario is called {name!r}",
+            hint=(f"did you mean {', '.join(near)}? " if near else "")
+            + f"{_kept_here(path.parent)}; {_KEEPING}; `undertow stress list` names the replays",
+        )
+    if path.name == _RUN and is_whole(path.parent):
+        raise UnusableOption(
+            f"{name!r} is a file of a kept run, which is a folder",
+            hint=f"undertow trace {path.parent}",
+        )
+    try:
+        read_scenario(path.read_text(encoding="utf-8"), source=name)
+    except (UnreadableFile, StateError, OSError, UnicodeDecodeError) as error:
+        raise UnusableOption(
+            f"{name!r} holds neither a kept run, which is a folder, nor a scenario, which is TOML",
+            hint=f"{_kept_here(path.parent)}; what --json or --out gave cannot be traced; "
+            f"{_KEEPING}",
+        ) from error
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a folder is that of a kept run."""
+    return all((folder / name).is_file() for name in (_RUN, _SCENARIO))
+
+
+def _kept_in(folder: Path) -> list[str]:
+    """Kept runs in a folder, as a command names them from here."""
+    try:
+        inner = sorted(each for each in folder.iterdir() if each.is_dir())
+        return [str(each) for each in inner if is_whole(each)]
+    except OSError:  # no folder, or one that may not be looked into
+        return []
+
+
+def _kept_here(folder: Path) -> str:
+    where = "here" if folder == Path() else f"in {folder}"
+    runs = _kept_in(folder)
+    return f"runs kept {where} are {listed(runs)}" if runs else f"no run is kept {where}"
+
+
 def _told(folder: Path) -> dict[str, Any]:
     path = folder / _RUN
     if not path.is_file():
+        inside = _kept_in(folder)
         raise UnreadableFile(
-            "holds no kept run",
+            "holds no kept run" + (f" itself, but {listed(inside)}" if inside else ""),
             source=str(folder),
-            hint="`undertow stress run NAME --keep DIR` keeps one; a scenario goes by its name",
-        )
+            hint=f"undertow trace {inside[0]}" if inside
+            else f"{_kept_here(folder.parent)}; {_KEEPING}; a scenario goes by its name",
+        )  # fmt: skip
     try:
         if path.stat().st_size > _LARGEST:
             raise _damaged(folder)

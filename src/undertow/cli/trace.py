@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from undertow.cli.kept import (
     keep_run,
     read_kept,
     require_keepable,
+    require_known,
 )
 from undertow.cli.options import UnusableOption, iso
 from undertow.cli.output import Answer, Progress, plain, render
@@ -33,16 +34,15 @@ from undertow.cli.stress import (
 from undertow.measures import Study
 from undertow.measures.interconnection.contagion import ENDS, contagion
 from undertow.measures.interconnection.paths import paths
-from undertow.measures.interconnection.pathwords import bare, money
+from undertow.measures.interconnection.pathwords import bearer, money
 from undertow.measures.interconnection.web import Web
-from undertow.measures.words import percent
+from undertow.measures.words import many, percent
 from undertow.rules.coverage import Coverage
 from undertow.store.causegraph import ENDINGS, graph_text
 from undertow.stress import Behaviour, Scenario, read_scenario
 from undertow.stress.contagion import CHANNELS, Channels, Solver
 
 _SHOWN = 10  # rows of a table on the terminal
-_BEARERS = 5  # whose chains the terminal shows
 _CALM = 'name = "nothing but who fails"\n'
 
 
@@ -51,7 +51,8 @@ class Asked:
     """What a trace is of, and how much of it is shown."""
 
     to: str | None
-    top: int
+    top: int  # bearers
+    chains: int  # to each of them
     target: str
     most: int | None
     draw_seed: int
@@ -104,7 +105,10 @@ def run_contagion(
     _head(scenario, study, book)
     shown = {
         "by channels, USD": study.tables["channels"].drop("dearer_usd", "locked_usd"),
-        "who bears what, USD": study.tables["parties"].drop("cost_usd"),
+        "who bears what is lost, USD": bearers_table(study.tables["bearers"], _SHOWN),
+        "who pays less than it owes, USD": study.tables["parties"]
+        .filter(pl.col("share") < 1.0)
+        .select("party", "sort", "owed_usd", "share", "least_share", "defaulted"),
         "who did not pay whom, USD (not to be added up)": study.tables["handed_on"],
         "if an assumption were at an end, USD": study.tables["assumptions"],
     }
@@ -135,7 +139,7 @@ def run_trace(
     bar = Progress("tracing", quiet=quiet)
     study = paths(
         _web(book, run), scenario=scenario, failed=failed, channels=channels, to=asked.to,
-        target=asked.target, top=asked.top, most=asked.most, seed=asked.draw_seed, progress=bar,
+        target=asked.target, top=asked.chains, most=asked.most, seed=asked.draw_seed, progress=bar,
     )  # fmt: skip
     if graph_to is not None and graph_to.file is not None:
         nodes, edges = study.tables["nodes"], study.tables["edges"]
@@ -155,7 +159,8 @@ def run_trace(
     _table("what it comes from, USD", study.tables["origins"])
     _table("where it began, USD", study.tables["began"].group_by("kind", maintain_order=True)
            .head(3))  # fmt: skip
-    _print_chains(study)
+    _print_bearers(study, asked.top)
+    _print_chains(study, asked.top)
     _foot(study, scenario, book)
 
 
@@ -164,6 +169,7 @@ def _to_trace(
 ) -> tuple[Scenario, Channels, tuple[str, ...], Run, Loaded]:
     """What is traced: a kept run made again, or a scenario by its name."""
     if not is_kept(name):
+        require_known(name)
         channels = chosen_channels(asked.only, asked.without, Channels())
         scenario = read_scenario(scenario_text(name), source=name)
         return scenario, channels, asked.failed, Run(), loaded(source, answer)
@@ -233,20 +239,52 @@ def _foot(study: Study, scenario: Scenario, book: Loaded) -> None:
     print(f"\nwhen it misleads: {study.misleads}")
 
 
-def _table(title: str, rows: pl.DataFrame) -> None:
-    if not rows.height:
+def _table(title: str, table: pl.DataFrame, rows: int = len(CHANNELS) + 8) -> None:
+    if not table.height:
         return
     print(title)
-    print(render(rows.rename({name: name.removesuffix("_usd") for name in rows.columns})
-                 .head(max(_SHOWN, len(CHANNELS) + 8))))  # fmt: skip
+    bare = table.rename({name: name.removesuffix("_usd") for name in table.columns})
+    print(render(bare.head(rows)))
     print()
 
 
-def _print_chains(study: Study) -> None:
+def bearers_table(bearers: pl.DataFrame, top: int) -> pl.DataFrame:
+    """The largest bearers by the names that they are spoken of, the others as one, and the sum."""
+    whole = float(bearers["usd"].sum())
+    if not bearers.height:
+        return bearers.select("bearer", "usd")
+    shown = [
+        (bearer(kind, name), usd)
+        for kind, name, usd in bearers.select("kind", "bearer", "usd").head(top).iter_rows()
+    ]
+    rest = bearers.height - len(shown)
+    if rest:
+        shown.append((many(rest, "other"), whole - sum(usd for _, usd in shown)))
+    rows = [(name, usd, usd / whole if whole else None) for name, usd in [*shown, ("all", whole)]]
+    names = {"bearer": pl.String, "usd": pl.Float64, "share": pl.Float64}
+    return pl.DataFrame(rows, schema=names, orient="row")
+
+
+def _print_bearers(study: Study, top: int) -> None:
+    """Who bears most, and in one line how many more there are and what they bear."""
+    bearers = study.tables["bearers"]
+    shown = bearers.head(top)
+    called = [bearer(kind, name) for kind, name in shown.select("kind", "bearer").iter_rows()]
+    _table("who bears it, USD", shown.select(
+        pl.Series("bearer", called, dtype=pl.String), "usd", chains_explain="shown"),
+        rows=top)  # fmt: skip
+    rest = bearers.slice(top)
+    if rest.height:
+        sum_usd = money(float(rest["usd"].sum()))
+        print(f"  … and {rest.height:,} more, who bear {sum_usd} USD in all (--top N, or --json)\n")
+
+
+def _print_chains(study: Study, top: int) -> None:
     """The heaviest chains of those who bear most, a step a line."""
     bearers, chains, steps = (study.tables[name] for name in ("bearers", "chains", "steps"))
-    for row in bearers.head(_BEARERS).iter_rows(named=True):
-        print(f"{_bearer(row)}: {money(row['usd'])} USD, of which {percent(row['shown'])} by")
+    for row in bearers.head(top).iter_rows(named=True):
+        who = bearer(row["kind"], row["bearer"])
+        print(f"{who}: {money(row['usd'])} USD, of which {percent(row['shown'])} by")
         mine = chains.filter((pl.col("bearer") == row["bearer"]) & (pl.col("kind") == row["kind"]))
         for chain in mine.iter_rows(named=True):
             print(f"  {chain['rank']}. {percent(chain['share'])}, {money(chain['usd'])} USD")
@@ -255,12 +293,3 @@ def _print_chains(study: Study) -> None:
             for number, words in enumerate(path["says"]):
                 print(f"     {'→ ' if number else ''}{words}")
         print()
-    if bearers.height > _BEARERS:
-        print(f"  … and {bearers.height - _BEARERS} more who bear something (--json, or --to)\n")
-
-
-def _bearer(row: Mapping[str, Any]) -> str:
-    name = bare(row["bearer"])
-    said = {"unnamed": f"others with a claim on {name}", "winners": f"winners at {name}",
-            "fund": f"the fund of {name}", "nobody": f"nobody, at {name}"}  # fmt: skip
-    return said.get(row["kind"], name)

@@ -39,7 +39,8 @@ def ends_of(causes: Causes, to: str | None) -> list[Node]:
         return every
     found = [node for node in every if to in _called(node)]
     if not found:
-        names = tuple(dict.fromkeys(_key(node) for node in every))
+        keys, spoken = map(_key, every), (bare(node.name) for node in every)
+        names = tuple(dict.fromkeys([*keys, *spoken]))
         raise StateError(
             f"nobody called {to!r} bears a loss here",
             hint=near(to, names) if names else "nobody bears any",
