@@ -90,8 +90,9 @@ class _Reader:
         at = self._at.setdefault((box.column, box.name), len(self.boxes))
         if at == len(self.boxes):
             self.boxes.append(box)
-        elif box.circle and not self.boxes[at].circle:
-            self.boxes[at] = self.boxes[at]._replace(circle=True)
+        elif box.circle:
+            round_usd = self.boxes[at].round_usd + box.round_usd
+            self.boxes[at] = self.boxes[at]._replace(circle=True, round_usd=round_usd)
         return at
 
     def _rows(self) -> None:
@@ -99,19 +100,21 @@ class _Reader:
         venue = _venue_of(m)
         for row, node in enumerate(backing.node.tolist()):
             circle = bool(backing.seen.in_circle[row])
+            most = backing.circular if backing.is_token[row] else backing.rounds.once
+            usd = float(most[row])
             name = str(backing.names[row]).partition(":")[2]
             if backing.is_token[row]:
                 deep, base = int(backing.wrappers[row]), bool(backing.base[backing.asset[row]])
                 column = "bottom" if base else "tokens"
-                box = Box(column, deep, name, float(backing.circular[row]), circle)
+                box = Box(column, deep, name, usd, circle)
             elif node in venue:
-                box = Box("venues", 0, venue[node], circle=circle)
+                box = Box("venues", 0, venue[node], usd, circle)
             else:
                 kind = NODE_KINDS[int(m.kind_of(np.array([node]))[0])]
                 plain = m.named(np.array([node]))[0].partition(":")[2]
-                owes = Box("keepers", 0, "owners that owe", circle=circle)
+                owes = Box("keepers", 0, "owners that owe", usd, circle)
                 box = owes if kind == "owner" else Box(
-                    "venues" if kind == "venue" else "keepers", 0, plain, circle=circle
+                    "venues" if kind == "venue" else "keepers", 0, plain, usd, circle
                 )  # fmt: skip
             self.of_row[row] = self._box(box)
             if self.of_node[node] == NONE:

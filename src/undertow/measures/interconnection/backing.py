@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_array, diags_array
-from scipy.sparse.csgraph import maximum_flow
 
 from undertow.econometrics.lookthrough import LookThrough, look_through, passing
+from undertow.measures.interconnection.circles import Round, counted_once, round_trip
 from undertow.measures.interconnection.mapping import (
     LEAST_USD,
     NODE_KINDS,
@@ -36,7 +36,6 @@ _CLAIMED = ("deposit", "backing", "vault_share", "bridge", "custody", "loan")
 _POSTED = ("collateral", "cash")  # what a loan can be taken from
 _KEEPERS = ("venue", "custodian", "bridge", "external", "owner")
 _NOMINAL = 1e-9  # USD of what nobody claims, so that it has a row at all
-_WHOLE = 2**30  # what a flow is counted in: scipy's flows are whole 32-bit numbers
 
 
 class Accounts(NamedTuple):
@@ -117,14 +116,53 @@ class Backing:
 
         The most that flows from the node back to it while no claim carries more than it is: the
         money that went round. Pro rata (`seen.returns`) is less where a pool mixes it with others.
+        Of places and keepers it is what they keep with each other. What goes round a token shows
+        there, and that somebody borrows one thing on another, and another borrows that one, is no
+        claim of theirs.
         """
         found = np.zeros(len(self))
-        for circle in np.unique(self.seen.circle[self.seen.in_circle]):
-            rows = np.flatnonzero(self.seen.circle == circle)
-            inner = csr_array(self.usd[rows][:, rows])
-            for place in np.flatnonzero(self.is_token[rows]):
-                found[rows[place]] = _round_trip(inner, int(place), float(self.whole[rows[place]]))
+        for row in np.flatnonzero(self.seen.in_circle).tolist():
+            found[row] = self.round_of(np.array([row]))
         return found
+
+    def round_of(self, rows: AnyColumn) -> float:
+        """USD of claims on some nodes together that stand on any of them, as `circular` says it."""
+        usd = self.usd if self.is_token[rows].all() else self.kept
+        near = rows
+        if len(rows) == 1:
+            near = np.flatnonzero(self.seen.circle == self.seen.circle[rows[0]])
+        elif len(rows):
+            near = np.arange(len(self))
+        mine = np.flatnonzero(np.isin(near, rows))
+        return round_trip(usd[near][:, near], mine, float(self.whole[rows].sum()))
+
+    @cached_property
+    def rounds(self) -> Round:
+        """What goes round with every circle counted once, at the token where most goes round.
+
+        What goes round no token comes after that, at places and keepers.
+        """
+        order = np.argsort(-self.circular, kind="stable")
+        order = order[self.circular[order] > 0.0]
+        token = self.is_token[order]
+        tokens = counted_once(self.usd, order[token].tolist(), self.whole)
+        rest = csr_array(tokens.left.minimum(self.kept))
+        others = counted_once(rest, order[~token].tolist(), self.whole)
+        once, cancelled = tokens.once + others.once, tokens.cancelled + others.cancelled
+        return Round(once, cancelled, others.left)
+
+    @cached_property
+    def direct(self) -> Any:
+        """(nodes, nodes) Claims without what lies behind loans to accounts."""
+        direct = csr_array(self.usd - self.lent_on)
+        direct.data[direct.data < 1e-9 * self.whole.max(initial=1.0)] = 0.0
+        direct.eliminate_zeros()
+        return direct
+
+    @cached_property
+    def kept(self) -> Any:
+        """(nodes, nodes) What places and keepers have of each other, and no token between."""
+        return csr_array(diags_array(np.where(self.is_token, 0.0, 1.0)) @ self.direct)
 
     @cached_property
     def wrappers(self) -> KeyColumn:
@@ -132,10 +170,7 @@ class Backing:
 
         What borrowers posted is no wrapper of what was lent to them, so loans are no steps here.
         """
-        direct = csr_array(self.usd - self.lent_on)
-        direct.data[direct.data < 1e-9 * self.whole.max(initial=1.0)] = 0.0
-        direct.eliminate_zeros()
-        rows = csr_array(diags_array(self._per_claim) @ direct)
+        rows = csr_array(diags_array(self._per_claim) @ self.direct)
         seen = look_through(rows, np.zeros((len(self), 0)))
         wraps = self.is_token & ~np.append(self.base, np.zeros(len(self) - len(self.base), bool))
         deep = np.zeros(len(self), dtype=np.int64)
@@ -453,19 +488,3 @@ def _kind(name: str) -> int:
 def _largest(deep: KeyColumn, rows: Any, row: int, circle: AnyColumn) -> int:
     below = rows.indices[rows.indptr[row] : rows.indptr[row + 1]]
     return int(deep[below[circle[below] != circle[row]]].max(initial=0))
-
-
-def _round_trip(usd: Any, node: int, whole: float) -> float:
-    """The most that flows from a node round to itself, over claims no larger than they are."""
-    if whole <= 0.0:
-        return 0.0
-    edges = usd.tocoo()
-    size = usd.shape[0]
-    # The node is cut in two: what leaves it starts at `node`, what comes back ends at `size`.
-    target = np.where(edges.col == node, size, edges.col)
-    room = np.minimum(edges.data / whole, 1.0)
-    counts = np.rint(room * _WHOLE).astype(np.int32)
-    graph = csr_array((counts, (edges.row, target)), shape=(size + 1, size + 1))
-    graph.sum_duplicates()
-    graph.data = np.minimum(graph.data, _WHOLE).astype(np.int32)
-    return float(maximum_flow(graph, node, size).flow_value) / _WHOLE * whole

@@ -12,9 +12,10 @@ from undertow.econometrics.concentration import concentration
 from undertow.measures.crowding.crowd import Crowd
 from undertow.measures.interconnection.identities import link_levels
 from undertow.measures.interconnection.mapping import KIND_NAMES, NODE_KINDS
+from undertow.measures.interconnection.surroundings import rows_of
 from undertow.measures.interconnection.web import Web
 from undertow.measures.study import Study
-from undertow.measures.words import known, many, percent, told
+from undertow.measures.words import known, listed, many, percent, told
 from undertow.rules.snapshot import Snapshot
 from undertow.state import AnyColumn, FloatColumn, Reading
 from undertow.state.book import UNKNOWN_OWNER
@@ -30,7 +31,8 @@ _READ = (
     "that leads through the keeper on its way to what lies at the bottom, loans followed to what "
     "their borrowers posted. For issuers, chains and oracles (names) it is what stands in tokens "
     "or places that name them, or in tokens that stand on such tokens. Shares of different nodes "
-    "may add up to more than 1, since one dollar can hang on many."
+    "may add up to more than 1, since one dollar can hang on many. rings has keepers and venues "
+    "that keep with each other, and what of the claims on each stands on itself in this way."
 )
 _MISLEADS = (
     "It shows what tables tell. A keeper that nobody named is not there, and untold is how much of "
@@ -55,6 +57,7 @@ def dependency_map(book: Snapshot | Crowd | Web | Any, *, identities: Any = None
     tables = {
         "keepers": _passes(web), "names": _named(web), "ends": _ends(web),
         "nodes": _nodes(web), "edges": _edges(web), "owners": _owners(web),
+        "rings": _rings(web),
     }  # fmt: skip
     if identities is not None:
         tables["links"] = link_levels(web.snapshot, identities)
@@ -98,6 +101,22 @@ def _passes(web: Web) -> pl.DataFrame:
         },
         schema_overrides={"node": pl.String, "kind": pl.String},
     ).sort("passes_usd", "claims_usd", "node", descending=[True, True, False])
+
+
+def _rings(web: Web) -> pl.DataFrame:
+    """One row a keeper or venue that stands on itself: what it owes, and how much goes round."""
+    m, backing = web.map, web.backing
+    kinds = [NODE_KINDS.index(kind) for kind in _KEEPERS]
+    nodes = np.union1d(backing.node[~backing.is_token], m.target[m.of_kind("listed")])
+    rows = []
+    for node in nodes[np.isin(m.kind_of(nodes), kinds)].tolist():
+        mine = rows_of(backing, node)
+        usd = backing.round_of(mine)
+        if usd > 0.0:
+            rows.append((m.named(np.array([node]))[0], float(backing.claimed[mine].sum()), usd))
+    names = {"node": pl.String, "owes_usd": pl.Float64, "goes_round_usd": pl.Float64}
+    frame = pl.DataFrame(rows, schema=names, orient="row")
+    return frame.sort("goes_round_usd", "node", descending=[True, False])
 
 
 def _of_claims(web: Web) -> AnyColumn:
@@ -242,6 +261,12 @@ def _says(web: Web, tables: dict[str, pl.DataFrame]) -> list[str]:
     if hub.height and hub["claims_usd"][0] > 0.0:
         share, name = percent(hub["claims_share"][0]), _key(hub["node"][0])
         words.append(f"{share} of the value of all claims is owed by {name}.")
+    rings = tables["rings"]
+    if rings.height:
+        names_of = listed([_key(node) for node in rings["node"]])
+        most = told(float(rings["goes_round_usd"][0]))
+        words.append(f"{names_of} keep with each other, so that up to {most} USD of what one of "
+                     "them owes stands on itself.")  # fmt: skip
     names = tables["names"].filter((pl.col("kind") == "chain") & (pl.col("hangs_usd") > 0.0))
     if names.height:
         share, name = percent(names["hangs"][0]), _key(names["node"][0])

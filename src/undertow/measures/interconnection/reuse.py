@@ -31,7 +31,10 @@ _READ = (
     "deposit on against its own shares has 1 / (1 - rho). pooled says the same pro rata: where the "
     "lender's pool mixes that money with others', each claim on it stands on the same mix, so, "
     "where tables agree, the pooled number is the smaller. Which dollar of a pool is whose nobody "
-    "can know: the two are ends of a range. wrappers is the longest stack of tokens on tokens."
+    "can know: the two are ends of a range. tokens_on_themselves counts a circle once, through "
+    "however many tokens it leads. backed is at most 1: where more stands behind a token than "
+    "claims on it were told, claims_usd is what stands behind it, and backing_per_told, the same "
+    "over claims told, is above 1. wrappers is the longest stack of tokens on tokens."
 )
 _MISLEADS = (
     "Supply is not exposure: what is kept idle or belongs to the issuer is counted as a claim here "
@@ -126,6 +129,7 @@ def tokens(backing: Backing) -> pl.DataFrame:
         np.where(backing.asset[places] >= 0, backing.whole[places], 0.0), count,
     )  # fmt: skip
     whole, circular = backing.whole[rows], backing.circular[rows]
+    told_usd = backing.claimed[rows]
     backed = whole - backing.nothing[rows]
     self_backed = np.divide(circular, whole, out=np.zeros_like(whole), where=whole > 0.0)
     first = seen.ends[rows, :-1].argmax(axis=1) if count else np.zeros(0, dtype=np.int64)
@@ -135,9 +139,11 @@ def tokens(backing: Backing) -> pl.DataFrame:
         {
             "asset": names.gather(rows),
             "claims_usd": whole,
-            "told_usd": backing.claimed[rows],
+            "told_usd": told_usd,
             "backing_usd": backed,
             "backed": np.divide(backed, whole, out=np.ones_like(whole), where=whole > 0.0),
+            "backing_per_told": np.divide(backed, told_usd, out=np.full_like(whole, np.nan),
+                                          where=told_usd > 0.0),
             "assumed": backing.assumed[rows],
             "posted_usd": posted[rows],
             "reuse": posted[rows] / whole,
@@ -196,17 +202,29 @@ def _over_time(webs: Sequence[Web]) -> pl.DataFrame:
     return found.sort("ts", "asset") if len(webs) > 1 else found.clear()
 
 
-def _sums(tables: dict[str, pl.DataFrame]) -> tuple[float, float, float, float]:
-    """USD at the bottom, USD of claims, of claims on tokens, and of those that back themselves."""
+def tokens_on_themselves(backing: Backing) -> float | None:
+    """Share of claims on tokens that goes round, every circle counted once; None without claims.
+
+    A dollar that goes round stands as a claim on every token of its circle. Here it is one claim,
+    so that a circle says the same through however many tokens it is led.
+    """
+    rows = np.flatnonzero(~backing.base & (backing.whole[: len(backing.base)] >= _LEAST))
+    once = float(backing.rounds.once[rows].sum())
+    again = float(backing.rounds.cancelled[rows].sum()) - once
+    claims = float(backing.whole[rows].sum()) - again
+    return min(once / claims, 1.0) if claims >= _LEAST else None
+
+
+def _sums(tables: dict[str, pl.DataFrame]) -> tuple[float, float, float]:
+    """USD at the bottom, USD of claims, and of claims on tokens."""
     base, token = tables["bases"], tables["tokens"]
-    circular = (token["claims_usd"] * token["self_backed"]).sum()
-    sums = (base["root_usd"].sum(), base["claims_usd"].sum(), token["claims_usd"].sum(), circular)
-    root, claims, on_tokens, own = (float(each) for each in sums)
-    return root, claims, on_tokens, own
+    sums = (base["root_usd"].sum(), base["claims_usd"].sum(), token["claims_usd"].sum())
+    root, claims, on_tokens = (float(each) for each in sums)
+    return root, claims, on_tokens
 
 
 def _readings(web: Web, tables: dict[str, pl.DataFrame]) -> list[Reading]:
-    root, claims, on_tokens, own = _sums(tables)
+    root, claims, on_tokens = _sums(tables)
     token = tables["tokens"]
     found = [
         web.reading(
@@ -215,10 +233,9 @@ def _readings(web: Web, tables: dict[str, pl.DataFrame]) -> list[Reading]:
             "bottom, at par; none where nothing lies at the bottom",
         ),
         web.reading(
-            "interconnection.tokens_on_themselves",
-            own / on_tokens if on_tokens >= _LEAST else None, "1",
-            "share of claims on tokens that can be cancelled against claims that stand on the same "
-            "token; none without tokens that stand on something",
+            "interconnection.tokens_on_themselves", tokens_on_themselves(web.backing), "1",
+            "share of claims on tokens that goes round and comes back to the token, a circle of "
+            "several tokens counted once; none without tokens that stand on something",
         ),
         web.reading(
             "interconnection.wrappers", float(token["wrappers"].to_numpy().max(initial=0)), "1",
@@ -251,7 +268,7 @@ def _readings(web: Web, tables: dict[str, pl.DataFrame]) -> list[Reading]:
 
 
 def _says(backing: Backing, tables: dict[str, pl.DataFrame]) -> list[str]:
-    root, claims, _, _ = _sums(tables)
+    root, claims, _ = _sums(tables)
     base, token = tables["bases"], tables["tokens"]
     if root < _LEAST:
         return ["Nothing lies at the bottom of this book, so nothing can be used twice."]

@@ -41,7 +41,7 @@ class LookedThrough:
     keepers: pl.DataFrame  # node, share, usd that lead through each; shares may add up to more
     wrappers: int  # tokens that stand on each other below and with it, at most
     multiplier: float | None  # claims on it for one that is no claim on itself, pro rata
-    circular_usd: float | None  # of a token: claims that cancel against claims that stand on it
+    circular_usd: float | None  # claims that cancel against claims that stand on it
     taken_at_word: bool  # nobody says what is behind it, or behind part of it
 
 
@@ -105,15 +105,15 @@ def looked_through(backing: Backing, node: int) -> LookedThrough | None:
     words = [*m.keys["asset"].cast(pl.String), "nothing", "untold", "no way out"]
     ends = share @ np.column_stack([seen.ends, seen.untold, seen.circular])
     nodes, passes = _passes(backing, node, share)
-    token = len(rows) == 1 and bool(backing.is_token[rows[0]])
-    alone = node in backing.node[rows] and len(rows) == 1
+    own = len(rows_of(backing, node)) > 0  # not of an owner or an account
+    alone = own and len(rows) == 1 and node in backing.node[rows]
     return LookedThrough(
         usd=total if total > _SPECK else 0.0,
         ends=_shares("end", words, ends, total),
         keepers=_shares("node", m.named(nodes).to_list(), passes, total),
         wrappers=int(backing.wrappers[rows].max()),
         multiplier=known(float(seen.multiplier[rows[0]])) if alone else None,
-        circular_usd=float(backing.circular[rows[0]]) if token else None,
+        circular_usd=backing.round_of(rows) if own else None,
         taken_at_word=bool(backing.at_word[rows].any()),
     )
 
@@ -129,12 +129,17 @@ def _has(backing: Backing, node: int) -> FloatColumn:
         row = node - m.offset[kind]
         found[places] = held[[row]].toarray()[0]
         return found
-    mine = np.flatnonzero(backing.node == node)
+    mine = rows_of(backing, node)
     found[mine] = backing.whole[mine]
-    if kind == "venue":
-        here = m.source[m.of_kind("listed") & (m.target == node)] - m.offset["instrument"] + first
-        found[here] = backing.whole[here]
     return found
+
+
+def rows_of(backing: Backing, node: int) -> KeyColumn:
+    """Rows of a token, a place or a keeper; of a venue its places too."""
+    m = backing.map
+    listed = m.source[m.of_kind("listed") & (m.target == node)] - m.offset["instrument"]
+    own = np.flatnonzero(backing.node == node)
+    return np.union1d(own, listed + len(m.keys["asset"])).astype(np.int64)
 
 
 def _passes(backing: Backing, node: int, share: FloatColumn) -> tuple[KeyColumn, FloatColumn]:
@@ -223,21 +228,19 @@ class Gaps:
 
     not_told_usd: float  # lent or kept where nobody says to whom
     nothing_usd: float  # with nothing behind it
-    goes_round_usd: float  # claims that cancel against what stands on them; a circle by its most
+    goes_round_usd: float  # claims that cancel against what stands on them, a circle counted once
     taken_at_word_usd: float  # of tokens and keepers, of which nobody says what is behind them
     keepers_at_word_usd: float  # the part of it that keepers are taken to keep
 
 
 def gaps(backing: Backing) -> Gaps:
     """The gaps of a map."""
-    m, seen = backing.map, backing.seen
+    m = backing.map
     par = np.nan_to_num(m.at_par())
-    most = np.zeros(int(seen.circle.max(initial=0)) + 1)
-    np.maximum.at(most, seen.circle, backing.circular)
     return Gaps(
         not_told_usd=float(par[m.of_kind(UNTOLD)].sum()),
         nothing_usd=float(backing.nothing.sum()),
-        goes_round_usd=float(most.sum()),
+        goes_round_usd=float(backing.rounds.once.sum()),
         taken_at_word_usd=float(backing.at_word.sum()),
         keepers_at_word_usd=float(backing.at_word[~backing.is_token].sum()),
     )
