@@ -318,12 +318,8 @@ def _legend(flows: Flows, tall: float) -> Iterable[Markup]:
     signs = ["↻ in a circle"] if any(box.circle for box in flows.boxes) else []
     if any(source == target for source, target, *_ in flows.flows.iter_rows()):
         signs.append("a short end: lent on, to borrowers of the same venue")
-    if "back" in {_way(flows, row) for row in flows.flows.iter_rows()}:
+    column, _ = _columns(flows.boxes)
+    ends = flows.flows.select("source", "target").iter_rows()
+    if any(source != target and column[target] <= column[source] for source, target in ends):
         signs.append("dashed: leads back to the left")
     yield tag("text", "   ·   ".join(signs), x=_LEFT, y=y + 20, class_="soft")
-
-
-def _way(flows: Flows, row: tuple[int, int, str, float]) -> str:
-    column, _ = _columns(flows.boxes)
-    source, target = row[0], row[1]
-    return "back" if source != target and column[target] <= column[source] else "on"

@@ -204,7 +204,8 @@ def _renamed(claims: Claims, key: dict[int, int]) -> Claims:
 
     called = [now(node) for node in claims.nodes]
     nodes = sorted(set(called))
-    code = np.array([nodes.index(node) for node in called], dtype=np.int32)
+    place = {node: at for at, node in enumerate(nodes)}
+    code = np.array([place[node] for node in called], dtype=np.int32)
     debtor, creditor = code[claims.debtor], code[claims.creditor]
     order = np.lexsort((claims.kind, claims.asset, creditor, debtor))
     order = order[debtor[order] != creditor[order]]

@@ -232,9 +232,7 @@ class DependencyMap:
             {
                 "node": names,
                 "kind": pl.Series(NODE_KINDS).gather(kinds),
-                "key": names.str.split_exact(":", 1).struct.field("field_1")
-                if not len(names)
-                else names.str.replace(r"^[a-z]+:", ""),
+                "key": names.str.replace(r"^[a-z]+:", ""),
                 "price_usd": price,
                 "par_usd": par,
                 "size": size,

@@ -11,7 +11,7 @@ from undertow import schema
 from undertow.econometrics.concentration import concentration
 from undertow.measures.crowding.crowd import Crowd
 from undertow.measures.interconnection.identities import link_levels
-from undertow.measures.interconnection.mapping import KIND_NAMES, NODE_KINDS
+from undertow.measures.interconnection.mapping import KIND_NAMES, NODE_KINDS, ORIGINS
 from undertow.measures.interconnection.surroundings import rows_of
 from undertow.measures.interconnection.web import Web
 from undertow.measures.study import Study
@@ -121,10 +121,7 @@ def _rings(web: Web) -> pl.DataFrame:
 
 def _of_claims(web: Web) -> AnyColumn:
     """Edges that the table of claims said."""
-    return np.flatnonzero(web.map.origin == _CLAIMS)
-
-
-_CLAIMS = ("positions", "claims").index("claims")
+    return np.flatnonzero(web.map.origin == ORIGINS.index("claims"))
 
 
 def _claims_on(web: Web, nodes: AnyColumn) -> FloatColumn:
