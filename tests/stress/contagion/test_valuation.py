@@ -73,6 +73,54 @@ def test_stress_that_grows_round_a_circle_stops_where_nothing_is_left() -> None:
     assert not found.settlement.defaulted.any()  # and yet everybody pays
 
 
+def reached(table: pl.DataFrame, claims: list[tuple]) -> set[str]:
+    """Parties with own losses, and whom these can come to over claims."""
+    found = set(table.filter(pl.col("own_loss_usd") > 0.0)["party"])
+    while True:
+        more = {creditor for debtor, creditor, *_ in claims if debtor in found} - found
+        if not more:
+            return found
+        found |= more
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_parts_that_nothing_hit_lose_nothing_to_the_last_digit(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    thin = [f"external:a{n}" for n in range(8)]  # owe each other far more than their buffers
+    price = {"ETH": 2_000.0, "USDC": 1.0}
+    claims: list[tuple] = []
+    for debtor in thin:
+        for creditor in thin:
+            if creditor != debtor and rng.random() < 0.6:
+                asset = str(rng.choice(["ETH", "USDC"]))
+                usd = rng.uniform(5e5, 1e6)
+                claims.append((debtor, creditor, asset, usd / price[asset], "deposit"))
+        claims.append((debtor, "external:world", "USDC", rng.uniform(3e6, 4e6), "deposit"))
+    claims += [("external:b0", "external:b1", "USDC", 95_000.0, "deposit"),
+               ("external:b1", "external:b0", "USDC", 95_000.0, "deposit")]  # fmt: skip
+    known = {name: float(rng.uniform(1e3, 2e5)) for name in thin}
+    known |= {"external:b0": 1e5, "external:b1": 1e5}
+    found = solved(
+        made(claims), failed=("external:b0",), assumed=Assumptions(known=known, recovery=0.7)
+    )
+    assert found.marks.radius > 1.0
+    table = found.valuation()
+    assert reached(table, claims) == {"external:b0", "external:b1"}
+    away = table.filter(~pl.col("party").is_in(["external:b0", "external:b1"]))
+    for mark in ("own_loss_usd", "clearing_usd", "linear_usd", "single_hit_usd"):
+        assert away[mark].to_list() == [0.0] * away.height
+    assert table["settled"].all()
+    assert table["linear_usd"].max() > 1_000.0
+
+
+@pytest.mark.parametrize("seed", [8, 25, 35])
+def test_what_rounding_leaves_of_sums_is_no_loss_and_no_equity(seed: int) -> None:
+    marks = solved(woven(seed), CRASH, assumed=assumed(seed), failed=fails(seed)).marks
+    assert (marks.own[marks.own > 0.0] > 1e-12 * marks.owes[marks.own > 0.0]).all()
+    some = marks.before != 0.0
+    assert (np.abs(marks.before[some]) > 1e-12 * marks.owes[some]).all()
+
+
 def test_a_single_hit_is_no_more_than_the_corrected_one() -> None:
     for seed in range(4):
         table = solved(woven(seed), CRASH, failed=fails(seed)).valuation()

@@ -16,7 +16,15 @@ from scipy.sparse.csgraph import connected_components
 
 from undertow.econometrics.clearing import Debts
 from undertow.econometrics.debtrank import Exposures, Spread, stress
-from undertow.econometrics.valuations import Mark, ahead, by_payment, linear, valued
+from undertow.econometrics.valuations import (
+    Mark,
+    ahead,
+    beyond_rounding,
+    by_payment,
+    either,
+    linear,
+    valued,
+)
 from undertow.state import AnyColumn, BoolColumn, FloatColumn
 from undertow.stress.aftermath import PARTIES, Cascade
 from undertow.stress.contagion.channels import Assumptions
@@ -103,21 +111,23 @@ class Valuation:
 
     def __init__(self, settlement: Settlement, assumed: Assumptions) -> None:
         sheet, owed = settlement.sheet, settlement.owed
-        self.settlement, size = settlement, len(sheet)
+        self.settlement = settlement
         self.owes = owed.held + owed.loans - owed.written
-        self.own = _own_losses(settlement)
         due = sheet.summed(sheet.creditor, owed.face)
+        size = owed.held + owed.loans + due + np.abs(owed.buffer)  # of what is added up below
+        self.own = beyond_rounding(_own_losses(settlement), size)
         matched = np.where(sheet.sort == TOKEN, owed.money, np.maximum(owed.held - due, 0.0))
-        equity = matched + owed.buffer + due - owed.held - owed.loans
+        equity = beyond_rounding(matched + owed.buffer + due - owed.held - owed.loans, size)
         # what keepers owe a pool beyond all that is in it is no buffer of its suppliers
         self.before = np.where(sheet.is_debtor, equity, np.minimum(equity, 0.0))
         self.debts = Debts.of(
-            sheet.debtor, sheet.creditor, owed.due, size,
+            sheet.debtor, sheet.creditor, owed.due, len(sheet),
             np.maximum(self.owes - sheet.summed(sheet.debtor, owed.due), 0.0),
         )  # fmt: skip
-        left = self.before + self.owes - sheet.summed(sheet.creditor, owed.due) - self.own
+        left = self.before + self.owes - self.debts.due - self.own
         # what a debtor lacks beyond all it has outside stays with it, as in clearing
         self.assets = np.where(sheet.is_debtor, np.maximum(left, 0.0), left)
+        self.marked = self.own - (self.assets - left)  # of its own losses, what marks see
         self.volatility = assumed.volatility
 
     @property
@@ -168,8 +178,8 @@ class Valuation:
         once = stress(exposures, first, Spread.ONCE)
         marks: dict[str, Mark] = {
             "clearing_usd": by_payment(),
-            "ahead_usd": _mixed(ahead(self.volatility), self.passes),
-            "linear_usd": _mixed(linear(self.before), self.passes),
+            "ahead_usd": either(self.passes, by_payment(), ahead(self.volatility)),
+            "linear_usd": either(self.passes, by_payment(), linear(self.before, self.marked)),
         }
         found = {name: valued(self.debts, self.assets, mark) for name, mark in marks.items()}
         columns = {name: each.loss for name, each in found.items()}
@@ -194,16 +204,6 @@ class Valuation:
     def _edges(self) -> tuple[AnyColumn, AnyColumn, FloatColumn]:
         sheet = self.settlement.sheet
         return sheet.debtor, sheet.creditor, self.settlement.owed.due
-
-
-def _mixed(mark: Mark, passes: BoolColumn) -> Mark:
-    """A mark for nodes with equity; who has none, and passes on, is marked by what it pays."""
-    paying = by_payment()
-
-    def mixed(equity: FloatColumn, owed: FloatColumn, assets: FloatColumn) -> FloatColumn:
-        return np.where(passes, paying(equity, owed, assets), mark(equity, owed, assets))
-
-    return mixed
 
 
 def _own_losses(settlement: Settlement) -> FloatColumn:
