@@ -128,3 +128,39 @@ def test_what_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(EstimationError, match=words):
         stress(Exposures.of(*edges, buffer), first)
+
+
+def test_with_a_cap_claims_on_one_debtor_weigh_no_more_than_all_equity() -> None:
+    edges = [1, 1, 2], [0, 0, 1], [3.0, 2.0, 0.5]  # node 1 has two claims on 0, of 5 over 1
+    free, capped = (Exposures.of(*edges, [10.0, 1.0, 1.0], cap=cap) for cap in (False, True))
+    assert capped.matrix.toarray().tolist() == [[0, 0, 0], [1, 0, 0], [0, 0.5, 0]]
+    first = [0.2, 0.0, 0.0]
+    # Battiston et al. 2012: an impact of min(1, 5/1), so a fifth of node 1 and a tenth of node 2
+    assert stress(capped, first, Spread.ONCE).level == pytest.approx([0.2, 0.2, 0.1])
+    assert stress(free, first, Spread.ONCE).level == pytest.approx([0.2, 1.0, 0.5])
+
+
+def test_stress_that_is_linear_before_default_and_whole_from_then_on() -> None:
+    rng = np.random.default_rng(4)
+    nodes, weight = 12, np.zeros((12, 12))
+    ends = rng.integers(0, nodes, (2, 40))
+    ends = ends[:, ends[0] != ends[1]]
+    value, buffer = rng.exponential(0.4, ends.shape[1]), rng.uniform(0.5, 2.0, nodes)
+    np.add.at(weight, tuple(ends), value / buffer[ends[0]])
+    exposures = Exposures.of(*ends, value, buffer)
+    first = np.eye(nodes)[3] + 0.2 * np.eye(nodes)[5]
+    found = {early: stress(exposures, first, early=early) for early in (0.0, 0.3, 1.0)}
+    assert found[0.0].final.tolist() == stress(exposures, first, Spread.DEFAULT).final.tolist()
+    assert found[1.0].final.tolist() == stress(exposures, first).final.tolist()
+    here = first
+    for _ in range(3_000):
+        here = first + weight @ np.where(here >= 1.0, 1.0, 0.3 * here)
+    assert found[0.3].final == pytest.approx(here, abs=1e-10)
+    levels = [found[early].level for early in (0.0, 0.3, 1.0)]
+    assert (levels[0] <= levels[1] + 1e-12).all()
+    assert (levels[1] <= levels[2] + 1e-12).all()
+    assert levels[0].sum() < levels[1].sum() - 0.1 < levels[2].sum() - 0.2
+    with pytest.raises(EstimationError, match="early was 2"):
+        stress(exposures, first, early=2.0)
+    with pytest.raises(EstimationError, match="only continuous"):
+        stress(exposures, first, Spread.ONCE, early=0.5)

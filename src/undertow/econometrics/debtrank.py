@@ -42,9 +42,19 @@ class Exposures:
 
     @classmethod
     def of(
-        cls, holder: ArrayLike, debtor: ArrayLike, value: ArrayLike, buffer: ArrayLike
+        cls,
+        holder: ArrayLike,
+        debtor: ArrayLike,
+        value: ArrayLike,
+        buffer: ArrayLike,
+        *,
+        cap: bool = False,
     ) -> Exposures:
         """Exposures from edges; several between the same two add up.
+
+        With `cap` no claims on one debtor weigh more than all of their holder's equity, as in
+        DebtRank of 2012; without it a claim of twice the equity takes all of that when half of
+        the debtor's is gone.
 
         Raises
         ------
@@ -71,8 +81,10 @@ class Exposures:
             )
         start, sorted_debtor, sorted_value = kernel.by_creditor(m, i, x, len(b))
         holders = np.repeat(np.arange(len(b)), np.diff(start))
-        columns = (start, sorted_debtor, sorted_value / b[holders], b)
-        return cls(*map(frozen, columns))
+        weight = sorted_value / b[holders]
+        if cap:
+            start, sorted_debtor, weight = _capped(start, sorted_debtor, weight, len(b))
+        return cls(*map(frozen, (start, sorted_debtor, weight, b)))
 
     def __len__(self) -> int:
         return len(self.buffer)
@@ -114,13 +126,23 @@ class Stress:
         return float(w @ (self.level - np.minimum(self.first, 1.0)) / w.sum())
 
 
-def stress(exposures: Exposures, first: ArrayLike, spread: Spread = Spread.CONTINUOUS) -> Stress:
+def stress(
+    exposures: Exposures,
+    first: ArrayLike,
+    spread: Spread = Spread.CONTINUOUS,
+    *,
+    early: float = 1.0,
+) -> Stress:
     """Follow stress from its first level over all exposures.
+
+    `early` is the share of its stress that a node passes on while it has equity left; once that is
+    gone it passes on all. At 1 stress is linear, at 0 only defaults travel, between them do both.
 
     Raises
     ------
     EstimationError
-        When the first level is none of 0 to 1.
+        When the first level is none of 0 to 1, or `early` is no share or asked of another spread
+        than the continuous one.
 
     References
     ----------
@@ -129,10 +151,14 @@ def stress(exposures: Exposures, first: ArrayLike, spread: Spread = Spread.CONTI
     h = np.array(first, dtype=np.float64)
     if h.shape != (len(exposures),) or not ((h >= 0.0) & (h <= 1.0)).all():
         raise EstimationError(f"first must be {len(exposures)} shares, 0 to 1")
+    if not 0.0 <= early <= 1.0:
+        raise EstimationError(f"early was {early}; it must be a share, 0 to 1")
+    if early != 1.0 and spread is not Spread.CONTINUOUS:
+        raise EstimationError(f"early was {early}; only continuous stress can be passed on in part")
     begun = h.copy()
     passed = np.zeros_like(h)  # what each has passed on so far
     for steps in range(_MOST):
-        ready = _to_pass(h, passed, spread)
+        ready = _to_pass(h, passed, spread, early)
         if np.abs(ready - passed).max(initial=0.0) <= _STILL:
             return Stress(frozen(begun), frozen(h), steps, settled=True)
         kernel.spread(exposures.start, exposures.debtor, exposures.weight, ready, passed, h)
@@ -140,11 +166,21 @@ def stress(exposures: Exposures, first: ArrayLike, spread: Spread = Spread.CONTI
     return Stress(frozen(begun), frozen(h), _MOST, settled=False)
 
 
-def _to_pass(h: FloatColumn, passed: FloatColumn, spread: Spread) -> FloatColumn:
+def _to_pass(h: FloatColumn, passed: FloatColumn, spread: Spread, early: float) -> FloatColumn:
     """How much of its stress each node has passed on after this step."""
     level = np.minimum(h, 1.0)
     if spread is Spread.DEFAULT:
         return np.where(level >= 1.0, 1.0, 0.0)
     if spread is Spread.ONCE:
         return np.where(passed > 0.0, passed, level)
-    return level
+    return np.where(level < 1.0, early * level, level)
+
+
+def _capped(
+    start: NDArray[np.int64], debtor: NDArray[np.int64], weight: FloatColumn, nodes: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], FloatColumn]:
+    """All claims of a holder on one debtor as one, of a weight of at most 1."""
+    whole = csr_array((weight, debtor, start), shape=(nodes, nodes))
+    whole.sum_duplicates()
+    first, ends = whole.indptr.astype(np.int64), whole.indices.astype(np.int64)
+    return first, ends, np.minimum(whole.data, 1.0)
