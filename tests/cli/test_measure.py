@@ -6,14 +6,19 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
 from undertow.assess import INVENTED
 from undertow.cli.measure import seed_of_measures
-from undertow.measures import MEASURES
+from undertow.cli.measure_shock import ChosenShock, shocked, starts_from_a_shock
+from undertow.cli.measure_tables import MAIN, ROWS, main_tables
+from undertow.measures import MEASURES, Study, interconnection
 from undertow.store import Lake
+from undertow.store.load import load_snapshot
+from undertow.stress import read_scenario
 from undertow.worlds import History, Tandem, Unwinding, build_world
 
 
@@ -139,6 +144,128 @@ def test_what_a_first_run_compiles_is_told_before_the_work(
             said = capsys.readouterr().err
             assert said == (f"compiling {told}: two minutes or so each, once on this machine\n"
                             if told else "")  # fmt: skip
+
+
+INTERCONNECTION = [each for each in MEASURES if each.family == "interconnection"]
+FALL = """
+name = "a storm"
+[[shock]]
+kind = "price"
+asset = "ETH"
+move = -0.3
+"""
+
+
+def test_a_measure_can_start_from_another_fall_or_scenario(run, lake: str, tmp_path: Path) -> None:
+    name = "interconnection.calls"
+    done = run("measure", name, "--fall", "0.4", "--lake", lake)
+    assert done.code == 0, done.err
+    assert done.out.startswith("Interconnection of leverage after a common fall of 40 % at 20")
+    assert INVENTED in done.out
+    found = run("measure", name, "--fall", "0.4", "--lake", lake, "--json").json
+    snapshot = load_snapshot(Lake.open(lake))
+    mine = interconnection.calls(snapshot, fall=0.4).as_json()
+    assert found["studies"][0]["says"] == mine["says"]
+    assert found["fall"] == found["provenance"]["fall"] == 0.4
+    assert found["provenance"]["inputs_hash"] == snapshot.digest
+    other = run("measure", name, "--lake", lake, "--json").json
+    assert other["studies"][0]["says"] != mine["says"]
+    assert "fall" not in other
+    (tmp_path / "storm.toml").write_text(FALL)
+    storm = run("measure", name, "--scenario", "storm.toml", "--lake", lake, "--json").json
+    scenario = read_scenario(FALL)
+    says = interconnection.calls(snapshot, scenario=scenario).as_json()["says"]
+    assert storm["studies"][0]["says"] == says
+    assert says[0].startswith("The scenario a storm calls")
+    assert storm["scenario"] == "a storm"
+
+
+def test_a_shock_reaches_a_book_whose_owners_were_joined(run, lake: str, tmp_path: Path) -> None:
+    head = "node,same_as,confidence,source\n"
+    rows = [f"owner:{n},owner:1,1.0,a register\n" for n in range(2, 60)]
+    (tmp_path / "one.csv").write_text(head + "".join(rows))
+    asked = ("measure", "interconnection.calls", "--fall", "0.4", "--lake", lake, "--json")
+    apart, joined = run(*asked).json, run(*asked, "--identities", "one.csv").json
+    assert any("owners were joined with others" in note for note in joined["notes"])
+
+    def owners(found: dict[str, Any]) -> float:
+        rows = found["studies"][0]["readings"]
+        return next(r["value"] for r in rows if r["name"] == "interconnection.owners_called")
+
+    assert owners(joined) < owners(apart)
+
+
+def test_what_takes_a_shock_is_known_by_name_and_anything_else_is_refused(
+    run, lake: str, tmp_path: Path
+) -> None:
+    assert [each.name.partition(".")[2] for each in MEASURES if starts_from_a_shock(each)] == [
+        "calls", "contagion", "paths", "nodes", "links"
+    ]  # fmt: skip
+    found, notes = shocked(["interconnection"], ChosenShock(0.3))
+    assert len(found) == 5
+    without = "interconnection.map, interconnection.reuse and interconnection.loops"
+    assert notes == (f"{without} take no shock and are not among these",)
+    assert len(shocked([], ChosenShock(0.3))[0]) == 5
+    (tmp_path / "odd.toml").write_text(FALL.replace("ETH", "NONESUCH"))
+    one = "interconnection.calls"
+    for words, expected in (
+        (("crowding.map", "--fall", "0.3"), "crowding.map takes no shock; interconnection.calls, "),
+        (("tandem", "--fall", "0.3"), "tandem has no measure that takes a shock"),
+        (("interconnection.reuse", one, "--scenario", "2025-10-10"),
+         "--scenario was given, but interconnection.reuse takes no shock"),
+        ((one, "--fall", "20"), "--fall was 20; it may be -10, a rise, to 0.999; it is a"),
+        ((one, "--fall", "1"), "--fall was 1; it may be"),
+        ((one, "--fall", "nan"), "--fall was nan; it may be"),
+        ((one, "--fall", "0.2", "--scenario", "2025-10-10"), "give one or the other"),
+        ((one, "--scenario", "nope"), "no scenario is called 'nope'"),
+        ((one, "--scenario", "odd.toml"), "NONESUCH"),
+        (("interconnection.nope", "--fall", "0.3"), "there is no measure called"),
+    ):  # fmt: skip
+        done = run("measure", *words, "--lake", lake)
+        assert done.code == 2, (words, done.err)
+        assert not done.out
+        assert expected in done.err
+        assert done.err.count("\n") == 1
+
+
+def test_main_tables_come_before_readings_and_are_not_shown_twice(run, lake: str) -> None:
+    done = run("measure", "interconnection.reuse", "interconnection.calls", "--lake", lake)
+    assert done.code == 0, done.err
+    reuse, _, calls = done.out.partition("interconnection.calls: Who")
+    for text, title in ((reuse, "reuse by token\n  asset"), (reuse, "reuse by base asset\n"),
+                        (calls, "calls by the size of a common fall\n  fall"),
+                        (calls, "the owners who need most\n  owner")):  # fmt: skip
+        assert text.count(title) == 1
+        assert text.index(title) < text.index("  reading ")
+    for table in ("tokens", "bases", "ladder", "owners"):
+        assert f"\n{table}\n" not in done.out
+        assert f"\n{table}: " not in done.out
+    assert "\nrounds\n" in calls  # others stand where they stood
+
+
+def test_a_table_of_the_terminal_holds_twenty_rows_and_says_how_many_more() -> None:
+    count = ROWS + 5
+    table = pl.DataFrame({
+        "node": [f"venue:{n}" for n in range(count)], "failure_usd": [1.0] * count,
+        "own_usd": pl.Series([None] * count, dtype=pl.Float64),
+    })  # fmt: skip
+    study = Study("interconnection.nodes", "nodes", (), {"nodes": table}, (), "", "")
+    (shown,) = main_tables(study)
+    assert (shown.rows.height, shown.of) == (ROWS, count)
+    assert shown.rows.columns == ["node", "failure_usd"]  # what is nowhere has no column
+    assert not main_tables(Study("tandem.matrix", "", (), {"nodes": table}, (), "", ""))
+
+
+def test_main_tables_name_tables_and_columns_that_there_are() -> None:
+    web = interconnection.Web.of(build_world(5, accounts=150).snapshot())
+    few = {"nodes": {"redraws": 0, "reps": 19}, "links": {"tries": 8}, "paths": {"most": 64}}
+    for each in INTERCONNECTION:
+        short = each.name.partition(".")[2]
+        study = each.made(web, **few.get(short, {}))
+        assert MAIN[each.name]
+        for main in MAIN[each.name]:
+            assert set(main.columns) <= set(study.tables[main.table].columns), main
+            assert not main.largest or main.largest in main.columns
 
 
 def test_measures_have_the_seed_of_python_unless_one_is_set(

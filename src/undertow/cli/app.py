@@ -269,6 +269,8 @@ def measure(
     workers: options.Crew = None,
     identities: options.Identities = None,
     sure: options.Sure = 0.0,
+    fall: options.Fall = None,
+    scenario: options.Instead = None,
     as_json: options.Json = False,
     output: Annotated[
         Path | None,
@@ -299,6 +301,8 @@ def measure(
         workers=workers,
         identities=identities,
         sure=sure,
+        fall=fall,
+        scenario=scenario,
         as_json=as_json,
         output=output,
         quiet=quiet,

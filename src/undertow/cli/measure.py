@@ -12,6 +12,8 @@ import polars as pl
 from undertow.assess import Assessment, assess
 from undertow.cli import FAILED
 from undertow.cli.lake import the_lake
+from undertow.cli.measure_shock import ChosenShock, assess_after, shocked
+from undertow.cli.measure_tables import MAIN, main_tables
 from undertow.cli.options import UnusableOption, instant, iso, now_us
 from undertow.cli.output import Answer, Progress, render
 from undertow.cli.stress import is_compiled, tell_of_compiling
@@ -68,11 +70,13 @@ def run_measure(
     workers: str | None,
     identities: Path | None = None,
     sure: float = 0.0,
+    fall: float | None = None,
+    scenario: str | None = None,
     as_json: bool,
     output: Path | None,
     quiet: bool,
 ) -> None:
-    """Print the studies of the measures asked for.
+    """Print the studies of the measures asked for, after a shock of the user's where one is chosen.
 
     A file keeps their readings alone; with `as_json` it keeps all that would be printed.
     """
@@ -82,8 +86,10 @@ def run_measure(
             f"--json with --output keeps whole studies, and --output was {str(output)!r}",
             hint="name a .json file, or leave --json out to keep the readings alone",
         )
-    links = identities, sure
-    found = _assessed(the_lake(lake), names, by, as_of, at, seed, level, workers, links, answer)
+    links, shock = (identities, sure), ChosenShock.of(fall, scenario)
+    found = _assessed(
+        the_lake(lake), names, by, as_of, at, seed, level, workers, links, answer, shock
+    )
     if not found.studies:
         for sentence in found.untold:
             print(sentence, file=sys.stderr)  # --quiet too: it is why nothing comes
@@ -92,6 +98,7 @@ def run_measure(
         "at": iso(found.ts),
         "as_of": iso(found.as_of) if found.as_of is not None else None,
         "by": by,
+        **(shock.facts if shock is not None else {}),
         "notes": list(found.notes),
         "not_told": dict(found.not_told),
         "provenance": dict(found.provenance),
@@ -155,15 +162,23 @@ def write_report(found: Assessment, page: Answer) -> None:
 def _assessed(
     lake: Lake, names: list[str], by: str, as_of: str | None, at: str | None,
     seed: int | None, level: float, workers: str | None, links: tuple[Path | None, float],
-    answer: Answer,
+    answer: Answer, shock: ChosenShock | None = None,
 ) -> Assessment:  # fmt: skip
     if not 0.0 < level < 1.0:
         raise UnusableOption(f"--level was {level:g}", hint="a share: 0.9 is 90 %")
     executor, now = executor_of(workers), now_us()
-    only = [measure.name for measure in chosen(names or FAMILIES)]
+    measures = chosen(names or FAMILIES) if shock is None else shocked(names, shock)[0]
+    only = [measure.name for measure in measures]
     tell_of_measuring(answer, only)
     bar = Progress("measuring", quiet=answer.quiet)
     with executor.running():  # who cannot be reached is known before any work is done
+        if shock is not None:
+            return assess_after(
+                shock, lake, names=names, now=now, as_of=instant("--as-of", as_of, now),
+                at=instant("--at", at, now), by=by, seed=seed_of_measures(seed), level=level,
+                links=links, executor=executor,
+                progress=lambda done, total, _: bar(done, total),
+            )  # fmt: skip
         return assess(
             lake,
             now=now,
@@ -207,11 +222,18 @@ def _print(study: Study) -> None:
     print(f"\n{study.name}: {study.title}")
     for sentence in study.says:
         print(f"  {sentence}")
+    for title, rows, of in main_tables(study):
+        print(f"{title}\n{render(rows)}")
+        if of > rows.height:
+            print(f"  … and {of - rows.height:,} more (--json)")
     if study.readings:
         print(render(_readings(study.readings[:_SHOWN])))
         if len(study.readings) > _SHOWN:
             print(f"  … and {len(study.readings) - _SHOWN} more (--json)")
+    told = {each.table for each in MAIN.get(study.name, ())}
     for name, table in study.tables.items():
+        if name in told:
+            continue
         drawn = render(table) if 0 < table.height <= _SHOWN else ""
         if drawn and max(map(len, drawn.splitlines())) <= _WIDEST:
             print(f"{name}\n{drawn}")

@@ -206,6 +206,22 @@ FillMissing = Annotated[
     ),
 ]
 DrawSeed = Annotated[int | None, typer.Option("--draw-seed", min=0, help="Seed of the draws.")]
+Fall = Annotated[
+    float | None,
+    typer.Option(
+        "--fall",
+        metavar="SHARE",
+        help="For measures that start from a shock: a common fall of all prices but those of "
+        "money; below 0 a rise.",
+        show_default="0.2",
+    ),
+]
+Instead = Annotated[
+    str | None,
+    typer.Option(
+        "--scenario", metavar="NAME|FILE", help="The same from a replay or a TOML file of shocks."
+    ),
+]
 Only = Annotated[
     str | None,
     typer.Option(
