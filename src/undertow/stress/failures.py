@@ -6,6 +6,7 @@ what was backed by what is gone.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -46,21 +47,25 @@ class Failure(Shock):
 
     def apply(self, stressed: Stressed) -> Stressed:
         """Write down what it owes and what that backs."""
+        return fail(stressed, (self,), self.recovery)
+
+    def reach(self, stressed: Stressed) -> tuple[BoolColumn, BoolColumn, BoolColumn]:
+        """Claims on it; assets it stands behind alone; and those it can reach at all."""
         universe = stressed.universe
-        owed = self._owed(stressed)
-        lost = _backed_by(stressed, owed)
+        owed, every = self._owed(stressed), np.ones(len(universe.assets), dtype=np.bool_)
+        alone = np.zeros_like(every)
         if self.name and self.role:
-            lost[[named == self.name for named in getattr(universe, self.role)]] = 1.0
+            alone[[named == self.name for named in getattr(universe, self.role)]] = True
         if self.asset:
-            only = np.arange(len(lost)) == universe.code("asset", self.asset)
-            lost = np.where(only, lost if self.name else 1.0, 0.0)
+            every = np.arange(len(every)) == universe.code("asset", self.asset)
+            alone = alone & every if self.name else every
             owed &= stressed.snapshot.claims.creditor == _node(stressed, f"asset:{self.asset}")
-        if not (owed.any() or lost.any()):
+        if not (owed.any() or alone.any()):
             raise StateError(
                 f"nothing is known to stand on {self.name!r}",
                 hint=near(self.name, self._names(stressed)),
             )
-        return _written_down(stressed, owed, lost, self.recovery)
+        return owed, alone, every
 
     def _owed(self, stressed: Stressed) -> BoolColumn:
         claims = stressed.snapshot.claims
@@ -77,6 +82,26 @@ class Failure(Shock):
         names = {claims.nodes[k].partition(":")[2] for k in debtors}
         names |= set(getattr(stressed.universe, self.role)) if self.role else set()
         return tuple(sorted(names - {""}))
+
+
+def fail(stressed: Stressed, failures: Iterable[Failure], recovery: float) -> Stressed:
+    """All of them at once: what hangs on several by as many names is written down once.
+
+    Whoever stands behind an asset alone takes all claims with it that the asset lives on, whatever
+    their kind; only what was lent to it stays owed.
+    """
+    claims, count = stressed.snapshot.claims, len(stressed.universe.assets)
+    owed, lost = np.zeros(len(claims), dtype=np.bool_), np.zeros(count)
+    alone = np.zeros(count, dtype=np.bool_)
+    for each in failures:
+        mine, whole, reached = each.reach(stressed)
+        owed |= mine
+        alone |= whole
+        lost = np.where(reached, np.maximum(lost, _backed_by(stressed, owed)), lost)
+    behind = np.isin(asset_codes(claims)[claims.creditor], np.flatnonzero(alone))
+    owed |= behind & (claims.kind != CLAIM_KINDS.index("loan"))
+    lost[alone] = 1.0
+    return _written_down(stressed, owed, lost, recovery)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

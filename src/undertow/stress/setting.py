@@ -119,11 +119,13 @@ def charged(plan: Plan, stressed: Stressed) -> accounts.Holdings:
 def idle_after(plan: Plan, stressed: Stressed) -> tuple[FloatColumn, FloatColumn]:
     """By reserve, what a run took out, and what it wanted but could not have: both in base units.
 
-    What is lent out cannot be withdrawn; the rest of the wish is locked.
+    What is lent out, or lies with those who do not give it back, cannot be withdrawn; the rest of
+    the wish is locked.
     """
     liquidity = plan.snapshot.liquidity
     wanted = stressed.withdrawn * liquidity.supplied
-    paid = np.minimum(wanted, np.maximum(liquidity.supplied - liquidity.borrowed, 0.0))
+    there = liquidity.supplied - liquidity.borrowed - stressed.stuck
+    paid = np.minimum(wanted, np.maximum(there, 0.0))
     return paid, wanted - paid
 
 

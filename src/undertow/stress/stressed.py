@@ -44,7 +44,8 @@ class Stressed:
     capacity_mult: FloatColumn  # [V] of what liquidators can do in a round
     fund_mult: FloatColumn  # [V] of insurance and backstop
     receipt: FloatColumn  # [A] what one unit of a claim is still backed by, as a share
-    withdrawn: FloatColumn  # [I] share of the supply that left
+    withdrawn: FloatColumn  # [I] share of the supply that wants out
+    stuck: FloatColumn  # [I] base units that lie with those who do not give them back
     rate_shock: FloatColumn  # [I] a fraction per hour, on top: what borrowers, or longs, pay
     rate_hours: FloatColumn  # [I] for how long
     correlation: FloatMatrix | None = None  # [A, A] for draws made under this scenario
@@ -64,7 +65,7 @@ class Stressed:
             "capacity_mult": np.ones(venues),
             "fund_mult": np.ones(venues),
         }
-        for name in ("basis", "vol_shift", "withdrawn", "rate_shock", "rate_hours"):
+        for name in ("basis", "vol_shift", "withdrawn", "stuck", "rate_shock", "rate_hours"):
             columns[name] = np.zeros(instruments)
         for name in ("vol_mult", "depth_mult", "oracle_factor"):
             columns[name] = np.ones(instruments)

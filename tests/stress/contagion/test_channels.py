@@ -272,14 +272,14 @@ def test_a_shock_that_wrote_a_claim_down_is_not_charged_twice() -> None:
 
 
 def test_a_venue_that_is_not_paid_uses_its_fund_and_then_its_suppliers() -> None:
-    # half of the USDC reserve is kept by a custodian that gives 80 % back: 5,000 are missing, a
-    # fund of 2,000 pays first, and 3,000 of 50,000 are the suppliers'.
+    # all of the USDC reserve that is not lent is kept by a custodian that gives 75 % back: 5,000
+    # are missing, a fund of 2,000 pays first, and 3,000 of 50,000 are the suppliers'.
     kept = lent(
-        claims=[("venue:vaults", "venue:aave-v3", "USDC", 25_000.0, "custody")],
+        claims=[("venue:vaults", "venue:aave-v3", "USDC", 20_000.0, "custody")],
         venues=[("vaults", "custodian")], funds=[("aave-v3", "insurance", 2_000.0)],
     )  # fmt: skip
     found = solved(
-        kept, failed=("venue:vaults",), assumed=Assumptions(recovery=0.8, run=0.0),
+        kept, failed=("venue:vaults",), assumed=Assumptions(recovery=0.75, run=0.0),
     )  # fmt: skip
     assert share(found, "pool:aave-v3:USDC") == pytest.approx(1.0 - 3_000.0 / 50_000.0)
     assert price(found, "vault") == pytest.approx(0.94)
@@ -290,7 +290,7 @@ def test_a_venue_that_is_not_paid_uses_its_fund_and_then_its_suppliers() -> None
     assert (cause["name"], cause["from"]) == ("vault", "pool:aave-v3:USDC")
     both = solved(
         kept, Fund(multiplier=0.0, venue="aave-v3"), failed=("venue:vaults",),
-        assumed=Assumptions(recovery=0.8, run=0.0),
+        assumed=Assumptions(recovery=0.75, run=0.0),
     )  # fmt: skip
     assert share(both, "pool:aave-v3:USDC") == pytest.approx(0.9)
 

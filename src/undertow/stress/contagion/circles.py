@@ -32,10 +32,10 @@ def _lines(network: Network, now: Shares, paid: Paid) -> tuple[csr_array, FloatC
     default = sheet.is_debtor & paid.defaulted
     promised, behind = _ends(network, paid, default)
     kept = np.where(network.among, network.assumed.keep_received, network.assumed.keep_assets)
-    value = np.where(default[sheet.creditor], kept, 1.0) * owed.due
     token, pool = (sheet.sort[sheet.debtor] == sort for sort in (TOKEN, POOL))
     of = sheet.debtor + np.where(token & (sheet.kind == LOAN), size, 0)
     stand: BoolColumn = pool & (not network.channels.receipts)  # those pay in full, come what may
+    value = np.where(default[sheet.creditor], kept, 1.0) * np.where(stand, owed.face, owed.due)
     behind += np.tile(sheet.summed(sheet.creditor, np.where(stand, value, 0.0)), 2)
     to = np.concatenate([sheet.creditor[~stand], sheet.creditor[~stand] + size])
     entries = np.tile(value[~stand], 2), (to, np.tile(of[~stand], 2))
@@ -57,7 +57,7 @@ def _ends(network: Network, paid: Paid, default: BoolColumn) -> tuple[FloatColum
     promised[pools[alone]] = owed.held[pools[alone]]
     own = np.where(token, owed.money - owed.loans, 0.0)
     own = np.where(default, network.assumed.keep_assets * np.maximum(paid.base, 0.0), own)
-    own[pools] = (owed.held - owed.robbed)[pools] * (1.0 - network.losses.taken[k])
+    own[pools] = owed.held[pools] * (1.0 - network.losses.taken[k])
     own[pools] -= sheet.summed(sheet.creditor, owed.face)[pools]
     loans = np.where(token, owed.loans, 0.0)
     return np.concatenate([promised, loans]), np.concatenate([own, owed.money])

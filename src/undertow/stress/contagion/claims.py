@@ -12,8 +12,7 @@ answer, from nothing paid upwards). In it
   default, which are a sink of their own.
 
 Who bears what is worked out from what each party has before and after, so that the sum of all
-lines is a check and not a definition; what unnamed suppliers of a pool lost is the one line that
-is what remains.
+lines is a check and not a definition.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from undertow.stress.contagion.losses import Losses
 from undertow.stress.contagion.network import Sheet
 from undertow.stress.contagion.owed import Owed
 from undertow.stress.contagion.paying import Network, Shares
-from undertow.stress.contagion.stakes import POOL, TOKEN
+from undertow.stress.contagion.stakes import POOL, TOKEN, over
 from undertow.stress.stressed import Stressed
 
 _STILL = 1e-13  # shares that change by less stand
@@ -84,13 +83,30 @@ class Settlement:
     def unnamed_loss(self) -> FloatColumn:
         """[P] What holders of tokens, suppliers of pools and depositors lost whom no row names.
 
-        Of a pool it is what remains of its loss after what named suppliers bear.
+        Pools that keep their losses (`receipts` off) keep them from those that rows name.
         """
-        sheet = self.sheet
-        lost = self.owed.unnamed * (1.0 - self.share)
-        pools = sheet.sort == POOL
-        lost[pools] = (self.pool_loss - sheet.summed(sheet.debtor, self.lost))[pools]
+        sheet, owed = self.sheet, self.owed
+        left = over(self.share, owed.unrobbed, 1.0)
+        lost = owed.unnamed * (1.0 - left) + self.overdrawn
+        stolen = owed.robbed - sheet.summed(sheet.debtor, self._stolen)
+        lost += np.maximum(stolen, 0.0)
+        if not self.channels.receipts:
+            pools = sheet.sort == POOL
+            lost[pools] = (self.pool_loss - sheet.summed(sheet.debtor, self.lost))[pools]
         return frozen(lost)
+
+    @cached_property
+    def overdrawn(self) -> FloatColumn:
+        """[P] What pools lost beyond what those who stayed had: others left with those coins."""
+        own = np.where(self.sheet.sort == POOL, self.pool_loss - self.owed.robbed, 0.0)
+        beyond = own - self.owed.held
+        return frozen(np.where(beyond > 1e-12 * np.maximum(own, 1.0), beyond, 0.0))
+
+    @cached_property
+    def _stolen(self) -> FloatColumn:
+        """[R] What was robbed of each claim on a pool."""
+        on_pool = self.sheet.sort[self.sheet.debtor] == POOL
+        return np.where(on_pool, self.owed.face - self.owed.due, 0.0)
 
     @cached_property
     def under_loans(self) -> FloatColumn:
@@ -131,8 +147,9 @@ def settle_claims(
         settled = paid.settled and then.far(now) <= _STILL
         now = then if settled or steps % _PATIENCE else round_circles(network, then, paid)
     columns = {
-        "share": now.share, "loan": now.loan, "got": network.got(now), "cover": cover,
-        "cost": np.array(paid.cost), "outside": has, "sink": sink, "before": _before(sheet, owed),
+        "share": now.share * owed.unrobbed, "loan": now.loan,
+        "got": network.got(now), "cover": cover, "cost": np.array(paid.cost),
+        "outside": has, "sink": sink, "before": _before(sheet, owed),
         "after": np.where(sheet.is_debtor, paid.equity, 0.0),
         "defaulted": np.array(paid.defaulted),
     }  # fmt: skip
@@ -163,7 +180,9 @@ def _outside(
     if channels.claims:
         has[sheet.venue_party] -= losses.uncovered
     if fallen is not None and len(fallen):
-        took = np.maximum(has[fallen], 0.0) * (1.0 - assumed.recovery)
+        # what the scenario wrote down of its debts is part of what the failure takes
+        left = np.minimum(assumed.recovery * (has + sink), has)[fallen]
+        took = np.maximum(has[fallen] - left, 0.0)
         has[fallen] -= took
         sink[fallen] += took
     return has, sink + owed.robbed

@@ -32,6 +32,7 @@ from undertow.stress.failures import (
     Exploit,
     Failure,
     IssuerFailure,
+    fail,
 )
 from undertow.stress.outages import FROZEN, HOUR_US, MIS_SET
 from undertow.stress.pricing import PricingMap
@@ -120,14 +121,20 @@ class Named:
             When a name is of no kind that can fail, or no party is called so.
         """
         shocks: list[Shock] = []
+        keepers: list[Failure] = []
         fallen = []
+        seen: set[str] = set()  # who is named twice fails once
+        failed, universe = tuple(failed), sheet.snapshot.universe
         for each in failed:
             if isinstance(each, Shock):
                 shocks.append(each)
                 continue
+            if each in seen:
+                continue
+            seen.add(each)
             kind, _, name = each.partition(":")
             if kind in _KEEPERS:
-                shocks.append(_KEEPERS[kind](name=name, recovery=assumed.recovery))
+                keepers.append(_KEEPERS[kind](name=name, recovery=assumed.recovery))
             elif kind == "chain":
                 shocks.append(
                     ChainFailure(chain=name, hours=assumed.chain_hours, round_us=round_us)
@@ -135,12 +142,12 @@ class Named:
             elif kind == "oracle":
                 shocks.append(FeedFailure(feed=name))
             elif kind == "asset":
-                shocks.append(IssuerFailure(asset=name, recovery=assumed.recovery))
+                keepers.append(IssuerFailure(asset=name, recovery=assumed.recovery))
             elif kind == "instrument":
-                universe = sheet.snapshot.universe
                 k = universe.code("instrument", name)
                 venue, asset = universe.venue_of[k], universe.asset_of[k]
-                if assumed.recovery < 1.0:
+                gone = f"venue:{universe.venues[venue]}" in failed  # with all that lies there
+                if assumed.recovery < 1.0 and not gone:
                     shocks.append(
                         Exploit(venue=universe.venues[venue], asset=universe.assets[asset],
                                 share=1.0 - assumed.recovery)
@@ -155,7 +162,21 @@ class Named:
                     f"failed was {each!r}; it may be {', '.join(f'{k}:NAME' for k in _KINDS)}",
                     hint=near(kind, _KINDS),
                 )
+        if keepers:
+            shocks.append(_AtOnce(failures=tuple(keepers), recovery=assumed.recovery))
         return cls(tuple(shocks), np.array(sorted(set(fallen)), dtype=np.int64))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _AtOnce(Shock):
+    """Several who stand behind assets fail together."""
+
+    failures: tuple[Failure, ...]
+    recovery: float
+
+    def apply(self, stressed: Stressed) -> Stressed:
+        """Write down once what hangs on any of them."""
+        return fail(stressed, self.failures, self.recovery)
 
 
 def _lends(sheet: Sheet, venue: str) -> bool:

@@ -213,6 +213,6 @@ def _own_losses(settlement: Settlement) -> FloatColumn:
     has = np.maximum(owed.held - due, 0.0) + owed.buffer
     own = np.where(sheet.is_debtor, has - settlement.outside - owed.written, 0.0)
     pools = np.flatnonzero(sheet.sort == POOL)
-    own[pools] = losses.unpaid[sheet.code[pools]] + owed.robbed[pools]
+    own[pools] = losses.unpaid[sheet.code[pools]]  # who was robbed is who had a claim
     not_due: FloatColumn = sheet.summed(sheet.creditor, owed.face - owed.due)
     return np.maximum(own + not_due, 0.0)

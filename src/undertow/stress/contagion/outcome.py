@@ -97,10 +97,11 @@ class Contagion:
 
     @property
     def leak(self) -> float | None:
-        """Sum of the realised ledger over the value of the book; None unless checked."""
+        """Sum of the realised ledger over the book and all that is owed; None unless checked."""
         if not self.cascade.checked:
             return None
-        return abs(float(self._realised["usd"].sum())) / max(self.cascade.book_usd, 1.0)
+        owed = float(self.settlement.owed.face.sum())
+        return abs(float(self._realised["usd"].sum())) / max(self.cascade.book_usd + owed, 1.0)
 
     def handed_on(self) -> pl.DataFrame:
         """Who was not paid by whom."""

@@ -15,6 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from undertow.econometrics.mutual_shares import lines_meet
 from undertow.state import BoolColumn, FloatColumn
 from undertow.state.arrays import frozen
+from undertow.state.book import DEBT
 from undertow.stress.contagion.channels import Assumptions
 from undertow.stress.contagion.losses import Losses
 from undertow.stress.contagion.network import Sheet
@@ -26,53 +27,71 @@ from undertow.stress.stressed import Stressed
 class Owed:
     """Everything owed, by row [R] or party [P], in USD unless said otherwise."""
 
-    face: FloatColumn  # [R] as found
-    due: FloatColumn  # [R] after what the scenario wrote down
-    held: FloatColumn  # [P] all claims on it: holders of tokens, suppliers of pools, debts
+    face: FloatColumn  # [R] as found, without what was taken out of pools in time
+    due: FloatColumn  # [R] after what the scenario wrote down and robbed
+    held: FloatColumn  # [P] claims on it: holders of tokens, who stays in pools, debts
     unnamed: FloatColumn  # [P] the part of them that no row names
     loans: FloatColumn  # [P] of tokens
     money: FloatColumn  # [P] what tokens took out of pools before these lost
     buffer: FloatColumn  # [P] of debtors, over matched assets
     written: FloatColumn  # [P] of what it owes, what the scenario wrote down
-    robbed: FloatColumn  # [P] of pools
+    robbed: FloatColumn  # [P] of pools, before anybody could leave
+    unrobbed: FloatColumn  # [P] share of a pool that was not robbed
+    in_pool: FloatColumn  # [P] all that was left of it, before anybody left
     circular: bool  # tokens back each other without end; those rows are left out
-    crowded: bool  # keepers owe a pool more than all that is in it; those rows are cut to that
+    crowded: bool  # others owe a pool more than all that the book does not; those rows are cut
 
     @classmethod
     def of(cls, sheet: Sheet, losses: Losses, stressed: Stressed, assumed: Assumptions) -> Owed:
         """Put prices on every row, and say what nobody named owns of each party."""
         loan, of_pool = sheet.kind == LOAN, sheet.sort[sheet.debtor] == POOL
         face = sheet.qty * sheet.unsecured * losses.price[sheet.asset]
-        worth, in_pool = _unit_worth(sheet, losses), np.zeros(len(sheet))
-        pools = np.flatnonzero(sheet.sort == POOL)
-        k = sheet.code[pools]
-        units = np.where(losses.supplied[k] > 0.0, losses.supplied[k], sheet.stakes.whole[pools])
-        in_pool[pools] = units * worth[k]
+        was, unlent, unrobbed = _in_pools(sheet, losses, stressed)
+        in_pool = was * unrobbed
         stays, rest = _who_stays(sheet, losses)
-        face[of_pool] = (sheet.stakes.part * in_pool[sheet.debtor] * stays)[of_pool]
-        went = np.where(of_pool, sheet.stakes.part * in_pool[sheet.debtor] - face, 0.0)
+        part = np.where(of_pool, sheet.stakes.part, 0.0)
+        face[of_pool] = (part * in_pool[sheet.debtor] * stays)[of_pool]
+        went = part * in_pool[sheet.debtor] * (1.0 - stays)
         money = np.where(sheet.sort == TOKEN, sheet.summed(sheet.creditor, went), 0.0)
         loans = sheet.summed(sheet.debtor, np.where(loan, face, 0.0)) * (sheet.sort == TOKEN)
         into = sheet.summed(sheet.creditor, face) * (sheet.sort == POOL)
-        fits = np.minimum(over(in_pool * rest, into, 1.0), 1.0)
+        fits = np.minimum(over(unlent, into, 1.0), 1.0)
         face *= np.where(sheet.sort[sheet.creditor] == POOL, fits[sheet.creditor], 1.0)
+        stolen = part * (was - in_pool)[sheet.debtor]
+        face += stolen
         holders, circular = _holders(sheet, face, loans, money)
+        now = stressed.snapshot.claims.qty[sheet.row]
+        due = np.where(of_pool, face - stolen, face * np.minimum(over(now, sheet.qty, 1.0), 1.0))
         held = np.where(sheet.sort == TOKEN, holders, in_pool * rest)
-        named = sheet.summed(sheet.debtor, face) - loans
+        named = sheet.summed(sheet.debtor, face - stolen) - loans
         cash = _unnamed_cash(sheet, losses, face)
         unnamed = np.where(sheet.is_debtor, cash, np.maximum(held - named, 0.0))
         held = np.where(sheet.is_debtor, named + cash, held)
-        now = stressed.snapshot.claims.qty[sheet.row]
-        due = np.where(of_pool, face, face * np.minimum(over(now, sheet.qty, 1.0), 1.0))
-        robbed = np.zeros(len(sheet))
-        robbed[pools] = (losses.supplied - losses.present)[k] * worth[k] * rest[pools]
         columns = {
             "face": face, "due": due, "held": held, "unnamed": unnamed, "loans": loans,
             "money": money, "buffer": _buffers(sheet, losses, held, face, assumed),
-            "written": sheet.summed(sheet.debtor, face - due), "robbed": robbed,
+            "written": sheet.summed(sheet.debtor, face - stolen - due), "robbed": was - in_pool,
+            "unrobbed": unrobbed, "in_pool": in_pool,
         }  # fmt: skip
         whole = {name: frozen(column) for name, column in columns.items()}
         return cls(**whole, circular=circular, crowded=bool((fits < 1.0 - 1e-9).any()))
+
+
+def _in_pools(
+    sheet: Sheet, losses: Losses, stressed: Stressed
+) -> tuple[FloatColumn, FloatColumn, FloatColumn]:
+    """[P] What was in each pool, what of it was not lent to the book, the share not robbed."""
+    pools = np.flatnonzero(sheet.sort == POOL)
+    k, worth = sheet.code[pools], _unit_worth(sheet, losses)
+    found, there = losses.supplied[k], losses.present[k]
+    book = stressed.snapshot.book
+    debts = np.where(book.kind == DEBT, np.maximum(-book.qty, 0.0), 0.0)
+    lent = np.bincount(book.inst, debts, len(worth))[k] * worth[k]
+    was, left, unrobbed = np.zeros(len(sheet)), np.zeros(len(sheet)), np.ones(len(sheet))
+    was[pools] = np.where(found > 0.0, found, sheet.stakes.whole[pools]) * worth[k]
+    unrobbed[pools] = over(there, found, 1.0)
+    left[pools] = np.maximum(was[pools] * unrobbed[pools] - lent, 0.0)
+    return was, left, unrobbed
 
 
 def _holders(

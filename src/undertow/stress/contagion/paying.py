@@ -62,9 +62,9 @@ class Network:
         sort = sheet.sort[sheet.debtor]
         lent = (sort == TOKEN) & (sheet.kind == LOAN)
         part = np.where(lent, now.loan[sheet.debtor], now.share[sheet.debtor])
-        if not self.channels.receipts:
-            part = np.where(sort == POOL, 1.0, part)
         paid: FloatColumn = self.owed.due * part
+        if not self.channels.receipts:  # pools keep their losses to themselves
+            paid = np.where(sort == POOL, self.owed.face, paid)
         return paid
 
     def cover(self, got: FloatColumn) -> FloatColumn:
@@ -117,7 +117,7 @@ class Network:
         pools, tokens = (np.flatnonzero(sheet.sort == sort) for sort in (POOL, TOKEN))
         hit = sheet.summed(sheet.creditor, owed.face - got) - cover
         whole = owed.held[pools]
-        kept = (whole - owed.robbed[pools]) * (1.0 - self.losses.taken[sheet.code[pools]])
+        kept = whole * (1.0 - self.losses.taken[sheet.code[pools]])
         share[pools] = np.clip(over(kept - hit[pools], whole, 1.0), 0.0, 1.0)
         has = (sheet.summed(sheet.creditor, got) + owed.money)[tokens]
         loans, holders = owed.loans[tokens], owed.held[tokens]

@@ -204,7 +204,16 @@ def _notes(
     if done.owed.circular:
         said.append("tokens back each other without end; what they hold in a circle is left out")
     if done.owed.crowded:
-        said.append("keepers owe a pool more than all that is in it; they count for no more")
+        said.append(
+            "keepers and others owe a pool more than all in it that the book does not owe; they "
+            "count for no more"
+        )
+    drawn = [sheet.names[n] for n in np.flatnonzero(done.overdrawn > _MATTERS)]
+    if drawn:
+        said.append(
+            f"{_listed(drawn)} lost more than those had who stayed: others left with those coins, "
+            "and bear the rest unnamed"
+        )
     if not done.settled:
         said.append("payments had not come to rest after the last sweep")
     if found.cascade.outcome is not Outcome.SETTLED:

@@ -1,0 +1,197 @@
+"""What is gone from a pool stays gone whoever leaves, and nobody loses more than he had."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from stress.contagion.made import CALM, lost, made, share, shocked, solved
+from undertow.rules.snapshot import Snapshot
+from undertow.stress.contagion import Assumptions, Channels, Contagion, Solver
+from undertow.stress.failures import CustodianFailure, Exploit
+from undertow.stress.shock import Price
+
+RUNS = (0.0, 0.5, 1.0, 2.0, 5.0, 50.0)
+
+
+def withdrawn(found: Contagion, instrument: str) -> float:
+    rows = found.quantities().rows(named=True)
+    return next((row["withdrawn"] for row in rows if row["instrument"] == instrument), 0.0)
+
+
+@pytest.mark.parametrize("stolen", [0.1, 0.5, 0.9, 1.0])
+def test_what_is_robbed_is_lost_however_many_run(stolen: float) -> None:
+    # 1 BTC of 40,000 USD, nobody has borrowed of it, a quarter belongs to one owner. Prices are
+    # held still: no channel but claims, receipts and funding.
+    book = made([("venue:aave-v3", "owner:77", "BTC", 0.25)])
+    calm = Channels.only("claims", "receipts", "funding")
+    for run in RUNS:
+        found = solved(
+            book, Exploit(venue="aave-v3", asset="BTC", share=stolen), channels=calm,
+            assumed=Assumptions(run=run),
+        )  # fmt: skip
+        price = found.settlement.losses.price[
+            found.settlement.sheet.snapshot.universe.code("asset", "BTC")
+        ]
+        assert found.headline()["gone_usd"] == pytest.approx(stolen * price)
+        assert lost(found, "owner:77") == pytest.approx(0.25 * stolen * price)
+        assert lost(found, "pool:aave-v3:BTC", "unnamed") == pytest.approx(0.75 * stolen * price)
+        assert share(found, "pool:aave-v3:BTC") == pytest.approx(1.0 - stolen)
+        assert withdrawn(found, "aave-v3:BTC") <= 1.0 - stolen + 1e-12
+
+
+@pytest.mark.parametrize("recovery", [0.0, 0.5])
+@pytest.mark.parametrize("run", [0.0, 3.0, 50.0])
+def test_coins_that_lie_with_a_failed_keeper_cannot_be_taken_out(
+    recovery: float, run: float
+) -> None:
+    book = made(
+        [
+            ("venue:aave-v3", "owner:77", "BTC", 0.25),
+            ("external:keeper", "venue:aave-v3", "BTC", 0.5, "custody"),
+        ]
+    )
+    assumed = Assumptions(run=run, capital=0.0, recovery=recovery)
+    found = solved(book, failed=("external:keeper",), assumed=assumed).require()
+    gone = 20_000.0 * (1.0 - recovery)
+    assert found.headline()["gone_usd"] == pytest.approx(gone)
+    assert lost(found, "owner:77") == pytest.approx(0.25 * gone)
+    assert withdrawn(found, "aave-v3:BTC") <= 1.0 - gone / 40_000.0 + 1e-12
+    if run == 50.0:
+        assert withdrawn(found, "aave-v3:BTC") == pytest.approx(1.0 - gone / 40_000.0)
+
+
+def test_a_vault_that_leaves_a_robbed_pool_takes_half_and_lost_half() -> None:
+    book = made(
+        [("venue:aave-v3", "asset:bv", "BTC", 1.0)], tokens=[("bv", "vault_share", "BTC", 40_000.0)]
+    )
+    for run in RUNS:
+        found = solved(
+            book, Exploit(venue="aave-v3", asset="BTC", share=0.5), assumed=Assumptions(run=run)
+        )
+        assert share(found, "asset:bv") == pytest.approx(0.5)
+    party = found.settlement.sheet.party("asset:bv")
+    assert found.settlement.owed.money[party] == pytest.approx(
+        found.settlement.owed.robbed.sum()
+    )  # the half that was left, in coins
+
+
+def test_a_pool_whose_borrowers_and_keeper_both_fail_loses_no_more_than_it_had() -> None:
+    # The book owes 44,000 of 50,000 USDC, so that a keeper cannot have more than 6,000 of them.
+    for kept in (6_000.0, 20_000.0, 50_000.0):
+        book = made(
+            [
+                ("external:Keeper", "venue:aave-v3", "USDC", kept, "custody"),
+                ("venue:aave-v3", "owner:77", "USDC", 10_000.0),
+            ],
+            accounts=[(6, 7, [("BTC", "collateral", 0.5), ("USDC", "debt", -14_000.0)])],
+        )
+        found = solved(
+            book, Price(asset="market", move=-0.9), failed=("external:Keeper",),
+            assumed=Assumptions(capital=0.0, run=0.0),
+        )  # fmt: skip
+        done, party = found.settlement, found.settlement.sheet.party("pool:aave-v3:USDC")
+        unpaid = done.losses.unpaid[done.sheet.code[party]]
+        assert done.pool_loss[party] == pytest.approx(unpaid + 6_000.0)
+        assert done.pool_loss[party] <= 50_000.0
+        assert lost(found, "owner:77") == pytest.approx(0.2 * done.pool_loss[party])
+        said = any("owe a pool more than all in it" in note for note in found.notes)
+        assert said == (kept > 6_000.0)
+
+
+def test_who_leaves_with_coins_that_the_book_still_owes_bears_it_unnamed_with_a_note() -> None:
+    # The table of reserves says that nobody borrowed ETH, while the book owes some: all leave, and
+    # what the book does not pay is lost to those who are gone.
+    book = made(
+        reserves=[("ETH", 10.0, 0.0)],
+        accounts=[(6, 7, [("USDC", "collateral", 9_000.0), ("ETH", "debt", -3.0)])],
+    )
+    from undertow.stress.shock import WithdrawalRun
+
+    everybody = WithdrawalRun(share=1.0, asset="ETH")
+    found = solved(book, everybody, Price(asset="ETH", move=2.0))
+    party = found.settlement.sheet.party("pool:aave-v3:ETH")
+    assert found.settlement.overdrawn[party] == found.settlement.pool_loss[party] > 0.0
+    assert any("others left with those coins" in note for note in found.notes)
+
+
+def wrapped(kind: str) -> Snapshot:
+    return made(
+        [
+            ("external:Keeper", "asset:WBTC", "BTC", 50.0, kind),
+            ("asset:WBTC", "external:fund", "WBTC", 10.0, "vault_share"),
+        ],
+        tokens=[("WBTC", "wrapped", "BTC", 40_000.0, "ethereum", "Issuer", "Keeper")],
+    )
+
+
+@pytest.mark.parametrize("kind", ["custody", "backing"])
+@pytest.mark.parametrize(
+    "failed",
+    [
+        ("external:Keeper",),
+        ("custodian:Keeper",),
+        ("custodian:Keeper", "custodian:Keeper"),
+        ("custodian:Keeper", "external:Keeper"),
+        ("external:Keeper", "issuer:Issuer"),
+        ("issuer:Issuer",),
+        ("issuer:Issuer", "custodian:Keeper", "asset:WBTC"),
+        ("asset:WBTC",),
+    ],
+)
+def test_one_failure_costs_the_same_under_any_of_its_names(
+    kind: str, failed: tuple[str, ...]
+) -> None:
+    found = solved(wrapped(kind), failed=failed, assumed=Assumptions(capital=0.0, recovery=0.5))
+    assert share(found, "asset:WBTC") == pytest.approx(0.5)
+    assert found.headline()["gone_usd"] == pytest.approx(1_000_000.0)
+    assert lost(found, "external:fund") == pytest.approx(200_000.0)
+
+
+def test_a_pool_that_fails_with_its_venue_is_robbed_once() -> None:
+    book = made([("venue:aave-v3", "external:s", "USDC", 10_000.0, "deposit")])
+    assumed = Assumptions(capital=0.0, recovery=0.5)
+    one = solved(book, failed=("venue:aave-v3",), assumed=assumed)
+    both = solved(book, failed=("instrument:aave-v3:USDC", "venue:aave-v3"), assumed=assumed)
+    assert (both.realised()["usd"] == one.realised()["usd"]).all()
+
+
+def test_shocks_that_are_not_names_are_laid_on_as_often_as_they_are_given() -> None:
+    half = CustodianFailure(name="Keeper", recovery=0.5)
+    found = solved(wrapped("custody"), failed=(half, half), assumed=Assumptions(capital=0.0))
+    assert share(found, "asset:WBTC") == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_nobody_loses_more_than_he_had_in_woven_worlds(seed: int) -> None:
+    from stress.contagion.test_solve import assumed, fails, woven
+
+    found = Solver.of(woven(seed)).solve(
+        shocked(Price(asset="market", move=-0.5)), failed=fails(seed), assumed=assumed(seed)
+    )
+    done = found.settlement
+    owed, least = done.owed, -1e-9 * found.cascade.book_usd
+    unnamed = owed.unnamed + owed.robbed + done.overdrawn
+    assert done.unnamed_loss.min() >= least
+    assert (unnamed - done.unnamed_loss).min() >= least
+    assert done.lost.min() >= least
+    assert (owed.face - done.lost).min() >= least
+    pools = done.sheet.sort == 2
+    whole = owed.in_pool + owed.robbed + done.overdrawn
+    assert (whole - done.pool_loss)[pools].min() >= least
+
+
+def test_the_run_channel_makes_no_loss_smaller() -> None:
+    book = made(
+        [
+            ("venue:aave-v3", "owner:77", "USDC", 10_000.0),
+            ("external:keeper", "venue:aave-v3", "USDC", 10_000.0, "custody"),
+        ]
+    )
+    assumed = Assumptions(capital=0.0, recovery=0.2)
+    without = Channels().without("funding")
+    for failed in (("external:keeper",), ("venue:aave-v3",), ("instrument:aave-v3:USDC",)):
+        still = Solver.of(book).solve(CALM, failed=failed, channels=without, assumed=assumed)
+        runs = Solver.of(book).solve(CALM, failed=failed, assumed=assumed)
+        assert runs.headline()["gone_usd"] >= still.headline()["gone_usd"] * (1.0 - 1e-9)
+        assert np.isfinite(runs.headline()["lost_usd"])
