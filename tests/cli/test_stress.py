@@ -115,8 +115,11 @@ def test_owners_do_nothing_what_was_fitted_or_the_worst(typed: Typed) -> None:
     assert fitted["options"]["responses"]["fitted"] == "high"
     assert fitted["options"]["responses"]["top_up"]
     assert 0.0 < abs(fitted["insolvency_usd"] - plain["insolvency_usd"]) < 1e4
-    worst = as_json(typed, "2025-10-10", "--world", "demo", "--behaviour", "worst")
-    assert worst["insolvency_usd"] > plain["insolvency_usd"]
+    calm, worst = (
+        as_json(typed, "2023-03-11-usdc", "--world", "demo", "--behaviour", name)
+        for name in ("none", "worst")
+    )
+    assert worst["insolvency_usd"] > calm["insolvency_usd"]
     assert any("flight, the worse of none" in note for note in worst["notes"])
     code, out, err = typed("2025-10-10", "--world", "demo", "--behaviour", "fitted")
     assert code == 0

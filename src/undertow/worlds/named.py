@@ -56,6 +56,7 @@ def demo_world(seed: int = 7) -> World:
         population=Population(2_000, minimum_usd=5_000.0),
         plants=Plants(hub=Hub(0.4), loop=Loop(), chain=Chain(), crowd=Crowd(share=0.05)),
         history=History(_DEMO_STEPS, tandem=tandem, ties=ties),
+        depth_ratio=4.0,  # a fall of a tenth is carried on to two; thinner, any fall is a rout
     )
 
 
