@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -17,6 +17,9 @@ from typer.core import TyperGroup
 from undertow import __version__
 from undertow.cli import options
 from undertow.cli.options import UnusableOption
+
+if TYPE_CHECKING:
+    from undertow.cli.stress import Run, Source
 
 app = typer.Typer(
     name="undertow",
@@ -434,6 +437,27 @@ def export_ladder(
     )
 
 
+def _source(
+    lake: str | None, world: options.Invented | None, seed: int | None, as_of: str | None,
+    at: str | None,
+) -> Source:  # fmt: skip
+    """Where the book comes from, as the options say."""
+    from undertow.cli.stress import Source
+
+    return Source(lake, world.value if world else None, seed, as_of, at)
+
+
+def _run(
+    impact: options.Curve | None, channels: str | None, rounds: int | None, settle: bool,
+    behaviour: options.Conduct | None, *, check: bool = False,
+) -> Run:  # fmt: skip
+    """How a cascade runs, where the options say otherwise than the scenario."""
+    from undertow.cli.stress import Run
+
+    curve, conduct = impact.value if impact else None, behaviour.value if behaviour else None
+    return Run(curve, channels, rounds, settle, check, conduct)
+
+
 @stress_app.command("run")
 def stress_run(
     scenario: options.Scenario,
@@ -465,16 +489,7 @@ def stress_run(
     lake: options.Lake = None,
     as_of: options.AsOf = None,
     at: options.At = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="Keep all that --json prints in a .json file, beside the report.",
-        ),
-    ] = None,
+    out: options.Out = None,
     keep: options.Keep = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -483,19 +498,12 @@ def stress_run(
 
     The word `run` may be left out: undertow stress 2025-10-10
     """
-    from undertow.cli.stress import Run, Source, run_stress
+    from undertow.cli.stress import run_stress
 
     run_stress(
         scenario,
-        Source(lake, world.value if world else None, seed, as_of, at),
-        Run(
-            impact.value if impact else None,
-            channels,
-            rounds,
-            settle,
-            check,
-            behaviour.value if behaviour else None,
-        ),
+        _source(lake, world, seed, as_of, at),
+        _run(impact, channels, rounds, settle, behaviour, check=check),
         trace=trace,
         top=top,
         shards=shards,
@@ -542,19 +550,12 @@ def stress_contagion(
     undertow stress contagion 2025-10-10 --without funding, or, with nothing but a failure,
     undertow stress contagion --failed custodian:NAME
     """
-    from undertow.cli.stress import Run, Source
     from undertow.cli.trace import run_contagion
 
     run_contagion(
         scenario,
-        Source(lake, world.value if world else None, seed, as_of, at),
-        Run(
-            impact.value if impact else None,
-            channels,
-            rounds,
-            settle,
-            behaviour=behaviour.value if behaviour else None,
-        ),
+        _source(lake, world, seed, as_of, at),
+        _run(impact, channels, rounds, settle, behaviour),
         only=only,
         without=without,
         failed=failed or [],
@@ -617,18 +618,11 @@ def stress_sweep(
     undertow stress 2025-10-10 --monte-carlo 1000
     """
     from undertow.cli.draws import Asked
-    from undertow.cli.stress import Run, Source
     from undertow.cli.stress_many import Many, run_many
 
     run_many(
-        Source(lake, world.value if world else None, seed, as_of, at),
-        Run(
-            impact.value if impact else None,
-            channels,
-            rounds,
-            settle,
-            behaviour=behaviour.value if behaviour else None,
-        ),
+        _source(lake, world, seed, as_of, at),
+        _run(impact, channels, rounds, settle, behaviour),
         Many(count, tail, workers, ray, draw_seed),
         Asked(law, history, correlation, days, fill_missing),
         scenario=scenario,
@@ -676,18 +670,11 @@ def stress_reverse(
     larger shock that was looked at loses less than the target; `deviations` are the moves of single
     factors in standard deviations of their own.
     """
-    from undertow.cli.stress import Run, Source
     from undertow.cli.stress_many import run_reverse
 
     run_reverse(
-        Source(lake, world.value if world else None, seed, as_of, at),
-        Run(
-            impact.value if impact else None,
-            channels,
-            rounds,
-            settle,
-            behaviour=behaviour.value if behaviour else None,
-        ),
+        _source(lake, world, seed, as_of, at),
+        _run(impact, channels, rounds, settle, behaviour),
         target=target,
         of=of,
         scenario=scenario,
@@ -734,10 +721,9 @@ def map_build(
 ) -> None:
     """Map who stands on whom, and say what the map holds and where it has gaps."""
     from undertow.cli.map import run_build
-    from undertow.cli.stress import Source
 
     run_build(
-        Source(lake, world.value if world else None, seed, as_of, at),
+        _source(lake, world, seed, as_of, at),
         out=out,
         force=force,
         as_json=as_json,
@@ -771,11 +757,10 @@ def map_show(
 ) -> None:
     """Say what a node stands on, step by step and in the end, and what stands on it."""
     from undertow.cli.map import Seen, run_show
-    from undertow.cli.stress import Source
 
     run_show(
         node,
-        Seen(Source(lake, world.value if world else None, seed, as_of, at), file),
+        Seen(_source(lake, world, seed, as_of, at), file),
         steps=steps,
         kinds=kind or [],
         top=top,
@@ -827,11 +812,10 @@ def map_export(
 ) -> None:
     """Write the map as GraphML, JSON or Parquet, or draw it; --map turns one form into another."""
     from undertow.cli.map import Seen, run_export
-    from undertow.cli.stress import Source
 
     run_export(
         path,
-        Seen(Source(lake, world.value if world else None, seed, as_of, at), file),
+        Seen(_source(lake, world, seed, as_of, at), file),
         form=form,
         accounts=accounts,
         least_usd=least_usd,
@@ -903,12 +887,11 @@ def trace(
     undertow trace RUN makes a kept run again and refuses where its book is another;
     undertow trace 2025-10-10 runs the scenario through all channels and traces it.
     """
-    from undertow.cli.stress import Source
     from undertow.cli.trace import Asked, run_trace
 
     run_trace(
         run,
-        Source(lake, world.value if world else None, seed, as_of, at),
+        _source(lake, world, seed, as_of, at),
         Asked(to, top, chains, target, most, draw_seed or 0, only, without, tuple(failed or ())),
         graph=graph,
         out=out,
