@@ -177,6 +177,35 @@ def test_what_a_default_marks_down_is_counted_where_it_stays(web):
     assert (cost <= net.stays.sum() * (1.0 + 1e-12)).all()
 
 
+def test_what_travels_over_claims_in_any_number_of_steps_leads_over_those_who_owe(web):
+    calm = web.solver.solve(Stressed.calm(web.snapshot))
+    net = ClaimsNet.of(calm.settlement, calm.assumed)
+    size = len(net.names)
+    taken = np.zeros((size, size))
+    np.add.at(taken, (net.debtor, net.holder), net.usd / net.buffer[net.holder])
+    impacts = np.minimum(taken, 1.0)
+    assert net.criticality == pytest.approx(impacts @ net.stays)
+
+    def travels(over):
+        power, found = np.eye(size), np.zeros((size, size))
+        for k in range(1, 60):
+            power = power @ over / k
+            found += power
+        np.fill_diagonal(found, 0.0)
+        return float((found @ net.stays).sum())
+
+    parts = net.diffusion([np.array([k]) for k in range(size)])
+    for k in range(size):
+        without = impacts.copy()
+        without[k] = 0.0
+        share = 1.0 - travels(without) / travels(impacts)
+        assert parts[k] == pytest.approx(share, abs=1e-12)
+    silent = np.setdiff1d(np.arange(size), net.debtor)
+    assert len(silent) > 5
+    assert (parts[silent] == 0.0).all()
+    assert net.names[int(np.argmax(parts))] == "venue:custodian-1"  # the planted hub
+
+
 def test_delta_covar_stands_where_a_series_is_called_after_a_node(web):
     rng = np.random.default_rng(5)
     steps, hour = 700, 3_600_000_000

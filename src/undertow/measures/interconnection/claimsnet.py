@@ -14,6 +14,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
+from undertow.econometrics.communicability import Impacts
 from undertow.econometrics.debtrank import Exposures, Spread, stress
 from undertow.measures.interconnection.margins import defaults_one_by_one
 from undertow.state import FloatColumn, KeyColumn
@@ -64,6 +65,23 @@ class ClaimsNet:
     def exposures(self) -> Exposures:
         """Claims over the buffers of who holds them."""
         return Exposures.of(self.holder, self.debtor, self.usd, self.buffer)
+
+    @cached_property
+    def impacts(self) -> Impacts:
+        """What the default of each takes of the buffers of others, at most all."""
+        return Impacts.of(self.exposures.matrix, np.ones(len(self.names)))
+
+    @property
+    def criticality(self) -> FloatColumn:
+        """By party: USD that its default takes at once from those who hold claims on it."""
+        return self.impacts.criticality(self.stays)
+
+    def diffusion(self, parties: Sequence[KeyColumn]) -> FloatColumn:
+        """By set of parties: its share of what travels over claims by any number of steps.
+
+        Walks of k steps count 1/k!, by the USD that stay where they end.
+        """
+        return self.impacts.part(parties, self.stays)
 
     @property
     def radius(self) -> float:
