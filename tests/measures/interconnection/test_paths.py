@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from itertools import pairwise, permutations
 
@@ -208,19 +209,22 @@ SOME_MORE = Channels.only("dependence", "fire_sales", "receipts", "claims")
 
 def test_a_step_never_says_that_nothing_was_lost() -> None:
     said = chains_of("custodian:custodian-1")
-    assert "custodian-1 fails → custodian-1 leaves 35.9 M USD unpaid → " in " ".join(said)
+    gone = r"custodian-1 fails → custodian-1 leaves [\d.]+ M USD unpaid → "
+    assert any(re.match(gone, words) for words in said)
     assert not [words for words in said if "loses 0 USD" in words]
     # who stands between says what he hands on, and who stands last what he bears
     between = [words for words in said if words.endswith("others with a claim on hyperliquid")]
     assert between
-    assert "hyperliquid pays 0 % of what it owes → " in between[0]
+    assert re.search(r" → hyperliquid pays [\d.]+ % of what it owes → ", between[0])
     assert all(words.count("borne by") <= 1 for words in said)
 
 
 def test_accounts_whose_coins_went_with_their_venue_are_traced_to_its_failure() -> None:
     said = chains_of("venue:aave-v3")
-    words = "aave-v3 fails → 335 accounts of aave-v3 with nothing left to close in round 0, leaving"
-    assert any(each.startswith(words) for each in said)
+    words = (
+        r"aave-v3 fails → \d+ accounts of aave-v3 with nothing left to close in round 0, leaving"
+    )
+    assert any(re.match(words, each) for each in said)
     assert not [each for each in said if "no cause was found" in each or "(0 USD)" in each]
     # the same done by a shock of the scenario is no failure of a name
     scenario = Scenario(name="robbed", shocks=(Exploit(venue="aave-v3", share=1.0),))
