@@ -195,3 +195,28 @@ def test_the_run_channel_makes_no_loss_smaller() -> None:
         runs = Solver.of(book).solve(CALM, failed=failed, assumed=assumed)
         assert runs.headline()["gone_usd"] >= still.headline()["gone_usd"] * (1.0 - 1e-9)
         assert np.isfinite(runs.headline()["lost_usd"])
+
+
+def test_a_venue_that_lacks_more_than_it_has_owes_the_rest_to_its_accounts() -> None:
+    # At 19,000 the long of 1 BTC lacks 16,000, of which the fund pays 1,000. The venue owes 15,000
+    # to accounts against 5,000 that a desk owes to it and 10,000 outside. These are gone, 5,000
+    # more are owed, and the 5,000 of the desk go to 20,000 of debts.
+    from undertow.stress import Deleveraging, Impact, Options
+
+    options = Options(impact=Impact.NONE, deleveraging=Deleveraging.NONE)
+    book = made(
+        [
+            ("external:desk", "venue:hyperliquid", "USDC", 5_000.0, "loan"),
+            ("venue:hyperliquid", "owner:3", "USDC", 9_000.0),
+        ]
+    )
+    found = solved(
+        book, Price(asset="BTC", move=-0.525), options=options,
+        assumed=Assumptions(known={"external:desk": 1e6}),
+    )  # fmt: skip
+    assert found.settlement.losses.uncovered.sum() == pytest.approx(15_000.0)
+    assert share(found, "venue:hyperliquid") == pytest.approx(0.25)
+    assert lost(found, "owner:3") == pytest.approx(0.75 * 9_000.0)
+    assert lost(found, "venue:hyperliquid", "unnamed") == pytest.approx(0.75 * 11_000.0)
+    row = next(r for r in found.valuation().rows(named=True) if r["party"] == "owner:3")
+    assert row["clearing_usd"] == pytest.approx(0.75 * 9_000.0)

@@ -53,7 +53,7 @@ def _ends(network: Network, paid: Paid, default: BoolColumn) -> tuple[FloatColum
     pools = np.flatnonzero(sheet.sort == POOL)
     k = sheet.code[pools]
     alone = network.losses.fund[sheet.snapshot.universe.venue_of[k]] == 0.0
-    promised = np.where(token, owed.held, np.where(default, network.debts.owed, 0.0))
+    promised = np.where(token, owed.held, np.where(default, paid.owed, 0.0))
     promised[pools[alone]] = owed.held[pools[alone]]
     own = np.where(token, owed.money - owed.loans, 0.0)
     own = np.where(default, network.assumed.keep_assets * np.maximum(paid.base, 0.0), own)

@@ -52,6 +52,7 @@ class Settlement:
     got: FloatColumn  # [R] USD paid
     cover: FloatColumn  # [P] USD that a venue's fund put into its pools
     cost: FloatColumn  # [P] what default used up
+    beyond: FloatColumn  # [P] what venues lacked for accounts that no row names, and did not pay
     outside: FloatColumn  # [P] of debtors, after what the cascade and the scenario took
     sink: FloatColumn  # [P] what is gone from who failed, and nobody here has
     before: FloatColumn  # [P] equity of debtors
@@ -87,7 +88,7 @@ class Settlement:
         """
         sheet, owed = self.sheet, self.owed
         left = over(self.share, owed.unrobbed, 1.0)
-        lost = owed.unnamed * (1.0 - left) + self.overdrawn
+        lost = owed.unnamed * (1.0 - left) + self.overdrawn + self.beyond
         stolen = owed.robbed - sheet.summed(sheet.debtor, self._stolen)
         lost += np.maximum(stolen, 0.0)
         if not self.channels.receipts:
@@ -148,7 +149,8 @@ def settle_claims(
         now = then if settled or steps % _PATIENCE else round_circles(network, then, paid)
     columns = {
         "share": now.share * owed.unrobbed, "loan": now.loan,
-        "got": network.got(now), "cover": cover, "cost": np.array(paid.cost),
+        "got": network.got(now), "cover": cover,
+        "cost": np.array(paid.cost), "beyond": paid.beyond,
         "outside": has, "sink": sink, "before": _before(sheet, owed),
         "after": np.where(sheet.is_debtor, paid.equity, 0.0),
         "defaulted": np.array(paid.defaulted),

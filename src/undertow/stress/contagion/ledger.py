@@ -120,14 +120,18 @@ class Valuation:
         equity = beyond_rounding(matched + owed.buffer + due - owed.held - owed.loans, size)
         # what keepers owe a pool beyond all that is in it is no buffer of its suppliers
         self.before = np.where(sheet.is_debtor, equity, np.minimum(equity, 0.0))
+        inside = sheet.summed(sheet.debtor, owed.due)
+        left = self.before + self.owes - sheet.summed(sheet.creditor, owed.due) - self.own
+        # what a venue lacks beyond all it has outside is one more debt, as in clearing; of anybody
+        # else it stays with the party
+        lacks = np.zeros(len(sheet))
+        lacks[sheet.venue_party] = np.maximum(-left[sheet.venue_party], 0.0)
         self.debts = Debts.of(
             sheet.debtor, sheet.creditor, owed.due, len(sheet),
-            np.maximum(self.owes - sheet.summed(sheet.debtor, owed.due), 0.0),
+            np.maximum(self.owes - inside, 0.0) + lacks,
         )  # fmt: skip
-        left = self.before + self.owes - self.debts.due - self.own
-        # what a debtor lacks beyond all it has outside stays with it, as in clearing
         self.assets = np.where(sheet.is_debtor, np.maximum(left, 0.0), left)
-        self.marked = self.own - (self.assets - left)  # of its own losses, what marks see
+        self.marked = self.own - (self.assets - left) + lacks  # of its own losses, what marks see
         self.volatility = assumed.volatility
 
     @property

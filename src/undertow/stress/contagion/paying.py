@@ -6,13 +6,14 @@ the greatest shares that fit, from nothing paid upwards at the least.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from undertow.econometrics.clearing import Debts, clearing
 from undertow.state import BoolColumn, FloatColumn
+from undertow.state.arrays import frozen
 from undertow.stress.contagion.channels import Assumptions, Channels
 from undertow.stress.contagion.losses import Losses
 from undertow.stress.contagion.network import Sheet
@@ -40,6 +41,8 @@ class Paid(NamedTuple):
     defaulted: BoolColumn
     settled: bool
     base: FloatColumn  # outside assets that were there to pay with
+    owed: FloatColumn  # all debts that were due
+    beyond: FloatColumn  # unpaid of what venues owe to those whom no row names, for want of assets
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,22 +96,31 @@ class Network:
     def pay(self, got: FloatColumn, base: FloatColumn) -> Paid:
         """Let debtors clear at what pools and tokens pay by now; all pay in full with claims off.
 
-        Where `base` is below nothing, what lacks stays with the party itself.
+        A venue whose outside assets are below nothing owes what they lack to its accounts, in one
+        rank with all it owes. Of anybody else it is a loss of his own.
         """
         sheet, owed, size = self.sheet, self.owed, len(self.sheet)
-        income = sheet.summed(sheet.creditor[~self.among], got[~self.among])
+        income, none = sheet.summed(sheet.creditor[~self.among], got[~self.among]), np.zeros(size)
         if not self.channels.claims:
             due = sheet.summed(sheet.creditor, got)
             equity = base + due - owed.held + owed.written
-            return Paid(np.ones(size), equity, np.zeros(size), np.zeros(size, np.bool_), True, base)
+            nobody = np.zeros(size, np.bool_)
+            return Paid(np.ones(size), equity, none, nobody, True, base, self.debts.owed, none)
+        lacks, debts = none.copy(), self.debts
+        lacks[sheet.venue_party] = np.maximum(-base[sheet.venue_party], 0.0)
+        if lacks.any():
+            debts = replace(debts, outside=frozen(debts.outside + lacks))
         inside = np.where(sheet.is_debtor, np.maximum(base, 0.0) + income, 0.0)
         paid = clearing(
-            self.debts, inside, keep_assets=self.assumed.keep_assets,
+            debts, inside, keep_assets=self.assumed.keep_assets,
             keep_received=self.assumed.keep_received, least=self.least,
         )  # fmt: skip
-        equity = paid.equity + np.minimum(base, 0.0)
+        equity = paid.equity + np.minimum(base, 0.0) + lacks
         part = over(paid.paid, paid.owed, 1.0)
-        return Paid(part, equity, paid.cost, paid.defaulted, paid.settled, base)
+        return Paid(
+            part, equity, paid.cost, paid.defaulted, paid.settled, base, paid.owed,
+            lacks * (1.0 - part),
+        )  # fmt: skip
 
     def passed_on(self, got: FloatColumn, cover: FloatColumn, part: FloatColumn) -> Shares:
         """What is left of claims on everybody, when debtors pay `part`."""
