@@ -9,6 +9,7 @@ import pytest
 from scipy.optimize import linprog
 
 from shared import Case, check_all
+from undertow.econometrics import payments
 from undertow.econometrics.clearing import Clearing, Debts, clearing, failing
 from undertow.errors import EstimationError
 
@@ -192,3 +193,113 @@ def test_least_payments_are_those_of_plain_iteration_from_nothing(seed: int) -> 
         paid = then
     assert found.paid == pytest.approx(paid, abs=1e-6)
     assert (found.equity + found.outside).sum() == pytest.approx(assets.sum(), abs=1e-9)
+
+
+NUMBERINGS = {
+    "with the flow": np.arange,
+    "against it": lambda nodes: np.arange(nodes)[::-1].copy(),
+    "anyhow": lambda nodes: np.random.default_rng(1).permutation(nodes),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("numbering", NUMBERINGS)
+@pytest.mark.parametrize("nodes", [3_001, 20_000])
+@pytest.mark.parametrize("least", [False, True])
+def test_a_long_ring_is_solved_however_its_nodes_are_numbered(
+    nodes: int, numbering: str, *, least: bool
+) -> None:
+    number = NUMBERINGS[numbering](nodes)
+    owes = np.roll(number, -1)
+    debts = Debts.of(number, owes, np.full(nodes, 10.0), nodes, np.full(nodes, 1e-4))
+    assets = np.full(nodes, 0.5e-4)
+    found = balanced(clearing(debts, assets, least=least), assets)
+    assert found.paid == pytest.approx(np.full(nodes, 5.00005), rel=1e-9)
+    assert found.sweeps < 20
+
+
+@pytest.mark.parametrize("numbering", NUMBERINGS)
+@pytest.mark.parametrize("kept", [{}, {"keep_assets": 0.8, "keep_received": 0.9}])
+def test_a_long_chain_fails_to_its_end_however_it_is_numbered(
+    numbering: str, kept: dict[str, float]
+) -> None:
+    nodes = 20_000  # each has enough, if the one before pays all; the first has nothing
+    number = NUMBERINGS[numbering](nodes)
+    debts = Debts.of(
+        number[:-1], number[1:], np.full(nodes - 1, 10.0), nodes, np.full(nodes, 0.01)
+    )  # fmt: skip
+    assets = np.full(nodes, 0.0101)
+    assets[number[0]] = 0.0
+    found = balanced(clearing(debts, assets, **kept), assets)
+    paid, last = np.empty(nodes), 0.0
+    owed = np.full(nodes, 10.01)
+    owed[-1] = 0.01
+    for k in range(nodes):
+        got, own = last, 0.0101 if k else 0.0
+        share = kept or {"keep_assets": 1.0, "keep_received": 1.0}
+        paid[k] = owed[k] if own + got >= owed[k] else (
+            share["keep_assets"] * own + share["keep_received"] * got
+        )  # fmt: skip
+        last = paid[k] * 10.0 / 10.01
+    assert found.paid[number] == pytest.approx(paid, abs=1e-9)
+    assert found.sweeps < 20 + payments._PLAIN
+
+
+def test_debts_that_go_both_ways_or_by_way_of_one_are_the_same_however_numbered() -> None:
+    nodes, rng = 4_000, np.random.default_rng(2)
+    at = np.arange(nodes)
+    hub = (np.r_[at[1:], at[1:-1], np.zeros(nodes - 1, int)],
+           np.r_[np.zeros(nodes - 1, int), at[2:], at[1:]])  # fmt: skip
+    both = np.r_[at[:-1], at[1:]], np.r_[at[1:], at[:-1]]
+    for debtor, creditor in (hub, both):
+        value = rng.uniform(5.0, 10.0, len(debtor))
+        outside, assets = rng.uniform(0.0, 1e-3, nodes), rng.uniform(0.0, 1e-3, nodes)
+        want = None
+        for number in (each(nodes) for each in NUMBERINGS.values()):
+            out, own = np.empty(nodes), np.empty(nodes)
+            out[number], own[number] = outside, assets
+            debts = Debts.of(number[debtor], number[creditor], value, nodes, out)
+            for least in (False, True):
+                found = balanced(clearing(debts, own, least=least), own)
+                want = found.paid[number] if want is None else want
+                assert found.paid[number] == pytest.approx(want, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_random_network_that_keeps_nearly_all_to_itself_settles(seed: int) -> None:
+    nodes, rng = 5_000, np.random.default_rng(seed)
+    ends = rng.integers(0, nodes, (2, 50_000))
+    ends = ends[:, ends[0] != ends[1]]
+    value = rng.pareto(1.5, ends.shape[1]) + 0.1
+    debts = Debts.of(*ends, value, nodes, np.full(nodes, 1e-3))
+    assets = np.full(nodes, 0.9e-3)
+    greatest = balanced(clearing(debts, assets), assets)
+    least = balanced(clearing(debts, assets, least=True), assets)
+    assert least.paid == pytest.approx(greatest.paid, rel=1e-9)  # an asset reaches everybody
+    kept = {"keep_assets": 0.9, "keep_received": 0.999}
+    costly = balanced(clearing(debts, assets, **kept), assets)
+    low = balanced(clearing(debts, assets, least=True, **kept), assets)
+    assert (low.paid <= costly.paid + 1e-9 * debts.owed).all()
+
+
+@pytest.mark.parametrize("kept", [{}, {"keep_assets": 0.9, "keep_received": 0.8}])
+def test_payments_that_did_not_settle_are_such_as_everybody_can_make(
+    kept: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(payments, "_MOST", 2)
+    debts, assets = random_debts(np.random.default_rng(0), 300, 3_000)
+    found = clearing(debts, assets, **kept)
+    assert not found.settled
+    assert (found.paid + found.cost <= assets + found.received + 1e-9).all()
+    left = found.outside.sum() + found.equity.sum() + found.cost.sum()
+    assert left == pytest.approx(assets.sum(), rel=1e-12)
+    monkeypatch.undo()
+    assert (found.paid <= clearing(debts, assets, **kept).paid + 1e-9).all()
+
+
+def test_where_no_asset_reaches_the_least_is_nothing() -> None:
+    # 0 and 1 owe each other and have nothing; 2 has some and owes to 3, which owes it back
+    debts = Debts.of([0, 1, 1, 2, 3], [1, 0, 2, 3, 2], [5.0, 4.0, 1.0, 8.0, 8.0], 4)
+    found = clearing(debts, [0.0, 0.0, 3.0, 0.0], least=True)
+    assert found.paid == pytest.approx([0.0, 0.0, 8.0, 8.0])
+    assert found.equity == pytest.approx([0.0, 0.0, 3.0, 0.0])

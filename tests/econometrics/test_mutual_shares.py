@@ -103,3 +103,15 @@ def test_many_shares_are_solved_for_without_a_direct_solve() -> None:
     found = mutual_shares(slope, np.full(n, 5e-5), np.ones(n))
     assert found.settled
     assert found.share == pytest.approx(np.full(n, 0.5), abs=1e-6)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_long_circle_that_keeps_nearly_all_is_solved_either_way_round() -> None:
+    n = 20_000
+    at = np.arange(n)
+    for onward in ((at + 1) % n, (at - 1) % n):
+        slope = csr_array((np.full(n, 1.0 - 1e-6), (at, onward)), shape=(n, n))
+        found = mutual_shares(slope, np.full(n, 5e-7), np.ones(n))
+        assert found.settled
+        assert found.rounds < 20
+        assert found.share == pytest.approx(np.full(n, 0.5), abs=1e-8)

@@ -12,17 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import csr_array, eye_array
-from scipy.sparse.linalg import bicgstab, splu
+from scipy.sparse import csr_array
 
 from undertow.econometrics.checks import BoolColumn, FloatColumn, frozen
+from undertow.econometrics.payments import Case, Order, Paid, falling, rising, within_means
 from undertow.errors import EstimationError
 from undertow.kernels import clearing as kernel
-
-_STILL = 1e-13  # of what is owed: payments that change by less have settled
-_PATIENCE = 3  # sweeps with the same defaults, before their payments are solved for at once
-_SMALL = 3_000  # defaults that are solved for directly
-_MOST = 10_000  # sweeps
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +100,7 @@ class Clearing:
     cost: FloatColumn  # what default itself used up
     defaulted: BoolColumn
     sweeps: int
-    settled: bool
+    settled: bool  # where not, nobody pays more than it has, but some might pay more than said
 
     @property
     def shortfall(self) -> FloatColumn:
@@ -128,6 +123,8 @@ def clearing(
     one answer wherever everybody in debt can be reached by some asset; below 1 there may be
     several: the greatest unless the `least` is asked for.
 
+    Where nothing settles, `settled` is False, and payments are some that everybody can make.
+
     Raises
     ------
     EstimationError
@@ -147,23 +144,15 @@ def clearing(
     for name, kept in (("keep_assets", keep_assets), ("keep_received", keep_received)):
         if not 0.0 <= kept <= 1.0:
             raise EstimationError(f"{name} was {kept}; it must be a share, 0 to 1")
-    owed, share = debts.owed, debts.share
-    paid = np.zeros(len(debts)) if least else owed.copy()
-    short = (owed > 0.0) & least  # who owes nothing cannot default
-    told, same = -1, 0
-    for sweeps in range(1, _MOST + 1):
-        change = kernel.pay(
-            debts.start, debts.debtor, share, e, owed, keep_assets, keep_received, least, paid,
-            short,
-        )  # fmt: skip
-        if change <= _STILL:
-            return _cleared(debts, e, paid, short, keep_assets, keep_received, sweeps, True)
-        count = int(short.sum())
-        same, told = (same + 1 if count == told else 0), count
-        if same >= _PATIENCE and count:
-            _solve(debts, share, e, owed, keep_assets, keep_received, short, paid, least)
-            same = -8 * _PATIENCE
-    return _cleared(debts, e, paid, short, keep_assets, keep_received, _MOST, False)
+    lost = np.divide(debts.outside, debts.owed, out=np.zeros_like(e), where=debts.owed > 0.0)
+    order = Order(debts.start, debts.debtor, debts.value)
+    case = Case(order, debts.share, lost, e, debts.owed, keep_assets, keep_received)
+    reached = case.reached(e > 0.0) if least else np.ones(len(e), dtype=np.bool_)
+    if least and min(keep_assets, keep_received) < 1.0:
+        found = rising(case)
+    else:  # without costs nothing but what no asset reaches can be less than the greatest
+        found = falling(case, np.where(reached, case.owed, 0.0))
+    return _cleared(debts, case, found if found.settled else within_means(case, found.sweeps))
 
 
 def failing(debts: Debts, assets: ArrayLike, recovery: float) -> BoolColumn:
@@ -193,48 +182,18 @@ def failing(debts: Debts, assets: ArrayLike, recovery: float) -> BoolColumn:
         failed = then
 
 
-def _solve(
-    debts: Debts, share: FloatColumn, assets: FloatColumn, owed: FloatColumn, keep_assets: float,
-    keep_received: float, short: BoolColumn, paid: FloatColumn, rising: bool,
-) -> None:  # fmt: skip
-    """Move payments to where those in default settle, if nobody else joins or leaves them."""
-    among = np.flatnonzero(short)
-    every = csr_array((share, debts.debtor, debts.start), shape=(len(debts), len(debts)))
-    mine = every[among]
-    base = keep_assets * assets[among] + keep_received * (mine @ np.where(short, 0.0, paid))
-    system = (eye_array(len(among)) - keep_received * mine[:, among]).tocsc()
-    if len(among) <= _SMALL:
-        try:
-            found = splu(system).solve(base)
-        except RuntimeError:  # singular: they owe only each other; sweeps go on
-            return
-    else:
-        found, failed = bicgstab(system, base, x0=paid[among], rtol=1e-14, maxiter=200)
-        if failed:
-            return
-    if not np.isfinite(found).all():
-        return
-    if rising and (found > owed[among]).any():
-        return  # some of them can pay in full, and would pass on more than they owe: sweeps go on
-    found = np.clip(found, 0.0, owed[among])
-    paid[among] = np.maximum(found, paid[among]) if rising else np.minimum(found, paid[among])
-
-
-def _cleared(
-    debts: Debts, assets: FloatColumn, paid: FloatColumn, short: BoolColumn, keep_assets: float,
-    keep_received: float, sweeps: int, settled: bool,
-) -> Clearing:  # fmt: skip
+def _cleared(debts: Debts, case: Case, found: Paid) -> Clearing:
+    paid, short, assets, owed = found.paid, found.short, case.assets, case.owed
     received = np.empty(len(debts))
-    kernel.receive(debts.start, debts.debtor, debts.share, paid, received)
-    lost = (1.0 - keep_assets) * assets + (1.0 - keep_received) * received
+    kernel.receive(debts.start, debts.debtor, case.share, paid, received)
+    lost = (1.0 - case.keep_assets) * assets + (1.0 - case.keep_received) * received
     cost = np.where(short, lost, 0.0)
-    owed = debts.owed
     outside = np.divide(paid * debts.outside, owed, out=np.zeros_like(paid), where=owed > 0.0)
     equity = np.maximum(assets + received - paid - cost, 0.0)
     return Clearing(
         paid=frozen(paid), owed=frozen(owed), received=frozen(received), outside=frozen(outside),
-        equity=frozen(equity), cost=frozen(cost), defaulted=frozen(short.copy()), sweeps=sweeps,
-        settled=settled,
+        equity=frozen(equity), cost=frozen(cost), defaulted=frozen(short.copy()),
+        sweeps=found.sweeps, settled=found.settled,
     )  # fmt: skip
 
 

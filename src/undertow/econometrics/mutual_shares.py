@@ -11,15 +11,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array, eye_array
-from scipy.sparse.linalg import bicgstab, splu
+from scipy.sparse.linalg import splu
 
 from undertow.econometrics.checks import BoolColumn, FloatColumn
+from undertow.econometrics.leontief import solved
 
 _STILL = 1e-14  # shares that change by less stand
 _PATIENCE = 4  # rounds before shares on the move are solved for at once
 _MOST = 10_000  # rounds
 _SIDES = 50  # times that some share may turn out to be nothing, in one solve
-_SMALL = 3_000  # shares that are solved for directly
+_SMALL = 3_000  # shares that are solved for as they are, in no time
 _SLACK = 1e-12  # by which rounding may lift a share
 
 
@@ -105,16 +106,16 @@ def lines_meet(slope: csr_array, base: FloatColumn) -> tuple[FloatColumn, bool]:
 
 def _linear(slope: csr_array, base: FloatColumn) -> FloatColumn | None:
     """The `z` with `z = base + slope @ z`; nothing where there is none, or none to be found."""
-    system = (eye_array(len(base)) - slope).tocsc()
-    if len(base) <= _SMALL:
-        try:
-            found = splu(system).solve(base)
-        except RuntimeError:  # singular: a circle keeps all of itself
-            return None
+    found: FloatColumn | None
+    if len(base) > _SMALL:
+        found = solved(slope, base)
     else:
-        found, failed = bicgstab(system, base, rtol=1e-14, maxiter=500)
-        if failed:
-            return None
+        try:
+            found = splu((eye_array(len(base)) - slope).tocsc()).solve(base)
+        except RuntimeError:  # singular: a circle keeps all of itself
+            found = None
+    if found is None:
+        return None
     size = np.abs(base).sum()
     there = np.isfinite(found).all() and np.abs(found).max(initial=0.0) <= 1e9 * size
     return found if there else None
