@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import ks_2samp
 
 from shared import oracle
-from undertow.econometrics.missing_links import concentrated, drawn, spread_out
+from undertow.econometrics.missing_links import concentrated, drawn, fitted, spread_out
 from undertow.errors import EstimationError
 
 
@@ -112,3 +112,41 @@ def test_nothing_and_what_cannot_be() -> None:
             spread_out(has, owes)
     with pytest.raises(EstimationError, match="density was 0"):
         next(drawn([1.0, 1.0], [1.0, 1.0], density=0.0))
+
+
+def is_a_product(x: np.ndarray) -> bool:
+    """Whether links that are there are a factor of the row times one of the column."""
+    i, j = np.nonzero(x)
+    ends = np.zeros((len(i), 2 * len(x)))
+    ends[np.arange(len(i)), i] = ends[np.arange(len(i)), len(x) + j] = 1.0
+    logs = np.log(x[i, j])
+    return bool(np.abs(ends @ np.linalg.lstsq(ends, logs, rcond=None)[0] - logs).max() < 1e-6)
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1], [1, 2, 0]])
+def test_links_that_totals_force_to_nothing_are_dropped(order: list[int]) -> None:
+    has, owes = np.array([5.0, 3.0, 2.0]), np.array([5.0, 2.0, 3.0])  # node 0 is in every link
+    found = spread_out(has[order], owes[order])
+    want = np.array([[0.0, 2.0, 3.0], [3.0, 0.0, 0.0], [2.0, 0.0, 0.0]])
+    assert found == pytest.approx(want[np.ix_(order, order)], abs=1e-11)
+    assert (found > 0.0).sum() == 4
+    for links in drawn(has[order], owes[order], 3):
+        assert (links > 0.0).sum() == 4
+
+
+@pytest.mark.parametrize("more", [1e-10, 1e-8, 1e-6, 1e-4, 1e-2])
+def test_links_that_totals_force_to_nearly_nothing_are_there(more: float) -> None:
+    has, owes = np.array([5.0 - more, 3.0, 2.0 + more]), np.array([5.0, 2.0, 3.0])
+    found = spread_out(has, owes)
+    assert (found > 0.0).sum() == 6
+    assert np.abs(found.sum(axis=1) - has).max() <= 1e-12 * has.sum()
+    assert np.abs(found.sum(axis=0) - owes).max() <= 1e-12 * has.sum()
+    assert is_a_product(found)
+    # links between 1 and 2 must sum to what node 0 lacks of being in every link
+    assert found[1, 2] + found[2, 1] == pytest.approx(more, rel=1e-4)
+
+
+def test_what_cannot_be_fitted_is_refused() -> None:
+    alone = np.array([[False, True], [False, False]])
+    with pytest.raises(EstimationError, match="were missed by"):
+        fitted(np.array([1.0, 1.0]), np.array([1.0, 1.0]), alone)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linprog
 
 from undertow.econometrics.clearing import Debts, clearing
 from undertow.econometrics.link_bounds import shortfall_bound
@@ -76,6 +77,49 @@ def test_links_that_are_forced_to_nothing_still_leave_a_network_with_the_totals(
     given = Open.of([1.0, 1.0, 2.0, 1.0], [0.0, 2.0, 2.0, 1.0], allowed)
     assert fits(spread_over(given), given)
     assert all(fits(x, given) for x in drawn_from(given, 3))
+
+
+def most_of_each(given: Open) -> np.ndarray:
+    """The most that each link can be in any network that fits, by a linear programme."""
+    i, j = np.nonzero(given.allowed)
+    size, each = len(given), np.arange(len(i))
+    ends = np.zeros((2 * size, len(i)))
+    ends[i, each] = ends[size + j, each] = 1.0
+    most = np.zeros((size, size))
+    for k in each:
+        most[i[k], j[k]] = -linprog(
+            -(each == k).astype(float), A_eq=ends, b_eq=np.r_[given.has, given.owes]
+        ).fun  # fmt: skip
+    return most
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_the_links_there_are_those_that_any_network_can_have(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    size = int(rng.integers(2, 6))
+    allowed = rng.random((size, size)) < 0.6
+    np.fill_diagonal(allowed, False)
+    true = rng.integers(0, 4, (size, size)) * (rng.random((size, size)) < 0.5) * allowed
+    given = Open.of(true.sum(axis=1), true.sum(axis=0), allowed)
+    found, order = spread_over(given), rng.permutation(size)
+    assert np.abs(found.sum(axis=1) - given.has).max() <= 1e-12 * given.whole
+    assert np.abs(found.sum(axis=0) - given.owes).max() <= 1e-12 * given.whole
+    if given.whole > 0.0:
+        assert ((found > 0.0) == (most_of_each(given) > 1e-6)).all()
+    again = spread_over(
+        Open.of(given.has[order], given.owes[order], allowed[np.ix_(order, order)])
+    )  # fmt: skip
+    assert again == pytest.approx(found[np.ix_(order, order)], abs=1e-9)
+
+
+@pytest.mark.parametrize("more", [1e-9, 1e-6])
+def test_what_is_spread_over_is_no_middle_of_corners(more: float) -> None:
+    given = Open.of([5.0 - more, 3.0, 2.0 + more], [5.0, 2.0, 3.0])  # 1 and 2 hardly meet
+    x = spread_over(given)
+    assert (x > 0.0).sum() == 6
+    # factors of rows and columns fall out of the links round both ways
+    assert x[0, 1] * x[1, 2] * x[2, 0] == pytest.approx(x[0, 2] * x[2, 1] * x[1, 0], rel=1e-3)
+    assert np.abs(x.sum(axis=1) - given.has).max() <= 1e-12 * given.whole
 
 
 def test_totals_that_fit_no_network_on_the_links_are_refused() -> None:

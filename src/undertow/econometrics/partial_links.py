@@ -16,16 +16,13 @@ from scipy.optimize import linprog
 from scipy.sparse import coo_array
 
 from undertow.econometrics.checks import BoolColumn, FloatColumn, FloatMatrix, frozen
-from undertow.econometrics.missing_links import concentrated
+from undertow.econometrics.missing_links import concentrated, fitted
 from undertow.errors import EstimationError
 from undertow.kernels import reconstruction as kernel
 
-_STILL = 1e-13  # of the whole
 _NEAR = 1e-9
-_MOST = 5_000  # rounds of fitting
 _TRIED = 50  # moves a link that may be, between two draws
 _FEW, _SIXES = 4, 4  # nodes up to which moves go round six; such moves a node between two draws
-_MIXED = 10  # corners whose middle is taken where fitting does not come to rest
 _NONE = (
     "no network on the links that may be has these totals",
     "allow more links, or let one more node stand for the outside",
@@ -86,23 +83,16 @@ class Open:
 
 
 def spread_over(given: Open) -> FloatMatrix:
-    """The network of maximum entropy on the links that may be.
+    """The network of maximum entropy on the links that may be; there is one, and only one.
 
-    Where totals force links to nothing, fitting creeps, and the middle of some corners is given.
+    Links that totals force to nothing are not in it.
+
+    Raises
+    ------
+    EstimationError
+        When totals are missed by more than 1e-12 of the whole: what was found is no answer.
     """
-    if given.whole <= 0.0:
-        return np.zeros(given.allowed.shape)
-    found: FloatMatrix = np.outer(given.has, given.owes) * given.allowed
-    for _ in range(_MOST):
-        found *= _over(given.has, found.sum(axis=1))[:, None]
-        found *= _over(given.owes, found.sum(axis=0))
-        if np.abs(found.sum(axis=1) - given.has).max() <= _STILL * given.whole:
-            return found
-    rng = np.random.default_rng(0)
-    middle = np.zeros(given.allowed.shape)
-    for _ in range(_MIXED):
-        middle += corner(given, rng.random(given.allowed.shape)) / _MIXED
-    return middle
+    return fitted(given.has, given.owes, given.allowed)
 
 
 def few_links(given: Open) -> FloatMatrix:
@@ -221,7 +211,3 @@ def _round_six(here: FloatMatrix, allowed: Any, rng: np.random.Generator, gone: 
     here[one] += step
     here[other] -= step
     np.maximum(here, 0.0, out=here)
-
-
-def _over(total: FloatColumn, here: FloatColumn) -> FloatColumn:
-    return np.divide(total, here, out=np.zeros_like(total), where=here > 0.0)
