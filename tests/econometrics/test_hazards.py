@@ -230,3 +230,30 @@ def test_how_often_bands_hold_the_truth_by_owners_and_events() -> None:
 def test_what_cannot_be_is_refused(words: dict[str, object], message: str) -> None:
     with pytest.raises(EstimationError, match=message):
         hazards([[1.0], [2.0], [3.0]], **words)  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("error")
+def test_where_every_span_ended_no_rate_is_too_high_and_it_says_so() -> None:
+    x, outcome = np.arange(50.0)[:, None], 1 + np.arange(50) % 2
+    fit = hazards(x, outcome, span=0.5, causes=3, cluster=np.arange(50) % 5)
+    assert "every span ended in a cause" in fit.status
+    assert "cause 3 never came" in fit.status
+    rates = fit.rates(x[:2])
+    assert rates[0] == pytest.approx(rates[1])
+    assert (1.0 - np.exp(-rates[0].sum() * 0.5)) ** 50 == pytest.approx(0.5)
+    low, high = fit.band(x[:1], 0.9)
+    assert (1.0 - np.exp(-low.sum() * 0.5)) ** 50 == pytest.approx(0.05)
+    assert low[0, 0] == pytest.approx(low[0, 1])
+    assert np.isinf(high[0, :2]).all()
+    assert high[0, 2] == pytest.approx(-np.log(0.05) / 25.0)
+    came = fit.incidence(x[:3], 0.5)
+    assert (came.low <= came.value).all()
+    assert (came.value <= came.high).all()
+    assert came.high[:, :2] == pytest.approx(np.ones((3, 2)))
+    assert came.value[-1].sum() == pytest.approx(1.0 - np.exp(-rates[0].sum() * 1.5))
+
+
+def test_spans_of_which_one_ended_in_nothing_have_likeliest_rates() -> None:
+    fit = hazards(np.empty((50, 0)), [0] + [1] * 49)
+    assert fit.status == ""
+    assert fit.rates(np.empty((1, 0)))[0, 0] == pytest.approx(np.log(50.0))

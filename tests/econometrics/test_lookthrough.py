@@ -168,3 +168,13 @@ def test_impossible_reuse_is_refused():
         claims_standing([[0.1]], [1.0, 2.0])
     with pytest.raises(EstimationError, match="base"):
         claims_standing([[0.1]], [-1.0])
+
+
+@pytest.mark.parametrize("out", [1e-3, 1e-9, 1e-11])
+def test_a_circle_with_a_narrow_way_out_ends_whole(out: float) -> None:
+    shares = np.array([[0.0, 0.3, 0.7 - out], [0.6, 0.0, 0.4], [0.2, 0.8, 0.0]])
+    ends = np.array([[0.25 * out, 0.75 * out], [0.0, 0.0], [0.0, 0.0]])
+    found = look_through(shares, ends)
+    assert found.ends == pytest.approx(np.tile([0.25, 0.75], (3, 1)), abs=1e-10)
+    sums = found.ends.sum(axis=1) + found.untold + found.circular
+    assert sums == pytest.approx(np.ones(3), abs=1e-14)

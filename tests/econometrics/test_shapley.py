@@ -77,3 +77,9 @@ def test_what_cannot_be_divided_is_refused() -> None:
         shares(6, lambda _: 0.0, most=20, rng=np.random.default_rng(0))
     with pytest.raises(EstimationError, match="players are 0 to 1"):
         shares(2, lambda _: 0.0, idle=(2,))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_value_that_is_no_number_is_refused(value: float) -> None:
+    with pytest.raises(EstimationError, match=r"value of the players \[0, 1\] was"):
+        shares(3, lambda members: value if members == {0, 1} else 1.0)

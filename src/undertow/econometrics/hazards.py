@@ -28,6 +28,7 @@ from undertow.errors import EstimationError
 
 _ROUNDS, _HALVINGS, _STILL = 60, 30, 1e-8
 _FURTHEST = 40.0  # log rate beyond which a step is no number to reckon with
+_ALL_ENDED = "every span ended in a cause, so no rate is too high: given are those of even odds"
 _NUDGE = 1e-5  # of a coefficient, for the slope of an incidence
 
 
@@ -53,7 +54,7 @@ class HazardFit:
     exposure: float  # units of span that were watched
     clusters: int  # 0 where each row counts as news of its own
     rounds: int
-    status: str  # empty where it settled and every cause came
+    status: str  # empty where it settled, every cause came, and some span ended in nothing
 
     @property
     def error(self) -> FloatMatrix:
@@ -70,7 +71,8 @@ class HazardFit:
 
         With clusters by Student's law with clusters - 1, which is wide where they are few. A cause
         that never came has the low end 0 and the high end that it would have missed with the
-        chance (1 - level) / 2, whatever `x` is.
+        chance (1 - level) / 2, whatever `x` is. Where every span ended in a cause, low ends are
+        those at which all would have ended with that chance, and high ends infinite.
 
         References
         ----------
@@ -79,6 +81,13 @@ class HazardFit:
         within("level", level, 0.0, 1.0)
         design = np.column_stack([np.ones(len(self._lines(x))), self._lines(x)])
         rates, causes = self.rates(x), len(self.events)
+        if self._all_ended:
+            least = _all_ended(0.5 - level / 2.0, self.rows, self.exposure) / self.rows
+            each = np.broadcast_to(least * self.events, rates.shape).copy()
+            most = -np.log(0.5 - level / 2.0) / self.exposure
+            return each, np.broadcast_to(
+                np.where(self.events > 0, np.inf, most), rates.shape
+            ).copy()
         blocks = self.covariance.reshape(causes, design.shape[1], causes, design.shape[1])
         low, high = np.zeros_like(rates), np.empty_like(rates)
         most = -np.log(0.5 - level / 2.0) / self.exposure
@@ -105,6 +114,8 @@ class HazardFit:
         within("level", level, 0.0, 1.0)
         lines = self._lines(path)
         lengths = np.broadcast_to(np.asarray(span, dtype=np.float64), len(lines))
+        if self._all_ended:
+            return self._likely_all(lengths, level)
         came = np.flatnonzero(self.events > 0)
         beta = self.coefficients[came]
         value = _accumulated(lines, lengths, beta)
@@ -124,6 +135,22 @@ class HazardFit:
         most = -np.log(0.5 - level / 2.0) / self.exposure
         high[:, never] = -np.expm1(-most * np.cumsum(lengths))[:, None]
         return Incidence(frozen(whole), frozen(low), frozen(high))
+
+    def _likely_all(self, span: FloatColumn, level: float) -> Incidence:
+        """Incidence where every span ended in a cause: how soon has a low end, and no high one."""
+        part = self.events / self.rows
+        least = _all_ended(0.5 - level / 2.0, self.rows, self.exposure)
+        ends = [
+            -np.expm1(-rate * np.cumsum(span))[:, None] * part
+            for rate in (float(np.exp(self._constant).sum()), least)
+        ]
+        never = -np.expm1(np.log(0.5 - level / 2.0) / self.exposure * np.cumsum(span))[:, None]
+        high = np.where(self.events > 0, 1.0, never)
+        return Incidence(frozen(ends[0]), frozen(ends[1]), frozen(high))
+
+    @property
+    def _all_ended(self) -> bool:
+        return int(self.events.sum()) == self.rows
 
     @property
     def _constant(self) -> FloatColumn:
@@ -160,7 +187,9 @@ def hazards(
     `cluster` says whose span each row is. Errors then are those of leaving one out at a time (one
     step each), which are honest about many rows of few people and too wide rather than too narrow
     where they are few. Without it they are those of the likelihood. A cause that never came has
-    the rate 0 and a word in `status`.
+    the rate 0 and a word in `status`. Where every span ended in a cause the higher the rates the
+    likelier, without end: then they are those, alike for all rows, at which so many spans would all
+    have ended as often as not, and `status` says so.
 
     References
     ----------
@@ -181,7 +210,11 @@ def hazards(
     beta[:, 0] = -np.inf
     covariance = np.full((count * size, count * size), np.nan)
     rounds, words = 0, [f"cause {j + 1} never came" for j in np.flatnonzero(events == 0)]
-    if len(came):
+    if ended.all():  # the higher the rates the likelier, without end
+        even = _all_ended(0.5, len(values), float(lengths.sum()))
+        beta[came, 0] = np.log(even * events[came] / len(values))
+        words.append(_ALL_ENDED)
+    elif len(came):
         data = _Data(design, _one_hot(ended, came), lengths, np.r_[0.0, np.full(size - 1, ridge)])
         start = np.zeros((len(came), size))
         start[:, 0] = np.log(events[came] / lengths.sum())
@@ -194,6 +227,11 @@ def hazards(
         frozen(events.astype(np.int64)), len(values), float(lengths.sum()),
         0 if owner is None else int(owner.max()) + 1, rounds, "; ".join(words),
     )  # fmt: skip
+
+
+def _all_ended(chance: float, rows: int, exposure: float) -> float:
+    """The rate at which so many spans, taken as equally long, all end with a chance."""
+    return float(-np.log1p(-(chance ** (1.0 / rows))) * rows / exposure)
 
 
 class _Data(NamedTuple):

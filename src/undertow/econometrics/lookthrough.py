@@ -209,6 +209,10 @@ def _solved(
         solved = factors.solve(below)
         own = _diagonal(factors, len(rows))
     solved = np.maximum(solved, 0.0)
+    # All of it ends somewhere; where next to nothing leaves the circle at a time, rounding of that
+    # next to nothing is what makes it look more or less.
+    ends = solved.sum(axis=1, keepdims=True)
+    solved = np.divide(solved, ends, out=solved, where=ends > 0.0)
     return solved, np.clip(1.0 - 1.0 / np.maximum(own, 1.0), 0.0, 1.0)
 
 

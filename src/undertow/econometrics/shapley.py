@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from math import comb
+from math import comb, isfinite
 
 import numpy as np
 
@@ -63,7 +63,7 @@ def shares(
     ------
     EstimationError
         When there are no players, or `most` lets fewer than two orders be drawn, or orders have to
-        be drawn and there is no `rng`.
+        be drawn and there is no `rng`, or the value of a set is not finite.
 
     References
     ----------
@@ -104,7 +104,14 @@ class _Known:
     def __call__(self, members: Members) -> float:
         members = members - self.idle
         if members not in self.seen:
-            self.seen[members] = float(self._value(members))
+            found = float(self._value(members))
+            if not isfinite(found):
+                raise EstimationError(
+                    f"the value of the players {sorted(members)} was {found}, which cannot be "
+                    "divided",
+                    hint="give every set a finite value, or leave out who makes it none",
+                )
+            self.seen[members] = found
         return self.seen[members]
 
     def null(self, players: int) -> BoolColumn:
