@@ -225,3 +225,18 @@ def test_marks_have_no_scale() -> None:
             assert found.settled
             assert found.loss / scale == pytest.approx(want.loss, rel=1e-9, abs=1e-11)
             assert found.mark == pytest.approx(want.mark, abs=1e-11)
+
+
+def test_a_loss_comes_to_the_end_of_a_long_ring_however_it_is_numbered() -> None:
+    size = 30_000
+    node = np.random.default_rng(2).permutation(size)
+    debts = Debts.of(node, np.roll(node, -1), np.full(size, 10.0), size, np.full(size, 5.0))
+    before = np.full(size, 10.0 / (1.0 - 1e-6))
+    hit = np.zeros(size)
+    hit[node[0]] = 1e-3 * before[0]
+    found = valued(debts, before - hit + debts.owed - debts.due, linear(before, hit))
+    assert found.settled
+    assert found.steps < 20
+    keeps = 1.0 - 1e-6
+    want = 1e-3 * keeps ** np.arange(size) / (1.0 - keeps**size)
+    assert 1.0 - found.mark[node] == pytest.approx(want, rel=1e-9)

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array, eye_array
+from scipy.sparse.csgraph import breadth_first_order
 from scipy.sparse.linalg import bicgstab, splu
 from scipy.special import ndtr
 
@@ -231,7 +232,7 @@ def _solved(claims: csr_array, ramp: Ramp, share: FloatColumn) -> FloatColumn:
 
 def _along(claims: csr_array, ramp: Ramp, share: FloatColumn, sign: float) -> FloatColumn:
     """Shares moved to where their lines meet (1), or away from there where circles grow (-1)."""
-    moving = np.flatnonzero((share > 0.0) & (share < 1.0))
+    moving = _moving(claims, ramp, share)
     rises = np.maximum(ramp.base + ramp.slope * (claims @ share) - share, 0.0)
     if rises[moving].max(initial=0.0) <= _STILL:
         return share
@@ -240,6 +241,9 @@ def _along(claims: csr_array, ramp: Ramp, share: FloatColumn, sign: float) -> Fl
     while way is not None and not (some := sign * way > 0.0).all():
         if not some.any():
             return share
+        if (some | (way == 0.0)).all():
+            moving, way = moving[some], way[some]
+            break
         moving, among = moving[some], among[some][:, some].tocsr()
         way = _linear(among, rises[moving])
     if way is None:
@@ -250,6 +254,20 @@ def _along(claims: csr_array, ramp: Ramp, share: FloatColumn, sign: float) -> Fl
     out[moving] = np.where(room <= far, 1.0, share[moving] + far * np.abs(way))
     fits = ramp(claims @ out)[moving] >= out[moving] - _SLACK
     return out if fits.all() else share
+
+
+def _moving(claims: csr_array, ramp: Ramp, share: FloatColumn) -> NDArray[np.int64]:
+    """Nodes whose shares rise with any loss from here, and whom one can come to."""
+    ready = (share < 1.0) & (ramp.slope > 0.0) & (ramp.base + ramp.slope * (claims @ share) >= 0.0)
+    node, size = np.flatnonzero(ready), int(ready.sum())
+    begun = np.flatnonzero(share[node] > 0.0)
+    ways = claims[node][:, node].tocoo()
+    ends = np.concatenate([ways.col, np.full(len(begun), size)])  # the last node leads to all begun
+    into = np.concatenate([ways.row, begun])
+    graph = csr_array((np.ones(len(ends)), (ends, into)), shape=(size + 1, size + 1))
+    found = breadth_first_order(graph, size, return_predecessors=False)
+    reached: NDArray[np.int64] = node[np.sort(found[found != size])]
+    return reached
 
 
 def _linear(slope: csr_array, rises: FloatColumn) -> FloatColumn | None:
