@@ -111,6 +111,7 @@ def test_walks_round_a_pair_that_owe_each_other() -> None:
     pair = Impacts.of([[0.0, 1.0], [1.0, 0.0]], [1.0, 1.0])
     sinh = (e - 1.0 / e) / 2.0
     assert pair.communicability == pytest.approx(np.array([[0.0, sinh], [sinh, 0.0]]))
+    assert pair.circle == 2
     assert pair.susceptibility == pytest.approx([sinh, sinh])
     over = pair.diffusion()
     assert over.start == pytest.approx([sinh, sinh])
@@ -142,7 +143,7 @@ def test_nobody_and_nothing() -> None:
     nobody = Impacts.of(np.zeros((0, 0)), [])
     assert nobody.communicability.shape == (0, 0)
     assert nobody.susceptibility.tolist() == nobody.diffusion().total.tolist() == []
-    assert nobody.fluidity == 0.0
+    assert nobody.fluidity == nobody.circle == 0
     apart = Impacts.of(np.zeros((3, 3)), [0.0, 1.0, 2.0])
     assert not apart.communicability.any()
     assert not apart.criticality().any()

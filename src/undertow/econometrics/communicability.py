@@ -187,36 +187,43 @@ class Impacts:
                 back = self._returns_over(members)
                 yield first + column, np.maximum(over[:, column] - weight * back, 0.0)
 
+    @property
+    def circle(self) -> int:
+        """Nodes of the largest circle: of those that all reach each other; 1 without any."""
+        return int(np.bincount(self._label).max(initial=0))
+
     @cached_property
-    def _circles(self) -> tuple[NDArray[np.int32], dict[int, NDArray[np.int64]]]:
-        """By node its circle (nodes that all reach each other), and who is in those of several."""
+    def _label(self) -> NDArray[np.int32]:
+        """By node, its circle."""
         _, label = connected_components(self.matrix, directed=True, connection="strong")
-        size = np.bincount(label) if len(label) else np.zeros(0, dtype=np.int64)
-        largest = int(size.max(initial=0))
-        if largest > _CIRCLE:
+        return frozen(label)
+
+    @cached_property
+    def _circles(self) -> dict[int, NDArray[np.int64]]:
+        """Who is in each circle of several."""
+        if self.circle > _CIRCLE:
             raise EstimationError(
-                f"a circle of {largest:,} nodes; ways back are told apart in circles of "
+                f"a circle of {self.circle:,} nodes; ways back are told apart in circles of "
                 f"{_CIRCLE:,} at most",
                 hint="leave out impacts that take next to nothing",
             )
-        inside = {int(c): np.flatnonzero(label == c) for c in np.flatnonzero(size > 1)}
-        return label, inside
+        several = np.flatnonzero(np.bincount(self._label) > 1)
+        return {int(c): np.flatnonzero(self._label == c) for c in several}
 
     @cached_property
     def _returns(self) -> FloatColumn:
         """By node: walks that end where they began."""
         found = np.zeros(len(self))
-        for nodes in self._circles[1].values():
+        for nodes in self._circles.values():
             found[nodes] = _ways_back(self.matrix[nodes][:, nodes].toarray())
         return frozen(found)
 
     def _returns_over(self, members: NDArray[np.int64]) -> FloatColumn:
         """By node: such walks that these members pass on."""
         found = np.zeros(len(self))
-        label, circles = self._circles
-        for circle in np.unique(label[members]).tolist():
-            if circle in circles:
-                nodes = circles[circle]
+        for circle in np.unique(self._label[members]).tolist():
+            if circle in self._circles:
+                nodes = self._circles[circle]
                 block = self.matrix[nodes][:, nodes].toarray()
                 block[np.isin(nodes, members)] = 0.0
                 found[nodes] = self._returns[nodes] - _ways_back(block)

@@ -9,6 +9,7 @@ import pytest
 from measures.interconnection.standing import demo_tables, snapshot_of
 from undertow.econometrics.debtrank import Spread
 from undertow.errors import StateError
+from undertow.measures.interconnection import systemic as module
 from undertow.measures.interconnection.agreeing import agreement, placed, spread
 from undertow.measures.interconnection.candidates import Field
 from undertow.measures.interconnection.claimsnet import ClaimsNet
@@ -204,6 +205,23 @@ def test_what_travels_over_claims_in_any_number_of_steps_leads_over_those_who_ow
     assert len(silent) > 5
     assert (parts[silent] == 0.0).all()
     assert net.names[int(np.argmax(parts))] == "venue:custodian-1"  # the planted hub
+
+
+def test_the_part_in_what_travels_is_a_ranking_with_bands(web, mixed, monkeypatch):
+    row = row_of(mixed, "custodian:custodian-1")
+    assert row["diffusion"] == mixed.tables["nodes"]["diffusion"].max()
+    assert 0.3 < row["diffusion"] < 0.6
+    assert row_of(mixed, "chain:ethereum")["diffusion"] is None  # no party of the claims
+    ranks = mixed.tables["ranks"].filter(pl.col("ranking") == "diffusion")
+    assert ranks.height == ranks["rank_low"].count() >= 2
+    assert ranks["drawn"].unique().to_list() == ["missing links and claims drawn"]
+    assert ((ranks["rank_low"] <= ranks["rank"]) & (ranks["rank"] <= ranks["rank_high"])).all()
+    assert "diffusion" in mixed.tables["definitions"]["ranking"].to_list()
+    monkeypatch.setattr(module, "_CIRCLE", 0)  # as if more parties stood in one circle
+    found = nodes(web, among=KEEPERS[:2], channels=BY_CLAIMS, **QUICK)
+    assert found.tables["nodes"]["diffusion"].null_count() == 2
+    assert found.tables["nodes"]["debtrank_usd"].null_count() == 0
+    assert "in circles" in found.left_out["diffusion"]
 
 
 def test_delta_covar_stands_where_a_series_is_called_after_a_node(web):

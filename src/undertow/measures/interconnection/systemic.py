@@ -47,6 +47,8 @@ TOP = 5
 NO_ORDER = (
     1.0 / 3.0
 )  # of Kendall's tau: rankings less alike than this, by the median, have no order
+_MARKS = ("debtrank", "single_hit", "diffusion")  # rankings by claims alone
+_CIRCLE, _CIRCLE_DRAWN = 1_500, 100  # parties that all reach each other: more take too long
 # Rankings: unit and definition; the larger the more systemic, but for delta CoVaR.
 RANKINGS: Mapping[str, tuple[str, str]] = {
     "failure": ("USD", "what its failure on a calm day costs all others"),
@@ -54,6 +56,7 @@ RANKINGS: Mapping[str, tuple[str, str]] = {
     "adds": ("USD", "what the scenario costs less what it costs without the node"),
     "debtrank": ("USD", "what its default marks down at others, by linear marks (corrected)"),
     "single_hit": ("USD", "the same where each party passes stress on once (the original)"),
+    "diffusion": ("1", "its part in what travels over claims by any number of steps"),
     "centrality": ("1", "its part in liquidity-weighted overlap of venues' balance sheets"),
     "passes": ("1", "share of what accounts hold that leads through it"),
     "delta_covar": ("1", "how much lower the worst growth of others lies at its own worst"),
@@ -65,9 +68,11 @@ _READ = (
     "token, keeper or outside party pays so much of what it owes; an oracle shows a price that is "
     "too low by `wrong`; a chain stands still, which costs nothing while no price moves. "
     "`adds_usd` is leave-one-out: below 0 the scenario costs more without the node. `debtrank_usd` "
-    "and `single_hit_usd` are valuation losses on the claims alone. `centrality` is of venues, by "
-    "the leading eigenvector of overlaps. `ranks` has places with bands; `agreement` compares "
-    "rankings two by two; `spread` says how far apart they put each node, 0 first and 1 last."
+    "and `single_hit_usd` are valuation losses on the claims alone; `diffusion` is the share of "
+    "all walks over claims that the node passes on: how claims lie, not what is lost. `centrality` "
+    "is of venues, by the leading eigenvector of overlaps. `ranks` has places with bands; "
+    "`agreement` compares rankings two by two; `spread` says how far apart they put each node, 0 "
+    "first and 1 last."
 )
 _MISLEADS = (
     "Being first says nothing of how likely a failure is. Candidates are the largest of each kind "
@@ -75,8 +80,8 @@ _MISLEADS = (
     "hurt is not there unless named (`among`). Places are among these candidates. Losses of "
     "borrowers and traders by prices alone are in no column. Who fails here fails whole and at "
     "once, and recoveries are assumed. "
-    "Bands draw owners (failure, centrality, passes) or claims and missing links (DebtRank), not "
-    "prices, depths or recoveries."
+    "Bands draw owners (failure, centrality, passes) or claims and missing links (DebtRank, "
+    "diffusion), not prices, depths or recoveries."
 )
 
 
@@ -119,7 +124,8 @@ def nodes(
     ----------
     Battiston et al. (2012), "DebtRank", Scientific Reports 2; Bardoscia et al. (2015), PLoS ONE
     10; Cont and Schaanning (2019), Journal of Banking and Finance 104; Adrian and Brunnermeier
-    (2016), "CoVaR", American Economic Review 106.
+    (2016), "CoVaR", American Economic Review 106; Silva, Souza and Tabak (2015), Banco Central do
+    Brasil 392.
     """
     web = Web.of(book)
     _require(fall, recovery, wrong, error, most, contested, redraws, top, seed, level)
@@ -135,13 +141,15 @@ def nodes(
     net = ClaimsNet.of(calm.settlement, bench.assumed)
     center, drawn_center = _centrality(web, found, reps, seed, level)
     tail, why_not = _covar(web, past, found)
+    marks = _marks(net, found, _CIRCLE)
+    if len(net.names) and net.impacts.circle > _CIRCLE:
+        why_not["diffusion"] = f"more than {_CIRCLE:,} parties have claims on each other in circles"
     values = np.column_stack(
         [
             [np.nan if c is None else c.others for c in failed],
             [np.nan if c is None else c.others for c in stressed],
             [np.nan if x is None else x for x in adds],
-            _defaults(net, found, Spread.CONTINUOUS), _defaults(net, found, Spread.ONCE),
-            center, field.passes, tail,
+            *marks.values(), center, field.passes, tail,
         ]
     ).reshape(len(found), len(RANKINGS))  # fmt: skip
     ordered = values.copy()
@@ -173,26 +181,33 @@ def nodes(
     )  # fmt: skip
 
 
-def _defaults(net: ClaimsNet, found: Sequence[Candidate], mark: Spread) -> FloatColumn:
-    """By candidate: what its default marks down at others; NaN of who is no party of the claims."""
+def _marks(net: ClaimsNet, found: Sequence[Candidate], most: int) -> dict[str, FloatColumn]:
+    """By candidate: what its default marks down at others, and its part in what travels.
+
+    NaN of who is no party of the claims, and of what travels in circles of more than `most`.
+    """
     some = [n for n, each in enumerate(found) if len(each.parties)]
-    values = np.full(len(found), np.nan)
+    marks = {name: np.full(len(found), np.nan) for name in _MARKS}
     if some and len(net.names):
-        values[some] = net.defaults([found[n].parties for n in some], mark)
-    return values
+        parties = [found[n].parties for n in some]
+        marks["debtrank"][some] = net.defaults(parties, Spread.CONTINUOUS)
+        marks["single_hit"][some] = net.defaults(parties, Spread.ONCE)
+        if net.impacts.circle <= most:
+            marks["diffusion"][some] = net.diffusion(parties)
+    return marks
 
 
 def _drawn_marks(
     calm: Any, net: ClaimsNet, found: Sequence[Candidate], draws: int, error: float, seed: int,
     assumed: Assumptions,
 ) -> dict[str, FloatMatrix | None]:  # fmt: skip
-    """DebtRank where missing links are drawn, and every claim is known to an error."""
+    """The same where missing links are drawn, and every claim is known to an error."""
     if not len(net.usd) or not any(len(each.parties) for each in found):
-        return {"debtrank": None, "single_hit": None}
+        return dict.fromkeys(_MARKS)
     rng = np.random.default_rng([seed, 89])
     family = Untold(calm, calm.settlement, 1.0)
     streams = [drawn_from(each, draws, seed=seed + 31 * n) for n, each in enumerate(family.open)]
-    rows: dict[str, list[FloatColumn]] = {"debtrank": [], "single_hit": []}
+    rows: dict[str, list[FloatColumn]] = {name: [] for name in _MARKS}
     for _ in range(draws):
         if streams:
             networks = tuple(next(stream) for stream in streams)
@@ -202,9 +217,10 @@ def _drawn_marks(
         shaken = told_net.shaken(
             np.exp(error * rng.standard_normal(len(told_net.usd)) - 0.5 * error**2)
         )
-        rows["debtrank"].append(_defaults(shaken, found, Spread.CONTINUOUS))
-        rows["single_hit"].append(_defaults(shaken, found, Spread.ONCE))
-    return {name: np.array(each) for name, each in rows.items()}
+        for name, values in _marks(shaken, found, _CIRCLE_DRAWN).items():
+            rows[name].append(values)
+    drawn = {name: np.array(each) for name, each in rows.items()}
+    return {name: x if np.isfinite(x).any(axis=1).all() else None for name, x in drawn.items()}
 
 
 def _centrality(
@@ -303,8 +319,7 @@ def _places(
     place, frames = placed(values), []
     why = {
         "failure": "owners redrawn, among the costliest", "passes": "owners redrawn",
-        "centrality": "owners redrawn", "debtrank": "missing links and claims drawn",
-        "single_hit": "missing links and claims drawn",
+        "centrality": "owners redrawn", **dict.fromkeys(_MARKS, "missing links and claims drawn"),
     }  # fmt: skip
     for j, name in enumerate(names):
         some = np.flatnonzero(np.isfinite(values[:, j]))
