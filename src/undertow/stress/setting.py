@@ -119,8 +119,7 @@ def charged(plan: Plan, stressed: Stressed) -> accounts.Holdings:
 def idle_after(plan: Plan, stressed: Stressed) -> tuple[FloatColumn, FloatColumn]:
     """By reserve, what a run took out, and what it wanted but could not have: both in base units.
 
-    What is lent out, or lies with those who do not give it back, cannot be withdrawn; the rest of
-    the wish is locked.
+    What is lent out, or lies with others, cannot be withdrawn; the rest of the wish is locked.
     """
     liquidity = plan.snapshot.liquidity
     wanted = stressed.withdrawn * liquidity.supplied

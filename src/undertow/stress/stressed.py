@@ -45,7 +45,7 @@ class Stressed:
     fund_mult: FloatColumn  # [V] of insurance and backstop
     receipt: FloatColumn  # [A] what one unit of a claim is still backed by, as a share
     withdrawn: FloatColumn  # [I] share of the supply that wants out
-    stuck: FloatColumn  # [I] base units that lie with those who do not give them back
+    stuck: FloatColumn  # [I] base units of a reserve that lie with others: nobody takes them out
     rate_shock: FloatColumn  # [I] a fraction per hour, on top: what borrowers, or longs, pay
     rate_hours: FloatColumn  # [I] for how long
     correlation: FloatMatrix | None = None  # [A, A] for draws made under this scenario

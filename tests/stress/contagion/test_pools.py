@@ -56,9 +56,25 @@ def test_coins_that_lie_with_a_failed_keeper_cannot_be_taken_out(
     gone = 20_000.0 * (1.0 - recovery)
     assert found.headline()["gone_usd"] == pytest.approx(gone)
     assert lost(found, "owner:77") == pytest.approx(0.25 * gone)
-    assert withdrawn(found, "aave-v3:BTC") <= 1.0 - gone / 40_000.0 + 1e-12
-    if run == 50.0:
-        assert withdrawn(found, "aave-v3:BTC") == pytest.approx(1.0 - gone / 40_000.0)
+    wanted = min(run * gone / 40_000.0, 1.0)
+    assert withdrawn(found, "aave-v3:BTC") == pytest.approx(min(wanted, 0.5))
+
+
+def test_what_is_robbed_of_loans_that_are_not_paid_either_is_lost_once() -> None:
+    # Of 50,000 USDC 30,000 are lent against collateral at the same venue: all of it is robbed.
+    book = made([("venue:aave-v3", "owner:77", "USDC", 10_000.0)])
+    both = 0.0
+    for recovery in (0.0, 0.3, 0.9):
+        found = solved(book, failed=("venue:aave-v3",), assumed=Assumptions(recovery=recovery))
+        done, party = found.settlement, found.settlement.sheet.party("pool:aave-v3:USDC")
+        unpaid = done.losses.unpaid[done.sheet.code[party]]
+        robbed = 50_000.0 * (1.0 - recovery)
+        assert done.owed.robbed[party] == pytest.approx(robbed)
+        assert done.pool_loss[party] == pytest.approx(min(robbed + unpaid, 50_000.0))
+        assert done.overdrawn[party] == 0.0
+        assert lost(found, "owner:77") == pytest.approx(0.2 * done.pool_loss[party])
+        both = max(both, robbed + unpaid)
+    assert both > 50_000.0
 
 
 def test_a_vault_that_leaves_a_robbed_pool_takes_half_and_lost_half() -> None:

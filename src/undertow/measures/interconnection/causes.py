@@ -99,8 +99,8 @@ class Causes:
             for r in rows
         ]  # fmt: skip
         name = sheet.names[party]
-        if done.sink[party] > _DUST:
-            causes.append(Cause(Node("failure", name), float(done.sink[party]), "dependence"))
+        if done.gone[party] > _DUST:
+            causes.append(Cause(Node("failure", name), float(done.gone[party]), "dependence"))
         if sheet.sort[party] == POOL:
             inst = int(sheet.code[party])
             unpaid = float(done.losses.unpaid[inst])

@@ -127,15 +127,15 @@ def began(causes: Causes) -> pl.DataFrame:
         "party": [],
         "venue": [universe.venues[v] for v in book.venue[account].tolist()],
     }
-    whole = float(lost.sum() + done.sink.sum())
+    whole = float(lost.sum() + done.gone.sum())
     told: list[tuple[str, str, float, float]] = []
     for kind, names in found.items():
         usd = dict[str, float]()
         for name, value in zip(names, lost.tolist(), strict=False):
             usd[name] = usd.get(name, 0.0) + value
         if kind == "party":
-            gone = np.flatnonzero(done.sink > 0.0).tolist()
-            usd = {done.sheet.names[p]: float(done.sink[p]) for p in gone}
+            gone = np.flatnonzero(done.gone > 0.0).tolist()
+            usd = {done.sheet.names[p]: float(done.gone[p]) for p in gone}
         largest = sorted(usd.items(), key=lambda row: (-row[1], row[0]))[:_BEGAN]
         told += [(kind, name, value, value / whole) for name, value in largest]
     schema = {"kind": pl.String, "name": pl.String, "usd": pl.Float64, "share": pl.Float64}

@@ -54,7 +54,7 @@ class Settlement:
     cost: FloatColumn  # [P] what default used up
     beyond: FloatColumn  # [P] what venues lacked for accounts that no row names, and did not pay
     outside: FloatColumn  # [P] of debtors, after what the cascade and the scenario took
-    sink: FloatColumn  # [P] what is gone from who failed, and nobody here has
+    sink: FloatColumn  # [P] what is gone from who failed, but for robbed pools: see `gone`
     before: FloatColumn  # [P] equity of debtors
     after: FloatColumn
     defaulted: BoolColumn  # [P] debtors that do not pay all
@@ -73,12 +73,33 @@ class Settlement:
 
     @cached_property
     def pool_loss(self) -> FloatColumn:
-        """[P] What suppliers of each pool lost, named or not: bad debt, robbery, keepers."""
+        """[P] What suppliers of each pool lost, named or not: bad debt, robbery, keepers.
+
+        What was robbed of what is lent, and is not paid back either, is lost once.
+        """
+        found = self._unpaid_to_pools + self.owed.robbed
+        return frozen(found - np.minimum(self._beyond, self.owed.robbed))
+
+    @cached_property
+    def _unpaid_to_pools(self) -> FloatColumn:
+        """[P] What borrowers and keepers did not pay, and no fund covered."""
         sheet, found = self.sheet, np.zeros(len(self.sheet))
         pools = np.flatnonzero(sheet.sort == POOL)
-        own = self.losses.unpaid[sheet.code[pools]] + self.owed.robbed[pools]
-        found[pools] = own + self.hit[pools] - self.cover[pools]
-        return frozen(found)
+        found[pools] = (self.hit - self.cover)[pools] + self.losses.unpaid[sheet.code[pools]]
+        return found
+
+    @cached_property
+    def _beyond(self) -> FloatColumn:
+        """[P] The part of it that is more than those had who stayed."""
+        own = self._unpaid_to_pools
+        beyond = np.where(self.sheet.sort == POOL, own - self.owed.held, 0.0)
+        return np.where(beyond > 1e-12 * np.maximum(own, 1.0), beyond, 0.0)
+
+    @cached_property
+    def gone(self) -> FloatColumn:
+        """[P] What is gone from who failed or was robbed, and nobody here has."""
+        robbed = self.owed.robbed - np.minimum(self._beyond, self.owed.robbed)
+        return frozen(self.sink + robbed)
 
     @cached_property
     def unnamed_loss(self) -> FloatColumn:
@@ -99,9 +120,7 @@ class Settlement:
     @cached_property
     def overdrawn(self) -> FloatColumn:
         """[P] What pools lost beyond what those who stayed had: others left with those coins."""
-        own = np.where(self.sheet.sort == POOL, self.pool_loss - self.owed.robbed, 0.0)
-        beyond = own - self.owed.held
-        return frozen(np.where(beyond > 1e-12 * np.maximum(own, 1.0), beyond, 0.0))
+        return frozen(np.maximum(self._beyond - self.owed.robbed, 0.0))
 
     @cached_property
     def _stolen(self) -> FloatColumn:
@@ -148,16 +167,15 @@ def settle_claims(
         settled = paid.settled and then.far(now) <= _STILL
         now = then if settled or steps % _PATIENCE else round_circles(network, then, paid)
     columns = {
-        "share": now.share * owed.unrobbed, "loan": now.loan,
-        "got": network.got(now), "cover": cover,
-        "cost": np.array(paid.cost), "beyond": paid.beyond,
+        "share": now.share * owed.unrobbed, "loan": now.loan, "got": network.got(now),
+        "cover": cover, "cost": np.array(paid.cost), "beyond": paid.beyond,
         "outside": has, "sink": sink, "before": _before(sheet, owed),
         "after": np.where(sheet.is_debtor, paid.equity, 0.0),
         "defaulted": np.array(paid.defaulted),
     }  # fmt: skip
     return Settlement(
-        sheet=sheet, losses=losses, owed=owed, channels=channels, steps=steps, settled=settled,
-        **{name: frozen(column) for name, column in columns.items()},
+        sheet=sheet, losses=losses, owed=owed, channels=channels, steps=steps,
+        settled=settled, **{name: frozen(column) for name, column in columns.items()},
     )  # fmt: skip
 
 
@@ -187,7 +205,7 @@ def _outside(
         took = np.maximum(has[fallen] - left, 0.0)
         has[fallen] -= took
         sink[fallen] += took
-    return has, sink + owed.robbed
+    return has, sink
 
 
 def _before(sheet: Sheet, owed: Owed) -> FloatColumn:

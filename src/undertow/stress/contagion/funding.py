@@ -16,6 +16,7 @@ from undertow.state.universe import NONE
 from undertow.stress.contagion.channels import Assumptions
 from undertow.stress.contagion.claims import Settlement
 from undertow.stress.contagion.proposals import Origin, Proposal
+from undertow.stress.contagion.stakes import over
 
 _HOURS_A_YEAR = 8_760.0
 
@@ -25,8 +26,8 @@ def propose_run(settlement: Settlement, snapshot: Snapshot, assumed: Assumptions
     sheet, liquidity = settlement.sheet, snapshot.liquidity
     lent = np.flatnonzero((sheet.pool_of != NONE) & (liquidity.supplied > 0.0))
     pool = sheet.pool_of[lent]
-    lost = np.zeros(len(sheet.pool_of))
-    lost[lent] = 1.0 - settlement.share[pool]
+    lost, was = np.zeros(len(sheet.pool_of)), settlement.owed.in_pool + settlement.owed.robbed
+    lost[lent] = np.minimum(over(settlement.pool_loss, was, 0.0)[pool], 1.0)
     withdrawn = np.minimum(assumed.run * lost, 1.0)
     cost = dearer(snapshot, withdrawn, assumed)
     usd = settlement.pool_loss

@@ -52,7 +52,7 @@ def realised(cascade: Cascade, settlement: Settlement) -> pl.DataFrame:
         flows["venues"] += float(losses.uncovered.sum())
     gained = np.where(sheet.is_debtor, settlement.after - settlement.before, 0.0)
     sinks = {
-        "gone": float(settlement.sink.sum()),
+        "gone": float(settlement.gone.sum()),
         "bankruptcy_cost": float(settlement.cost.sum()),
         "prices": float(settlement.under_loans.sum()),
         "own accounts": float(losses.own.sum()),

@@ -138,6 +138,15 @@ class Sheet:
         return Stakes.of(self.sort, self.debtor, self.creditor, self.kind, self.qty, usd, supplied)
 
     @cached_property
+    def kept(self) -> FloatColumn:
+        """[I] Units of each reserve that lie with others; what is lent to them lies nowhere."""
+        rows = np.flatnonzero((self.sort[self.creditor] == POOL) & (self.kind != LOAN))
+        units = np.bincount(
+            self.code[self.creditor[rows]], self.qty[rows] * self.unsecured[rows], len(self.pool_of)
+        )
+        return frozen(units.astype(np.float64))
+
+    @cached_property
     def token_party(self) -> CodeColumn:
         """[A] The party that each asset is, or NONE."""
         found = np.full(len(self.price), NONE, dtype=np.int32)

@@ -193,7 +193,7 @@ def travelled(cascade: Cascade, done: Settlement, state: State) -> dict[str, flo
     return {
         "bad_usd": float(cascade.bad.sum() + cascade.short.sum()),
         "not_paid_usd": float(done.lost[sheet.is_debtor[sheet.debtor]].sum()),
-        "gone_usd": float(done.sink.sum() + done.under_loans.sum()),
+        "gone_usd": float(done.gone.sum() + done.under_loans.sum()),
         "cost_usd": float(done.cost.sum()),
         "pools_lost_usd": float(done.pool_loss[pools].sum()),
         "tokens_lost_usd": float((owed.held * (1.0 - done.share))[tokens].sum()),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from undertow.errors import StateError
 from undertow.rules.snapshot import Snapshot
-from undertow.state import FloatColumn, KeyColumn
+from undertow.state import KeyColumn
 from undertow.stress.aftermath import Cascade
 from undertow.stress.contagion.backing import propose_pegs, starting_ratios
 from undertow.stress.contagion.channels import Assumptions, Channels
@@ -22,7 +22,7 @@ from undertow.stress.contagion.losses import Losses
 from undertow.stress.contagion.network import Sheet
 from undertow.stress.contagion.outcome import Cause, Contagion, Ending, travelled
 from undertow.stress.contagion.proposals import Origin, Proposal, own_receipts
-from undertow.stress.contagion.stakes import LOAN, POOL, TOKEN, over
+from undertow.stress.contagion.stakes import TOKEN
 from undertow.stress.contagion.state import State
 from undertow.stress.options import Options
 from undertow.stress.plan import Plan
@@ -114,6 +114,8 @@ class Run:
         """Forced sales with a state on the scenario, and who can pay after them."""
         ground, engine = self.ground, self.ground.engine(receipts=self.channels.receipts)
         laid = state.laid(ground.start, self.assumed.hours)
+        if self.channels.claims and self.sheet.kept.any():
+            laid = replace(laid, stuck=self.sheet.kept)
         ran = engine.follow(laid, ground.start, self.options, check=self.check, trace=self.trace)
         losses = Losses.of(self.sheet, ran, engine)
         done = settle_claims(
@@ -149,23 +151,7 @@ def _propose_claims(done: Settlement, cascade: Cascade, start: Stressed) -> Prop
     origins: dict[tuple[str, int], tuple[Origin, ...]] = {}
     for k in np.flatnonzero(receipt < 1.0):
         origins["receipt", int(k)] = _behind(done, int(sheet.token_party[k]))
-    stuck = _stuck(done)
-    for k in np.flatnonzero(stuck):
-        origins["stuck", int(k)] = _behind(done, int(sheet.pool_of[k]))
-    return Proposal("claims", {"receipt": receipt, "stuck": stuck}, origins)
-
-
-def _stuck(done: Settlement) -> FloatColumn:
-    """[I] Share of each supply that lies with those who do not give it back; loans lie nowhere."""
-    sheet, owed = done.sheet, done.owed
-    kept = (sheet.kind != LOAN) & (sheet.sort[sheet.creditor] == POOL)
-    pools = np.flatnonzero(sheet.sort == POOL)
-    code = sheet.code[pools]
-    usd = sheet.summed(sheet.creditor, np.where(kept, done.lost, 0.0))[pools]
-    was = owed.in_pool[pools]
-    found = np.zeros(len(sheet.pool_of))
-    found[code] = np.minimum(over(usd, was, 0.0), 1.0)
-    return found
+    return Proposal("claims", {"receipt": receipt}, origins)
 
 
 def _behind(done: Settlement, creditor: int) -> tuple[Origin, ...]:

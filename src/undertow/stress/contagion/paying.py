@@ -20,6 +20,8 @@ from undertow.stress.contagion.network import Sheet
 from undertow.stress.contagion.owed import Owed
 from undertow.stress.contagion.stakes import LOAN, POOL, TOKEN, over
 
+_NOISE = 1e-12  # of what a venue has and owes: it lacks more than that, or nothing
+
 
 class Shares(NamedTuple):
     """What is left of claims on, and loans to, every party."""
@@ -106,8 +108,9 @@ class Network:
             equity = base + due - owed.held + owed.written
             nobody = np.zeros(size, np.bool_)
             return Paid(np.ones(size), equity, none, nobody, True, base, self.debts.owed, none)
-        lacks, debts = none.copy(), self.debts
-        lacks[sheet.venue_party] = np.maximum(-base[sheet.venue_party], 0.0)
+        lacks, debts, venues = none.copy(), self.debts, sheet.venue_party
+        rounding = _NOISE * (owed.held + owed.buffer + self.has - base)[venues]
+        lacks[venues] = np.where(base[venues] < -rounding, -base[venues], 0.0)
         if lacks.any():
             debts = replace(debts, outside=frozen(debts.outside + lacks))
         inside = np.where(sheet.is_debtor, np.maximum(base, 0.0) + income, 0.0)

@@ -27,7 +27,6 @@ class State:
     receipt: FloatColumn  # [A] share still backed, on top of what the engine takes off by itself
     peg: FloatColumn  # [A] log deviation, at most 0
     withdrawn: FloatColumn  # [I] share of the supply that wants out
-    stuck: FloatColumn  # [I] share of the supply that lies with those who do not give it back
     rate: FloatColumn  # [I] what borrowers pay on top, as a share of their debt
     frozen: BoolColumn  # [I] the oracle stands still
 
@@ -38,7 +37,7 @@ class State:
         assets, count = len(universe.assets), len(universe.instruments)
         columns: dict[str, Any] = {
             "receipt": np.ones(assets), "peg": np.zeros(assets),
-            "withdrawn": np.zeros(count), "stuck": np.zeros(count), "rate": np.zeros(count),
+            "withdrawn": np.zeros(count), "rate": np.zeros(count),
             "frozen": np.zeros(count, dtype=np.bool_),
         }  # fmt: skip
         return cls(**{name: frozen(column) for name, column in columns.items()})
@@ -71,7 +70,6 @@ class State:
                 self.peg < 0.0, np.minimum(stressed.factor, self.peg), stressed.factor
             ),
             "withdrawn": np.maximum(stressed.withdrawn, self.withdrawn),
-            "stuck": np.maximum(stressed.stuck, self.stuck * stressed.snapshot.liquidity.supplied),
         }
         dearer = self.rate > np.maximum(stressed.rate_shock * stressed.rate_hours, 0.0)
         there["rate_shock"] = np.where(dearer, self.rate / hours, stressed.rate_shock)
