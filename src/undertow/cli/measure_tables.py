@@ -80,7 +80,7 @@ MAIN: Mapping[str, tuple[Main, ...]] = {
     "interconnection.nodes": (
         Main("nodes", "nodes, by what their failure costs all others",
              ("node", "failure_usd", "own_usd", "in_stress_usd", "adds_usd", "debtrank_usd",
-              "single_hit_usd", "centrality", "passes", "delta_covar")),
+              "single_hit_usd", "diffusion", "centrality", "passes", "delta_covar")),
     ),
     "interconnection.links": (
         Main("numbers", "every number over networks with the same totals",
