@@ -248,6 +248,15 @@ def test_links_say_after_which_shock_their_numbers_hold(web):
         assert all(each.definition.endswith(f", after {shock}") for each in told)
 
 
+def test_stress_that_creeps_round_a_circle_without_end_is_told():
+    # each has claims of all but 1e-6 of its buffer on the other: a little is passed on for ever
+    two = Exposures.of([0, 1], [1, 0], [1.0 - 1e-6] * 2, [1.0, 1.0])
+    third = Exposures.of([0, 1, 0], [1, 0, 2], [1.0 - 1e-6] * 2 + [1e-9], [1.0, 1.0, 1.0])
+    assert defaults_one_by_one(two).max() == pytest.approx(1.0, abs=1e-5)
+    with pytest.raises(EstimationError, match="still creeps round circles"):
+        defaults_one_by_one(third)
+
+
 def test_a_book_without_claims_has_no_missing_link():
     tables, _ = demo_tables()
     gone = ("accounts", "positions", "claims", "reserves", "free_assets")

@@ -279,7 +279,13 @@ class Linked:
 
 
 def defaults_one_by_one(exposures: Exposures, most: int = 10_000) -> FloatMatrix:
-    """(nodes that default, others) USD of equity marked down by linear marks, one default a row."""
+    """(nodes that default, others) USD of equity marked down by linear marks, one default a row.
+
+    Raises
+    ------
+    EstimationError
+        When stress still creeps round circles after `most` steps.
+    """
     size, weights = len(exposures), exposures.matrix
     h = np.eye(size)  # a column a default
     passed = np.zeros_like(h)
@@ -290,6 +296,11 @@ def defaults_one_by_one(exposures: Exposures, most: int = 10_000) -> FloatMatrix
             break
         h += weights @ fresh
         passed = level
+    else:
+        raise EstimationError(
+            f"stress still creeps round circles of claims after {most:,} steps",
+            hint=f"their radius is {exposures.radius:.6g}; a buffer a little larger ends it",
+        )
     lost = np.minimum(h, 1.0) * exposures.buffer[:, None]
     np.fill_diagonal(lost, 0.0)
     found: FloatMatrix = lost.T
