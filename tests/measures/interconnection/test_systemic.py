@@ -217,7 +217,7 @@ def test_the_part_in_what_travels_is_a_ranking_with_bands(web, mixed, monkeypatc
     assert ranks["drawn"].unique().to_list() == ["missing links and claims drawn"]
     assert ((ranks["rank_low"] <= ranks["rank"]) & (ranks["rank"] <= ranks["rank_high"])).all()
     assert "diffusion" in mixed.tables["definitions"]["ranking"].to_list()
-    monkeypatch.setattr(module, "_CIRCLE", 0)  # as if more parties stood in one circle
+    monkeypatch.setattr(module, "CIRCLE", 0)  # as if more parties stood in one circle
     found = nodes(web, among=KEEPERS[:2], channels=BY_CLAIMS, **QUICK)
     assert found.tables["nodes"]["diffusion"].null_count() == 2
     assert found.tables["nodes"]["debtrank_usd"].null_count() == 0
