@@ -50,12 +50,14 @@ def test_a_picture_is_left_out_where_a_table_column_or_number_is_missing(picture
             assert picture.title not in [p.title for p, _ in drawn(bare, [bare])]
 
 
-@pytest.mark.parametrize("hole", [None, float("nan"), float("inf")])
-def test_holes_in_numbers_leave_holes_in_figures(hole: float | None) -> None:
+def test_holes_in_numbers_leave_holes_in_figures() -> None:
+    # every other number is a hole, of each kind in turn
+    row = pl.int_range(pl.len())
+    holes = pl.when(row % 6 == 1).then(None).when(row % 6 == 3).then(np.nan).otherwise(np.inf)
     held = {
         name: {
             key: frame.with_columns(
-                pl.when(pl.int_range(pl.len()) % 2 == 0).then(pl.col(c)).otherwise(hole).alias(c)
+                pl.when(row % 2 == 0).then(pl.col(c)).otherwise(holes).alias(c)
                 for c in frame.columns
                 if frame[c].dtype.is_float()
             )
