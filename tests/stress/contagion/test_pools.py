@@ -236,3 +236,83 @@ def test_a_venue_that_lacks_more_than_it_has_owes_the_rest_to_its_accounts() -> 
     assert lost(found, "venue:hyperliquid", "unnamed") == pytest.approx(0.75 * 11_000.0)
     row = next(r for r in found.valuation().rows(named=True) if r["party"] == "owner:3")
     assert row["clearing_usd"] == pytest.approx(0.75 * 9_000.0)
+
+
+def test_a_keeper_who_is_owed_what_he_keeps_gains_nothing_by_failing() -> None:
+    # A bank owes him the 50 BTC that he owes to the token: what he does not give back is gone.
+    book = made(
+        [
+            ("external:bank", "external:Keeper", "BTC", 50.0, "loan"),
+            ("external:Keeper", "asset:WBTC", "BTC", 50.0, "custody"),
+            ("asset:WBTC", "external:fund", "WBTC", 10.0, "vault_share"),
+        ],
+        tokens=[("WBTC", "wrapped", "BTC", 40_000.0, "ethereum", "Issuer", "Keeper")],
+    )
+    nothing = Assumptions(capital=0.0, recovery=0.0)
+    found = solved(book, failed=("custodian:Keeper",), assumed=nothing)
+    assert lost(found, "external:Keeper") == 0.0
+    assert found.headline()["gone_usd"] == pytest.approx(2_000_000.0)
+    assert lost(found, "external:fund") == pytest.approx(400_000.0)
+    # with nothing of the bank's either there was only what he had outside: nothing
+    both = solved(book, failed=("custodian:Keeper", "external:bank"), assumed=nothing)
+    assert lost(both, "external:fund") == pytest.approx(400_000.0)
+    assert lost(both, "external:Keeper") == 0.0
+    assert both.headline()["gone_usd"] == pytest.approx(2_000_000.0)
+
+
+def test_a_token_that_is_cut_while_what_it_holds_is_cut_is_booked_at_its_worth() -> None:
+    # the keeper of WBTC gives half back, and who stands behind the vault of it half of that
+    book = made(
+        [
+            ("external:Keeper", "asset:WBTC", "BTC", 50.0, "custody"),
+            ("asset:WBTC", "asset:vault", "WBTC", 10.0, "backing"),
+        ],
+        tokens=[
+            ("WBTC", "wrapped", "BTC", 40_000.0, "ethereum", "Issuer", "Keeper"),
+            ("vault", "vault_share", "USDC", 1.0),
+        ],
+    )
+    half = Assumptions(capital=0.0, recovery=0.5)
+    found = solved(book, failed=("custodian:Keeper", "asset:vault"), assumed=half)
+    assert lost(found, "asset:WBTC", "unnamed") == pytest.approx(800_000.0)
+    assert lost(found, "asset:vault", "unnamed") == pytest.approx(300_000.0)
+    assert found.headline()["gone_usd"] == pytest.approx(1_100_000.0)
+
+
+def test_the_more_is_robbed_the_more_is_lost_and_never_more_than_there_was() -> None:
+    # borrowers who cannot pay and a robber of what they owe: 50,000 can be lost once
+    book = made(
+        [("venue:aave-v3", "owner:77", "USDC", 10_000.0)],
+        accounts=[(6, 7, [("BTC", "collateral", 0.5), ("USDC", "debt", -14_000.0)])],
+    )
+    losses = []
+    for stolen in (0.1, 0.5, 0.8, 0.9, 0.99, 0.999, 1.0):
+        found = solved(
+            book, Price(asset="market", move=-0.7),
+            Exploit(venue="aave-v3", asset="USDC", share=stolen),
+        )  # fmt: skip
+        party = found.settlement.sheet.party("pool:aave-v3:USDC")
+        losses.append(float(found.settlement.pool_loss[party]))
+        assert lost(found, "owner:77") == pytest.approx(0.2 * losses[-1])
+    assert (np.diff(losses) >= -1e-6).all()
+    assert losses[-1] == pytest.approx(50_000.0)
+    assert losses[0] < 49_000.0
+
+
+def test_a_pool_that_is_said_to_hold_more_of_a_token_than_is_in_it_loses_what_is_in_it() -> None:
+    book = made(
+        [
+            ("external:bank", "asset:vault", "USDC", 10_000.0, "backing"),
+            ("asset:vault", "venue:aave-v3", "vault", 8_000.0, "vault_share"),
+            ("venue:aave-v3", "owner:77", "vault", 1_000.0),
+        ],
+        tokens=[("vault", "vault_share", "USDC", 1.0)], reserves=[("vault", 5_000.0, 0.0)],
+    )  # fmt: skip
+    nothing = Assumptions(capital=0.0, recovery=0.0, run=0.0)
+    found = solved(book, failed=("external:bank",), assumed=nothing)
+    done, party = found.settlement, found.settlement.sheet.party("pool:aave-v3:vault")
+    assert done.pool_loss[party] == pytest.approx(5_000.0)
+    assert done.overdrawn[party] == 0.0
+    assert lost(found, "owner:77") == pytest.approx(1_000.0)
+    assert lost(found, "asset:vault", "unnamed") == pytest.approx(5_000.0)
+    assert any("owe a pool more than all in it" in note for note in found.notes)

@@ -74,7 +74,8 @@ def assumed(seed: int) -> Assumptions:
 
 def fails(seed: int) -> tuple[str, ...]:
     names = ("custodian:Keeper", "external:bank", "venue:hyperliquid", "issuer:Issuer",
-             "oracle:hyperliquid:BTC/USDC:USDC", "external:Keeper")  # fmt: skip
+             "oracle:hyperliquid:BTC/USDC:USDC", "external:Keeper", "asset:vault", "asset:WBTC",
+             "instrument:aave-v3:USDC", "venue:aave-v3")  # fmt: skip
     rng = np.random.default_rng(2_000 + seed)
     return tuple(name for name in names if rng.random() < 0.3)
 

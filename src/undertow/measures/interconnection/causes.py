@@ -261,9 +261,13 @@ def who_bears(outcome: Contagion) -> dict[tuple[str, str], float]:
     since the coins behind it went (`spared`, below 0) takes away: then it is `lost_usd`.
     """
     found: dict[tuple[str, str], float] = {}
+    sheet, own = outcome.settlement.sheet, outcome.settlement.losses.own
+    traded = {sheet.names[n]: float(own[n]) for n in np.flatnonzero(own)}  # his accounts' doing
     for kind, name, gained in outcome.realised().iter_rows():
-        if kind in ("party", "unnamed") and gained < -_DUST:
-            found[kind, name] = -float(gained)
+        if kind in ("party", "unnamed"):
+            usd = -float(gained) - (traded.get(name, 0.0) if kind == "party" else 0.0)
+            if usd > _DUST:
+                found[kind, name] = usd
     by_venue = outcome.cascade.by_venue()
     columns = {"winners": "winners_paid_usd", "fund": "funds_paid_usd"}
     if not outcome.channels.claims:

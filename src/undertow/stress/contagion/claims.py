@@ -166,11 +166,13 @@ def settle_claims(
         then = network.passed_on(got, cover, paid.part)
         settled = paid.settled and then.far(now) <= _STILL
         now = then if settled or steps % _PATIENCE else round_circles(network, then, paid)
+    gone = network.gone(now, paid, sink)
+    after = paid.equity + np.where(sheet.is_debtor, sink - gone, 0.0)
     columns = {
         "share": now.share * owed.unrobbed, "loan": now.loan, "got": network.got(now),
         "cover": cover, "cost": np.array(paid.cost), "beyond": paid.beyond,
-        "outside": has, "sink": sink, "before": _before(sheet, owed),
-        "after": np.where(sheet.is_debtor, paid.equity, 0.0),
+        "outside": has, "sink": gone, "before": _before(sheet, owed),
+        "after": np.where(sheet.is_debtor, after, 0.0),
         "defaulted": np.array(paid.defaulted),
     }  # fmt: skip
     return Settlement(
@@ -195,7 +197,7 @@ def _outside(
 ) -> tuple[FloatColumn, FloatColumn]:  # fmt: skip
     """[P] What debtors have outside before pools are covered, and what is gone from who failed."""
     matched = matched_assets(sheet, owed)
-    sink = np.where(sheet.is_debtor, np.minimum(owed.written, matched), owed.written)
+    sink = np.where(sheet.is_debtor, owed.written, 0.0)
     has = np.where(sheet.is_debtor, matched + owed.buffer - sink - losses.own, 0.0)
     if channels.claims:
         has[sheet.venue_party] -= losses.uncovered

@@ -38,7 +38,8 @@ class Losses:
     present: FloatColumn  # [I] units in it when the first round began, before anybody left
     left: FloatColumn  # [I] units that suppliers took out
     locked: FloatColumn  # [I] units that they wanted and could not have
-    taken: FloatColumn  # [I] share of what stayed that was lost to bad debt
+    lost: FloatColumn  # [I] units lost to bad debt
+    taken: FloatColumn  # [I] the same as a share of what stayed, at most all
     unpaid: FloatColumn  # [I] the same in USD, at the prices at which it was lost
     fund: FloatColumn  # [V] USD of insurance and backstop that closings left
     uncovered: FloatColumn  # [V] USD that bankrupt accounts lacked and nobody paid
@@ -66,6 +67,7 @@ class Losses:
             "present": liquidity.supplied.copy(),
             "left": left,
             "locked": locked,
+            "lost": gone.copy(),
             "taken": np.minimum(taken, 1.0),
             "unpaid": np.array(cascade.unpaid),
             "fund": cascade.insurance + cascade.backstop,

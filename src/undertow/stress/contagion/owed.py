@@ -56,10 +56,11 @@ class Owed:
         loans = sheet.summed(sheet.debtor, np.where(loan, face, 0.0)) * (sheet.sort == TOKEN)
         into = sheet.summed(sheet.creditor, face) * (sheet.sort == POOL)
         fits = np.minimum(over(unlent, into, 1.0), 1.0)
-        face *= np.where(sheet.sort[sheet.creditor] == POOL, fits[sheet.creditor], 1.0)
+        fit = np.where(sheet.sort[sheet.creditor] == POOL, fits[sheet.creditor], 1.0)
+        face *= fit
         stolen = part * (was - in_pool)[sheet.debtor]
         face += stolen
-        holders, circular = _holders(sheet, face, loans, money)
+        holders, circular = _holders(sheet, face, loans, money, fit)
         now = stressed.snapshot.claims.qty[sheet.row]
         due = np.where(of_pool, face - stolen, face * np.minimum(over(now, sheet.qty, 1.0), 1.0))
         held = np.where(sheet.sort == TOKEN, holders, in_pool * rest)
@@ -95,16 +96,17 @@ def _in_pools(
 
 
 def _holders(
-    sheet: Sheet, face: FloatColumn, loans: FloatColumn, money: FloatColumn
+    sheet: Sheet, face: FloatColumn, loans: FloatColumn, money: FloatColumn, fit: FloatColumn
 ) -> tuple[FloatColumn, bool]:
     """[P] What all holders of each token have; writes rows of `face` that are stakes in tokens.
 
+    Of a row only the part `fit` counts, since no more goes into the pool that holds it.
     Tokens may hold each other. Where circles keep more than all of themselves that has no end, and
     rows within a circle are left out.
     """
     stake = (sheet.sort[sheet.debtor] == TOKEN) & (sheet.kind != LOAN)
     face[stake] = 0.0
-    token, part = sheet.sort == TOKEN, np.where(stake, sheet.stakes.part, 0.0)
+    token, part = sheet.sort == TOKEN, np.where(stake, sheet.stakes.part * fit, 0.0)
     own = np.where(token, sheet.summed(sheet.creditor, face) + money - loans, 0.0)
     holders, found = lines_meet(_among_tokens(sheet, part), own)
     if not found:
@@ -166,8 +168,8 @@ def _buffers(
 
 def _unit_worth(sheet: Sheet, losses: Losses) -> FloatColumn:
     """[I] USD of a unit of each reserve: where it lost, as the cascade booked the loss."""
-    lost = losses.taken * (losses.present - losses.left)
-    return over(losses.unpaid, lost, losses.price[sheet.snapshot.universe.asset_of])
+    price = losses.price[sheet.snapshot.universe.asset_of]
+    return over(losses.unpaid, losses.lost, price)
 
 
 def _unnamed_cash(sheet: Sheet, losses: Losses, face: FloatColumn) -> FloatColumn:

@@ -61,16 +61,30 @@ class Network:
     debts: Debts
     least: bool
 
+    def part(self, now: Shares) -> FloatColumn:
+        """[R] The share of what is due that each row is paid."""
+        sheet = self.sheet
+        lent = (sheet.sort[sheet.debtor] == TOKEN) & (sheet.kind == LOAN)
+        return np.where(lent, now.loan[sheet.debtor], now.share[sheet.debtor])
+
     def got(self, now: Shares) -> FloatColumn:
         """[R] What each row is paid."""
-        sheet = self.sheet
-        sort = sheet.sort[sheet.debtor]
-        lent = (sort == TOKEN) & (sheet.kind == LOAN)
-        part = np.where(lent, now.loan[sheet.debtor], now.share[sheet.debtor])
-        paid: FloatColumn = self.owed.due * part
+        paid: FloatColumn = self.owed.due * self.part(now)
         if not self.channels.receipts:  # pools keep their losses to themselves
-            paid = np.where(sort == POOL, self.owed.face, paid)
+            on_pool = self.sheet.sort[self.sheet.debtor] == POOL
+            paid = np.where(on_pool, self.owed.face, paid)
         return paid
+
+    def gone(self, now: Shares, paid: Paid, sink: FloatColumn) -> FloatColumn:
+        """[P] What is gone from who failed: no more than he had, and of a token what it was worth.
+
+        `sink` is what was written down of debts, or taken from who has them, at face value.
+        """
+        sheet, owed = self.sheet, self.owed
+        had = np.minimum(np.maximum(-paid.equity, 0.0), sink)
+        token = sheet.sort == TOKEN
+        cut = np.where(token[sheet.debtor], (owed.face - owed.due) * self.part(now), 0.0)
+        return np.where(token, sheet.summed(sheet.debtor, cut), sink - had)
 
     def cover(self, got: FloatColumn) -> FloatColumn:
         """[P] What venues' funds put into pools that were not paid; the venue itself has its share.
@@ -111,6 +125,7 @@ class Network:
         lacks, debts, venues = none.copy(), self.debts, sheet.venue_party
         rounding = _NOISE * (owed.held + owed.buffer + self.has - base)[venues]
         lacks[venues] = np.where(base[venues] < -rounding, -base[venues], 0.0)
+        lacks[venues] = np.minimum(lacks[venues], self.losses.uncovered)
         if lacks.any():
             debts = replace(debts, outside=frozen(debts.outside + lacks))
         inside = np.where(sheet.is_debtor, np.maximum(base, 0.0) + income, 0.0)
