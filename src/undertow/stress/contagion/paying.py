@@ -81,10 +81,12 @@ class Network:
         `sink` is what was written down of debts, or taken from who has them, at face value.
         """
         sheet, owed = self.sheet, self.owed
-        had = np.minimum(np.maximum(-paid.equity, 0.0), sink)
+        never = np.zeros(len(sheet))
+        if self.channels.claims:
+            never = np.minimum(np.maximum(-paid.equity, 0.0), owed.written)
         token = sheet.sort == TOKEN
         cut = np.where(token[sheet.debtor], (owed.face - owed.due) * self.part(now), 0.0)
-        return np.where(token, sheet.summed(sheet.debtor, cut), sink - had)
+        return np.where(token, sheet.summed(sheet.debtor, cut), sink - never * sheet.is_debtor)
 
     def cover(self, got: FloatColumn) -> FloatColumn:
         """[P] What venues' funds put into pools that were not paid; the venue itself has its share.
