@@ -13,6 +13,7 @@ import pytest
 from stress.contagion.made import made
 from undertow.errors import EstimationError, StateError
 from undertow.measures import Study
+from undertow.measures.interconnection import trails as module
 from undertow.measures.interconnection.attributing import Case, loss_of
 from undertow.measures.interconnection.causes import Causes
 from undertow.measures.interconnection.paths import paths
@@ -382,3 +383,16 @@ def test_the_heaviest_chains_are_those_of_a_full_search() -> None:
     found = [chain.share for chain in trails.chains(end, 25)]
     assert found == pytest.approx(sorted(every, reverse=True)[:25])
     assert sum(every) == pytest.approx(1.0)
+
+
+def test_an_end_that_too_many_ways_lead_to_is_said_to_be_cut_short(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    causes = {A: [Cause(Node("shock", f"s{n}"), 1.0) for n in range(20)]}
+    whole = Trails(causes, {A: 1.0})
+    assert len(whole.chains(A, 30)) == 20
+    assert not whole.cut_short
+    monkeypatch.setattr(module, "_POPS", 5)
+    short = Trails(causes, {A: 1.0})
+    assert len(short.chains(A, 30)) == 4
+    assert short.cut_short == {A}

@@ -122,7 +122,11 @@ def paths(
         says=tuple(_says(causes, target, whole, divided, made)),
         how_to_read=_READ.format(target=target, meaning=meaning),
         misleads=_MISLEADS,
-        left_out=divided.why,
+        left_out=divided.why
+        | {
+            f"{bare(end.name)}: more chains": "too many ways lead there to look at all of them"
+            for end in sorted(causes.trails.cut_short)
+        },
     )
 
 

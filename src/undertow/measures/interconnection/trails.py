@@ -11,7 +11,7 @@ import heapq
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -56,6 +56,7 @@ class Trails:
 
     causes: Mapping[Node, Sequence[Cause]]
     ends: Mapping[Node, float]  # USD
+    cut_short: set[Node] = field(default_factory=set)  # ends whose chains were not all looked at
 
     @cached_property
     def nodes(self) -> tuple[Node, ...]:
@@ -170,7 +171,8 @@ class Trails:
         """The heaviest chains from a root to an end, the heaviest first; of equals by name.
 
         Searched backwards from the end by what is kept so far and the best that can be hoped for
-        (A*), so the first found is the heaviest, and so on.
+        (A*), so the first found is the heaviest, and so on. Ends at which the search ran out of
+        patience are in `cut_short`.
         """
         tick = itertools.count()
         heap: list[tuple[float, tuple[Node, ...], int, float]]
@@ -190,4 +192,6 @@ class Trails:
                     continue
                 far = kept - math.log(each.weight)
                 heapq.heappush(heap, (far + hope, (each.source, *path), next(tick), far))
+        if heap and len(found) < most:
+            self.cut_short.add(end)
         return found
