@@ -122,12 +122,14 @@ def paths(
         says=tuple(_says(causes, target, whole, divided, made)),
         how_to_read=_READ.format(target=target, meaning=meaning),
         misleads=_MISLEADS,
-        left_out=divided.why
-        | {
-            f"{bare(end.name)}: more chains": "too many ways lead there to look at all of them"
-            for end in sorted(causes.trails.cut_short)
-        },
+        left_out={**divided.why, **_cut_short(causes)},
     )
+
+
+def _cut_short(causes: Causes) -> dict[str, str]:
+    """Bearers to whom more chains may lead than the search looked at."""
+    ends = sorted(causes.trails.cut_short)
+    return {f"{bare(end.name)}: more chains": "too many ways lead there" for end in ends}
 
 
 def _readings(
