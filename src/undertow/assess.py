@@ -21,7 +21,7 @@ from undertow.measures.crowding.markets import HOUR_US, MarketPast
 from undertow.measures.crowding.markets import TABLES as SERIES
 from undertow.measures.interconnection.identities import Identities, linked
 from undertow.measures.tandem import LeverageHistory
-from undertow.measures.words import listed, many
+from undertow.measures.words import listed, many, percent
 from undertow.rules.leverage import Exposures, baskets, leverage_panel
 from undertow.rules.snapshot import TABLES, Snapshot
 from undertow.state import Panel, Reading
@@ -30,6 +30,7 @@ from undertow.store.load import load_prices, load_series, load_snapshot, positio
 from undertow.store.quality import table_quality
 from undertow.store.reading import instants
 from undertow.store.runs import Standing, all_runs
+from undertow.stress import Scenario
 from undertow.stress.written import price_panel
 
 LEAST_INSTANTS = 61  # of positions, for a history of leverage to be made of them
@@ -114,6 +115,8 @@ def assess(
     notes: Sequence[str] = (),
     identities: Any = None,
     sure: float = 0.0,
+    fall: float | None = None,
+    scenario: Scenario | None = None,
     executor: Executor | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Assessment:
@@ -122,14 +125,16 @@ def assess(
     A measure that this data cannot answer is no error: it stands in `not_told` with its reason.
     Data are as old as they were at `at`; without it, as they are `now`. Owners are joined who are
     one by a table of `identities` (see `measures.interconnection.identities`), by rows that are at
-    least so `sure`.
+    least so `sure`. Measures that start from a shock start from a common `fall` or a `scenario`,
+    where one is given, instead of their own.
 
     Raises
     ------
     StoreError
         When the lake has nothing by then.
     StateError
-        When a measure or a division is unknown, or `at` lies outside the time of the data.
+        When a measure or a division is unknown, `at` lies outside the time of the data, or the book
+        has nothing of what the scenario changes.
     """
     measures = chosen(only)
     stands = lake.standing(as_of=as_of)
@@ -139,8 +144,11 @@ def assess(
     if identities is not None:
         snapshot, joined = _linked(snapshot, identities, sure)
         notes = (*notes, joined)
+    if scenario is not None:
+        scenario.apply(snapshot)  # what it names and the book lacks is misuse, not a missing answer
     ground, missing = _ground(lake, snapshot, measures, by, as_of)
-    ground = replace(ground, seed=seed, level=level, executor=executor or Serial())
+    ground = replace(ground, seed=seed, level=level, executor=executor or Serial(), fall=fall,
+                     scenario=scenario)  # fmt: skip
     studies, not_told, took = [], {}, {}
     for place, measure in enumerate(measures):
         if progress is not None:
@@ -155,7 +163,7 @@ def assess(
     if progress is not None:
         progress(len(measures), len(measures), "")
     found = Assessment(
-        title=_title(measures, by),
+        title=_title(measures, by, fall, scenario),
         ts=snapshot.ts,
         as_of=stands.committed,
         studies=tuple(studies),
@@ -170,6 +178,7 @@ def assess(
             "seed": seed,
             "level": level,
             "by": by,
+            **_shock(fall, scenario),
         },
         ages_from=now if at is None else at,
         not_told=not_told,
@@ -191,12 +200,33 @@ def _linked(snapshot: Snapshot, identities: Any, sure: float) -> tuple[Snapshot,
     )
 
 
-def _title(measures: Sequence[Measure], by: str) -> str:
-    """What all of these measures are of."""
+def _title(
+    measures: Sequence[Measure], by: str, fall: float | None, scenario: Scenario | None
+) -> str:
+    """What all of these measures are of, and after which shock if they all start from it."""
     families = {measure.family for measure in measures}
-    if len(families) == 1 and (title := _TITLES.get(*families)):
+    title = _TITLES.get(*families) if len(families) == 1 else None
+    title = title or f"Leverage by {by}"
+    if scenario is None and fall is None:
         return title
-    return f"Leverage by {by}"
+    if not all(measure.starts_from_a_shock for measure in measures):
+        return title
+    return f"{title} after {_spoken(fall, scenario)}"
+
+
+def _spoken(fall: float | None, scenario: Scenario | None) -> str:
+    """A shock as a sentence has it."""
+    if scenario is not None:
+        return scenario.name
+    way = "rise" if fall is not None and fall < 0.0 else "fall"
+    return f"a common {way} of {percent(abs(fall or 0.0))}"
+
+
+def _shock(fall: float | None, scenario: Scenario | None) -> dict[str, Any]:
+    """A shock as a program reads it; nothing where each measure has its own."""
+    if scenario is not None:
+        return {"scenario": scenario.name}
+    return {} if fall is None else {"fall": fall}
 
 
 def iso(ts: int) -> str:

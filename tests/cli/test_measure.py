@@ -13,7 +13,7 @@ import pytest
 
 from undertow.assess import INVENTED
 from undertow.cli.measure import seed_of_measures
-from undertow.cli.measure_shock import ChosenShock, shocked, starts_from_a_shock
+from undertow.cli.measure_shock import ChosenShock, shocked
 from undertow.cli.measure_tables import MAIN, ROWS, main_tables
 from undertow.measures import MEASURES, Study, interconnection
 from undertow.store import Lake
@@ -198,7 +198,7 @@ def test_a_shock_reaches_a_book_whose_owners_were_joined(run, lake: str, tmp_pat
 def test_what_takes_a_shock_is_known_by_name_and_anything_else_is_refused(
     run, lake: str, tmp_path: Path
 ) -> None:
-    assert [each.name.partition(".")[2] for each in MEASURES if starts_from_a_shock(each)] == [
+    assert [each.name.partition(".")[2] for each in MEASURES if each.starts_from_a_shock] == [
         "calls", "contagion", "paths", "nodes", "links"
     ]  # fmt: skip
     found, notes = shocked(["interconnection"], ChosenShock(0.3))
@@ -226,6 +226,20 @@ def test_what_takes_a_shock_is_known_by_name_and_anything_else_is_refused(
         assert not done.out
         assert expected in done.err
         assert done.err.count("\n") == 1
+
+
+def test_a_report_starts_from_a_shock_of_ones_own_where_measures_have_one(
+    run, lake: str, tmp_path: Path
+) -> None:
+    asked = ("report", "interconnection.calls", "interconnection.reuse", "--fall", "0.37")
+    done = run(*asked, "-o", "after.html", "--lake", lake)
+    assert done.code == 0, done.err
+    page = (tmp_path / "after.html").read_text(encoding="utf-8")
+    assert "37 %" in page
+    assert "interconnection.reuse" in page  # what takes no shock is there too
+    refused = run("report", "--fall", "37", "-o", "after.html", "--lake", lake)
+    assert refused.code == 2
+    assert "0.37 is 37 %" in refused.err
 
 
 def test_main_tables_come_before_readings_and_are_not_shown_twice(run, lake: str) -> None:

@@ -330,6 +330,8 @@ def report(
     workers: options.Crew = None,
     identities: options.Identities = None,
     sure: options.Sure = 0.0,
+    fall: options.Fall = None,
+    scenario: options.Instead = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Write all measures into one HTML file that opens anywhere, without a network."""
@@ -347,6 +349,8 @@ def report(
         workers=workers,
         identities=identities,
         sure=sure,
+        fall=fall,
+        scenario=scenario,
         quiet=quiet,
     )
 

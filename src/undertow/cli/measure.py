@@ -12,14 +12,14 @@ import polars as pl
 from undertow.assess import Assessment, assess
 from undertow.cli import FAILED
 from undertow.cli.lake import the_lake
-from undertow.cli.measure_shock import ChosenShock, assess_after, shocked
+from undertow.cli.measure_shock import ChosenShock, shocked
 from undertow.cli.measure_tables import MAIN, main_tables
 from undertow.cli.options import UnusableOption, instant, iso, now_us
 from undertow.cli.output import Answer, Progress, render
 from undertow.cli.stress import is_compiled, tell_of_compiling
 from undertow.fanout import Executor, Serial, Threads, parse_executor
 from undertow.fanout.machine import usable_cpus
-from undertow.measures import FAMILIES, MEASURES, Study, chosen
+from undertow.measures import FAMILIES, MEASURES, Measure, Study, chosen
 from undertow.measures.words import many
 from undertow.report.words import unit
 from undertow.settings import load_settings
@@ -134,12 +134,17 @@ def run_report(
     workers: str | None,
     identities: Path | None = None,
     sure: float = 0.0,
+    fall: float | None = None,
+    scenario: str | None = None,
     quiet: bool,
 ) -> None:
     """Write everything that was found into one HTML file."""
     answer = the_page(file, quiet=quiet)
-    links = identities, sure
-    found = _assessed(the_lake(lake), names, by, as_of, at, seed, level, workers, links, answer)
+    links, shock = (identities, sure), ChosenShock.of(fall, scenario)
+    found = _assessed(
+        the_lake(lake), names, by, as_of, at, seed, level, workers, links, answer, shock,
+        narrow=False,
+    )  # fmt: skip
     write_report(found, answer)
     answer.say(f"{len(found.readings)} readings of {len(found.studies)} measures in {file}")
     for note in found.notes:
@@ -162,23 +167,19 @@ def write_report(found: Assessment, page: Answer) -> None:
 def _assessed(
     lake: Lake, names: list[str], by: str, as_of: str | None, at: str | None,
     seed: int | None, level: float, workers: str | None, links: tuple[Path | None, float],
-    answer: Answer, shock: ChosenShock | None = None,
+    answer: Answer, shock: ChosenShock | None = None, *, narrow: bool = True,
 ) -> Assessment:  # fmt: skip
     if not 0.0 < level < 1.0:
         raise UnusableOption(f"--level was {level:g}", hint="a share: 0.9 is 90 %")
     executor, now = executor_of(workers), now_us()
-    measures = chosen(names or FAMILIES) if shock is None else shocked(names, shock)[0]
+    measures: Sequence[Measure] = chosen(names or FAMILIES)
+    notes: tuple[str, ...] = ()
+    if shock is not None and narrow:
+        measures, notes = shocked(names, shock)
     only = [measure.name for measure in measures]
     tell_of_measuring(answer, only)
     bar = Progress("measuring", quiet=answer.quiet)
     with executor.running():  # who cannot be reached is known before any work is done
-        if shock is not None:
-            return assess_after(
-                shock, lake, names=names, now=now, as_of=instant("--as-of", as_of, now),
-                at=instant("--at", at, now), by=by, seed=seed_of_measures(seed), level=level,
-                links=links, executor=executor,
-                progress=lambda done, total, _: bar(done, total),
-            )  # fmt: skip
         return assess(
             lake,
             now=now,
@@ -190,6 +191,9 @@ def _assessed(
             level=level,
             identities=links[0],
             sure=links[1],
+            fall=shock.fall if shock is not None else None,
+            scenario=shock.scenario if shock is not None else None,
+            notes=notes,
             executor=executor,
             progress=lambda done, total, _: bar(done, total),
         )

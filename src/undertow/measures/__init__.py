@@ -47,6 +47,11 @@ class Measure:
         """Whether it takes the same book at earlier instants, where there are any."""
         return "earlier" in signature(self.made).parameters
 
+    @property
+    def starts_from_a_shock(self) -> bool:
+        """Whether it takes a common fall, and a scenario in its place."""
+        return {"fall", "scenario"} <= set(signature(self.made).parameters)
+
     def function(self, ground: Ground) -> Study:
         """The study of that ground; what it may choose (seed, level) is chosen as the ground says.
 
@@ -54,9 +59,9 @@ class Measure:
         not know the division of the ground takes its own, and says so.
         """
         choices = {
-            name: getattr(ground, name)
+            name: value
             for name, each in signature(self.made).parameters.items()
-            if each.kind is each.KEYWORD_ONLY and hasattr(ground, name)
+            if each.kind is each.KEYWORD_ONLY and (value := getattr(ground, name, None)) is not None
         }
         if choices.get("by", ground.by) not in self.divisions:
             choices["by"] = self.divisions[0]

@@ -18,6 +18,7 @@ from undertow.measures.tandem.history import LeverageHistory
 from undertow.measures.tandem.links import Links, exposure, links_of
 from undertow.rules.leverage import Exposures, nodes
 from undertow.rules.snapshot import Snapshot
+from undertow.stress import Scenario
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +34,8 @@ class Ground:
     seed: int = 0
     level: float = 0.9  # of every band
     executor: Executor = field(default_factory=Serial)  # where long work runs
+    fall: float | None = None  # what measures of a shock start from, if not from their own
+    scenario: Scenario | None = None  # or this
 
     @property
     def book(self) -> Snapshot:
