@@ -96,6 +96,14 @@ def test_round_a_ring_stress_dies_out_below_a_radius_of_one_and_takes_all_above(
     assert mild.final[0] == pytest.approx(0.1 / (1.0 - 0.5**10))
 
 
+def test_claims_that_lead_round_no_circle_leave_the_radius_as_it_is() -> None:
+    holder, debtor = np.array([0, 1, 2, 3, 0]), np.array([1, 0, 0, 2, 3])
+    exposures = Exposures.of(holder, debtor, [0.4, 0.9, 50.0, 70.0, 0.0], np.ones(4))
+    assert exposures.radius == pytest.approx(0.6)  # of 0 and 1: a claim of 0 is none
+    tail = Exposures.of(holder[2:4], debtor[2:4], [50.0, 70.0], np.ones(4))
+    assert tail.radius == 0.0
+
+
 def test_a_large_network_has_the_radius_of_its_dense_matrix() -> None:
     rng = np.random.default_rng(5)
     ends = rng.integers(0, 120, (2, 900))

@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
 
 from undertow.econometrics.communicability import Impacts
 from undertow.econometrics.debtrank import Exposures, Spread, stress
@@ -86,14 +84,7 @@ class ClaimsNet:
     @property
     def radius(self) -> float:
         """Spectral radius; above 1 small stress grows round circles of claims; 0 without any."""
-        size = len(self.names)
-        graph = csr_array((self.usd, (self.holder, self.debtor)), shape=(size, size))
-        _, part = connected_components(graph, directed=True, connection="strong")
-        inside = part[self.holder] == part[self.debtor]
-        if not inside.any():
-            return 0.0
-        ends = self.holder[inside], self.debtor[inside]
-        return Exposures.of(*ends, self.usd[inside], self.buffer).radius
+        return self.exposures.radius
 
     def shaken(self, times: FloatColumn) -> ClaimsNet:
         """The same with every claim so many times as large."""

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
 
 from undertow.econometrics.clearing import Debts
 from undertow.econometrics.debtrank import Exposures, Spread, stress
@@ -151,17 +149,7 @@ class Valuation:
     def radius(self) -> float:
         """Spectral radius of exposures over buffers; above 1 small stress grows round circles."""
         debtor, creditor, value = self._edges
-        size = len(self.debts)
-        graph = csr_array((np.ones(len(value)), (debtor, creditor)), shape=(size, size))
-        _, part = connected_components(graph, directed=True, connection="strong")
-        inside = (part[debtor] == part[creditor]) & (value > 0.0)
-        if not inside.any():
-            return 0.0
-        nodes, ends = np.unique(
-            np.concatenate([debtor[inside], creditor[inside]]), return_inverse=True
-        )
-        half = int(inside.sum())
-        return Exposures.of(ends[half:], ends[:half], value[inside], self.buffer[nodes]).radius
+        return Exposures.of(creditor, debtor, value, self.buffer).radius
 
     @property
     def notes(self) -> tuple[str, ...]:
