@@ -164,6 +164,60 @@ def test_one_failure_costs_the_same_under_any_of_its_names(
     assert lost(found, "external:fund") == pytest.approx(200_000.0)
 
 
+@pytest.mark.parametrize("capital", [0.0, 0.05, 0.5])
+def test_a_keeper_who_is_named_as_a_party_too_fails_as_that(capital: float) -> None:
+    # he owes a loan beside what he keeps: all of one rank, so all paid alike
+    book = made(
+        [
+            ("external:Keeper", "asset:WBTC", "BTC", 50.0, "custody"),
+            ("external:Keeper", "external:bank", "USDC", 1e6, "loan"),
+        ],
+        tokens=[("WBTC", "wrapped", "BTC", 40_000.0, "ethereum", "Issuer", "Keeper")],
+    )
+    assumed = Assumptions(capital=capital, recovery=0.5)
+    both = solved(book, failed=("custodian:Keeper", "external:Keeper"), assumed=assumed)
+    party = solved(book, failed=("external:Keeper",), assumed=assumed)
+    part = 0.5 * (1.0 + capital)
+    for found in (both, party):
+        assert share(found, "asset:WBTC") == pytest.approx(part)
+        assert lost(found, "external:bank") == pytest.approx(1e6 * (1.0 - part))
+    keeps = solved(book, failed=("custodian:Keeper",), assumed=assumed)
+    assert share(keeps, "asset:WBTC") == pytest.approx(0.5)  # what he keeps, and that alone
+    assert lost(keeps, "external:bank") == 0.0
+
+
+def test_creditors_of_an_owner_whose_accounts_ruin_him_are_among_those_who_lose() -> None:
+    # He owes a desk 30,000, and all that is seen of him are accounts that lose 11,000 and more.
+    from undertow.measures.interconnection.causes import left_standing, who_bears
+
+    book = made([("owner:1", "external:desk", "USDC", 30_000.0, "loan")])
+    for fall in (0.3, 0.6, 0.8):
+        found = solved(
+            book, Price(asset="market", move=-fall), assumed=Assumptions(capital=0.0, recovery=0.0)
+        )
+        head = found.headline()
+        assert head["ruined_usd"] == pytest.approx(lost(found, "external:desk"))
+        assert head["ruined_usd"] > 10_000.0
+        bears = sum(who_bears(found).values()) + left_standing(found)[1]
+        assert bears == pytest.approx(head["lost_usd"])
+
+
+def test_a_pool_that_lent_to_a_token_conserves_where_claims_outnumber_it() -> None:
+    book = made(
+        [
+            ("asset:WBTC", "venue:aave-v3", "BTC", 0.5, "loan"),
+            ("external:bank", "asset:WBTC", "BTC", 1.0, "custody"),
+            ("external:K", "venue:aave-v3", "BTC", 1.0, "custody"),
+        ],
+        tokens=[("WBTC", "wrapped", "BTC", 40_000.0)],
+    )
+    for recovery, gone in ((0.7, 12_000.0), (0.2, 32_000.0)):
+        found = solved(
+            book, failed=("external:bank",), assumed=Assumptions(capital=0.0, recovery=recovery)
+        )  # holds the ledger to nothing
+        assert found.headline()["gone_usd"] == pytest.approx(gone)
+
+
 def test_a_pool_that_fails_with_its_venue_is_robbed_once() -> None:
     book = made([("venue:aave-v3", "external:s", "USDC", 10_000.0, "deposit")])
     assumed = Assumptions(capital=0.0, recovery=0.5)

@@ -239,8 +239,8 @@ def loss_of(found: Contagion, target: str) -> float:
         When it is neither a number of the headline, nor a party.
     """
     if target == BORNE:
-        rows = found.realised().filter(pl.col("kind").is_in(_BEARERS) & (pl.col("usd") < 0.0))
-        return 0.0 - float(rows["usd"].sum())
+        done = found.settlement
+        return float(done.borne.sum() + np.maximum(done.unnamed_loss, 0.0).sum())
     sheet = found.settlement.sheet
     if target in sheet.names:
         mine = pl.col("kind").is_in(_BEARERS) & (pl.col("party") == target)

@@ -132,7 +132,7 @@ class Causes:
                 Cause(Node("party", sheet.names[p], view.number), float(done.cover[p]), "claims")
                 for p in pools[here]
             ]
-        if done.losses.own[party] > _DUST:
+        if done.losses.own[party] > _DUST and done.defaulted[party]:  # of what he passes on
             book = sheet.snapshot.book
             mine = np.flatnonzero(book.owner == sheet.owner_row[party])
             usd = float(done.losses.own[party])
@@ -261,13 +261,10 @@ def who_bears(outcome: Contagion) -> dict[tuple[str, str], float]:
     since the coins behind it went (`spared`, below 0) takes away: then it is `lost_usd`.
     """
     found: dict[tuple[str, str], float] = {}
-    sheet, own = outcome.settlement.sheet, outcome.settlement.losses.own
-    traded = {sheet.names[n]: float(own[n]) for n in np.flatnonzero(own)}  # his accounts' doing
-    for kind, name, gained in outcome.realised().iter_rows():
-        if kind in ("party", "unnamed"):
-            usd = -float(gained) - (traded.get(name, 0.0) if kind == "party" else 0.0)
-            if usd > _DUST:
-                found[kind, name] = usd
+    done = outcome.settlement
+    for kind, usd in (("party", done.borne), ("unnamed", done.unnamed_loss)):
+        for n in np.flatnonzero(usd > _DUST):
+            found[kind, done.sheet.names[n]] = float(usd[n])
     by_venue = outcome.cascade.by_venue()
     columns = {"winners": "winners_paid_usd", "fund": "funds_paid_usd"}
     if not outcome.channels.claims:

@@ -33,8 +33,8 @@ ENDS: Mapping[str, tuple[float, float]] = MappingProxyType(
     }
 )  # fmt: skip
 _NAME = "interconnection.contagion"
-_TOLD = ("lost_usd", "bad_usd", "gone_usd", "cost_usd", "not_paid_usd", "pools_lost_usd",
-         "tokens_lost_usd", "locked_usd", "dearer_usd", "defaults")  # fmt: skip
+_TOLD = ("lost_usd", "bad_usd", "gone_usd", "cost_usd", "ruined_usd", "not_paid_usd",
+         "pools_lost_usd", "tokens_lost_usd", "locked_usd", "dearer_usd", "defaults")  # fmt: skip
 _READ = (
     "A shock is followed through all channels that are on to where nothing moves any more. "
     "`lost_usd` is what is lost for good by anybody but borrowers and traders. `realised` says who "

@@ -129,6 +129,22 @@ class Settlement:
         return np.where(on_pool, self.owed.face - self.owed.due, 0.0)
 
     @cached_property
+    def borne(self) -> FloatColumn:
+        """[P] What debtors bear themselves, beside what owners lost in their own accounts."""
+        return frozen(np.maximum(self._for_others, 0.0))
+
+    @cached_property
+    def ruined(self) -> FloatColumn:
+        """[P] What owners whose own accounts ruined them left to those to whom they owe."""
+        left = np.where(self.losses.own != 0.0, -self._for_others, 0.0)
+        return frozen(np.maximum(left, 0.0))
+
+    @cached_property
+    def _for_others(self) -> FloatColumn:
+        lost = self.before - self.after - self.losses.own
+        return np.where(self.sheet.is_debtor, lost, 0.0)
+
+    @cached_property
     def under_loans(self) -> FloatColumn:
         """[P] What a token's loans are above what it held before anybody failed: prices did it."""
         sheet, owed = self.sheet, self.owed
@@ -202,7 +218,7 @@ def _outside(
     if channels.claims:
         has[sheet.venue_party] -= losses.uncovered
     if fallen is not None and len(fallen):
-        # what the scenario wrote down of its debts is part of what the failure takes
+        # what was written down of his debts already is part of what the failure takes
         left = np.minimum(assumed.recovery * (has + sink), has)[fallen]
         took = np.maximum(has[fallen] - left, 0.0)
         has[fallen] -= took

@@ -42,7 +42,8 @@ from undertow.stress.stressed import Stressed
 _KEEPERS: dict[str, type[Failure]] = {
     "custodian": CustodianFailure, "bridge": BridgeFailure, "issuer": IssuerFailure,
 }  # fmt: skip
-_KINDS = (*_KEEPERS, "chain", "oracle", "asset", "instrument", "venue", "external", "owner")
+_PARTIES = ("venue", "external", "owner")
+_KINDS = (*_KEEPERS, "chain", "oracle", "asset", "instrument", *_PARTIES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +134,8 @@ class Named:
                 continue
             seen.add(each)
             kind, _, name = each.partition(":")
+            if kind in _KEEPERS and any(f"{party}:{name}" in failed for party in _PARTIES):
+                continue  # he fails as the party that he is, with all that he owes
             if kind in _KEEPERS:
                 keepers.append(_KEEPERS[kind](name=name, recovery=assumed.recovery))
             elif kind == "chain":

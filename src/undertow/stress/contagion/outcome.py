@@ -20,6 +20,8 @@ from undertow.stress.contagion.stakes import POOL, TOKEN
 from undertow.stress.contagion.state import State
 from undertow.stress.stressed import Stressed
 
+_LOST = ("gone_usd", "cost_usd", "ruined_usd")  # what is lost on top of insolvency
+
 
 class Ending(Enum):
     """How the passes ended."""
@@ -170,7 +172,8 @@ class Contagion:
         """The numbers that a committee asks for first: those of the cascade, and what came on top.
 
         `lost_usd` is what was lost for good by anybody but borrowers and traders: insolvency, what
-        is gone from who failed, and what default used up. Valuation losses are not in it.
+        is gone from who failed, what default used up, and what owners whose own accounts ruined
+        them left to their creditors. Valuation losses are not in it.
         """
         done = travelled(self.cascade, self.settlement, self.state)
         return {
@@ -178,7 +181,7 @@ class Contagion:
             "passes": len(self.passes),
             "channels": list(self.channels.on),
             **self.cascade.headline(),
-            "lost_usd": self.cascade.insolvency_usd + done["gone_usd"] + done["cost_usd"],
+            "lost_usd": self.cascade.insolvency_usd + sum(done[name] for name in _LOST),
             **done,
             "defaults": int(self.settlement.defaulted.sum()),
         }
@@ -195,6 +198,7 @@ def travelled(cascade: Cascade, done: Settlement, state: State) -> dict[str, flo
         "not_paid_usd": float(done.lost[sheet.is_debtor[sheet.debtor]].sum()),
         "gone_usd": float(done.gone.sum() + done.under_loans.sum()),
         "cost_usd": float(done.cost.sum()),
+        "ruined_usd": float(done.ruined.sum()),
         "pools_lost_usd": float(done.pool_loss[pools].sum()),
         "tokens_lost_usd": float((owed.held * (1.0 - done.share))[tokens].sum()),
         "lowest_peg": float(np.exp(state.peg.min(initial=0.0))),

@@ -53,11 +53,11 @@ class Owed:
         face[of_pool] = (part * in_pool[sheet.debtor] * stays)[of_pool]
         went = part * in_pool[sheet.debtor] * (1.0 - stays)
         money = np.where(sheet.sort == TOKEN, sheet.summed(sheet.creditor, went), 0.0)
-        loans = sheet.summed(sheet.debtor, np.where(loan, face, 0.0)) * (sheet.sort == TOKEN)
         into = sheet.summed(sheet.creditor, face) * (sheet.sort == POOL)
         fits = np.minimum(over(unlent, into, 1.0), 1.0)
         fit = np.where(sheet.sort[sheet.creditor] == POOL, fits[sheet.creditor], 1.0)
         face *= fit
+        loans = sheet.summed(sheet.debtor, np.where(loan, face, 0.0)) * (sheet.sort == TOKEN)
         stolen = part * (was - in_pool)[sheet.debtor]
         face += stolen
         holders, circular = _holders(sheet, face, loans, money, fit)
