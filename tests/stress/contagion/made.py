@@ -117,8 +117,10 @@ def solved(snapshot: Snapshot | Solver, *shocks: Shock, **knobs: object) -> Cont
     assert found.leak is not None
     assert found.leak <= 1e-9
     units = found.quantities()
-    back = (units["withdrawn"] + units["locked"] + units["staying"] - units["supplied"]).abs()
-    assert (back <= 1e-9 * units["supplied"]).all()
+    parts = units["withdrawn"] + units["locked"] + units["staying"] + units["robbed"]
+    assert ((parts - units["supplied"]).abs() <= 1e-9 * units["supplied"]).all()
+    there = units["supplied"] - units["robbed"] - units["borrowed"] - units["kept"]
+    assert (units["withdrawn"] <= there.clip(0.0) + 1e-9 * units["supplied"]).all()
     return found
 
 

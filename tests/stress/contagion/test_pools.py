@@ -8,6 +8,7 @@ import pytest
 from stress.contagion.made import CALM, lost, made, share, shocked, solved
 from undertow.rules.snapshot import Snapshot
 from undertow.stress.contagion import Assumptions, Channels, Contagion, Solver
+from undertow.stress.contagion.stakes import POOL
 from undertow.stress.failures import CustodianFailure, Exploit
 from undertow.stress.shock import Price
 
@@ -64,7 +65,7 @@ def test_what_is_robbed_of_loans_that_are_not_paid_either_is_lost_once() -> None
     # Of 50,000 USDC 30,000 are lent against collateral at the same venue: all of it is robbed.
     book = made([("venue:aave-v3", "owner:77", "USDC", 10_000.0)])
     both = 0.0
-    for recovery in (0.0, 0.3, 0.9):
+    for recovery in (0.0, 1e-6, 0.01, 0.1, 0.3, 0.9):
         found = solved(book, failed=("venue:aave-v3",), assumed=Assumptions(recovery=recovery))
         done, party = found.settlement, found.settlement.sheet.party("pool:aave-v3:USDC")
         unpaid = done.losses.unpaid[done.sheet.code[party]]
@@ -236,19 +237,25 @@ def test_shocks_that_are_not_names_are_laid_on_as_often_as_they_are_given() -> N
 def test_nobody_loses_more_than_he_had_in_woven_worlds(seed: int) -> None:
     from stress.contagion.test_solve import assumed, fails, woven
 
-    found = Solver.of(woven(seed)).solve(
+    book = woven(seed)
+    found = Solver.of(book).solve(
         shocked(Price(asset="market", move=-0.5)), failed=fails(seed), assumed=assumed(seed)
     )
-    done = found.settlement
-    owed, least = done.owed, -1e-9 * found.cascade.book_usd
-    unnamed = owed.unnamed + owed.robbed + done.overdrawn
+    done, sheet = found.settlement, found.settlement.sheet
+    least = -1e-9 * found.cascade.book_usd
     assert done.unnamed_loss.min() >= least
-    assert (unnamed - done.unnamed_loss).min() >= least
     assert done.lost.min() >= least
-    assert (owed.face - done.lost).min() >= least
-    pools = done.sheet.sort == 2
-    whole = owed.in_pool + owed.robbed + done.overdrawn
-    assert (whole - done.pool_loss)[pools].min() >= least
+    assert (done.owed.face - done.lost).min() >= least
+    # a pool had its units at the start, at what they were worth when prices were at their best
+    pools = np.flatnonzero(sheet.sort == POOL)
+    code = sheet.code[pools]
+    highest = np.maximum(found.cascade.path.max(axis=0), found.cascade.plan.insts["start"])
+    had = book.liquidity.supplied[code] * highest[code]
+    said = any("others left with those coins" in note for note in found.notes)
+    assert said == bool(done.overdrawn.any())
+    lost_by = done.pool_loss[pools] - done.overdrawn[pools]
+    assert (had - lost_by).min() >= least
+    assert (had - done.unnamed_loss[pools] + done.overdrawn[pools]).min() >= least
 
 
 def test_the_run_channel_makes_no_loss_smaller() -> None:

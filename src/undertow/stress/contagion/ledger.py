@@ -27,6 +27,7 @@ from undertow.state import AnyColumn, BoolColumn, FloatColumn
 from undertow.stress.aftermath import PARTIES, Cascade
 from undertow.stress.contagion.channels import Assumptions
 from undertow.stress.contagion.claims import Settlement
+from undertow.stress.contagion.losses import Losses
 from undertow.stress.contagion.stakes import POOL, TOKEN
 from undertow.stress.setting import idle_after
 
@@ -86,16 +87,21 @@ def handed_on(settlement: Settlement) -> pl.DataFrame:
     ).sort("lost_usd", "from", "to", descending=[True, False, False])
 
 
-def quantities(cascade: Cascade) -> pl.DataFrame:
-    """Units of every reserve: supplied, and of that taken out, locked, and content to stay."""
+def quantities(cascade: Cascade, losses: Losses) -> pl.DataFrame:
+    """Units of every reserve: supplied, and of that robbed, taken out, locked, content to stay.
+
+    What is lent, and what lies with others (`kept`), nobody takes out.
+    """
     snapshot = cascade.stressed.snapshot
     liquidity, price = snapshot.liquidity, cascade.plan.insts["start"]
     left, locked = idle_after(cascade.plan, cascade.stressed)
     return pl.DataFrame(
         {
             "instrument": snapshot.universe.instrument_keys,
-            "supplied": liquidity.supplied,
+            "supplied": losses.supplied,
             "borrowed": liquidity.borrowed,
+            "kept": cascade.stressed.stuck,
+            "robbed": losses.supplied - losses.present,
             "withdrawn": left,
             "locked": locked,
             "staying": liquidity.supplied * (1.0 - cascade.stressed.withdrawn),
@@ -123,7 +129,9 @@ class Valuation:
         # what a venue lacks beyond all it has outside is one more debt, as in clearing; of anybody
         # else it stays with the party
         lacks = np.zeros(len(sheet))
-        lacks[sheet.venue_party] = np.maximum(-left[sheet.venue_party], 0.0)
+        lacks[sheet.venue_party] = np.clip(
+            -left[sheet.venue_party], 0.0, settlement.losses.uncovered
+        )
         self.debts = Debts.of(
             sheet.debtor, sheet.creditor, owed.due, len(sheet),
             np.maximum(self.owes - inside, 0.0) + lacks,

@@ -110,8 +110,8 @@ class Contagion:
         return ledger.handed_on(self.settlement)
 
     def quantities(self) -> pl.DataFrame:
-        """Units of every reserve: taken out, locked, staying."""
-        return ledger.quantities(self.cascade)
+        """Units of every reserve: robbed, taken out, locked, staying."""
+        return ledger.quantities(self.cascade, self.settlement.losses)
 
     @cached_property
     def marks(self) -> ledger.Valuation:

@@ -211,8 +211,8 @@ def _notes(
     drawn = [sheet.names[n] for n in np.flatnonzero(done.overdrawn > _MATTERS)]
     if drawn:
         said.append(
-            f"{_listed(drawn)} lost more than those had who stayed: others left with those coins, "
-            "and bear the rest unnamed"
+            f"{_listed(drawn)} lost more than those had who stayed: others left with those coins "
+            "while the book owes more than the table of reserves says; they bear the rest unnamed"
         )
     if not done.settled:
         said.append("payments had not come to rest after the last sweep")
