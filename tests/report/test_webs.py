@@ -85,6 +85,12 @@ def test_a_bound_is_drawn_where_there_is_one_and_only_usd_share_the_axis() -> No
     assert list(by_name["searched worst"].y) == ["shortfall", "debtrank"]
 
 
+def test_the_default_of_a_whole_node_is_told_and_not_drawn_on_the_axis_of_the_others() -> None:
+    found = figure("How far it hangs on links that nobody knows")
+    assert max(x for trace in found.data for x in trace.x if x is not None) < 1e7
+    assert "80.00 M to 720.00 M USD over all networks drawn" in note_of(found)
+
+
 def test_assumptions_that_change_nothing_are_not_drawn_and_counted() -> None:
     found = figure("What it hangs on that nobody knows")
     assert "hours" not in found.data[1].y

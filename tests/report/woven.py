@@ -172,10 +172,11 @@ def _nodes(nodes: Sequence[str]) -> dict[str, pl.DataFrame]:
 
 
 def _numbers() -> pl.DataFrame:
-    middle = np.array([1e6, 2e6, 1.2])
+    middle = np.array([1e6, 2e6, 4e8, 1.2])
     return pl.DataFrame(
-        {"number": ["shortfall_usd", "debtrank_usd", "radius"], "unit": ["USD", "USD", "1"],
+        {"number": ["shortfall_usd", "debtrank_usd", "worst_node_usd", "radius"],
+         "unit": ["USD", "USD", "USD", "1"],
          "even": middle, "few": 1.4 * middle, "least": 0.2 * middle, "low": 0.5 * middle,
          "high": 1.5 * middle, "greatest": 1.8 * middle, "searched": 2.0 * middle,
-         "bound": [3e6, None, None], "as_told": 0.3 * middle}
+         "bound": [3e6, None, None, None], "as_told": 0.3 * middle}
     )  # fmt: skip

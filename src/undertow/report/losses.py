@@ -25,6 +25,7 @@ from undertow.report.together import Tables
 from undertow.report.words import number
 
 _ROWS, _CHAINS = 25, 12  # what a figure can hold and still be read
+_WHOLE_NODE = "worst_node_usd"  # of a default apart, where the others are of the shock
 FALLING = Scale(RISING.light[::-1], RISING.dark[::-1])  # the first place is the strongest
 _STEPS = {"shock": RED, "sold": BLUE, "price": GREY, "short": "#1F4E86", "party": PALE}
 
@@ -200,9 +201,10 @@ def chains(tables: Tables) -> go.Figure:
 
 def ranges(tables: Tables) -> go.Figure:
     """Every contagion number over the networks that fit, as told, searched, and where it is proved
-    to end.
+    to end. The default that costs most is of another size, so it is told beside them.
     """
-    rows = tables["numbers"].filter(pl.col("unit") == "USD")
+    every = tables["numbers"].filter(pl.col("unit") == "USD")
+    rows = every.filter(pl.col("number") != _WHOLE_NODE)
     names = list(
         labels([n.removesuffix("_usd").replace("_", " ") for n in rows["number"]]).values()
     )
@@ -221,7 +223,13 @@ def ranges(tables: Tables) -> go.Figure:
         at = [name for name, here in zip(names, rows[column].is_not_null(), strict=True) if here]
         says = f"%{{y}}, {name}: %{{x:.4s}} USD"
         figure.add_trace(_symbols(known[column], at, symbol, color, says, name))
-    framed(figure, 150 + 34 * max(rows.height, 3), legend=True)
+    note = " ".join(
+        "Not drawn, since it is of another size: equity of others marked down by the one default "
+        f"that costs most, {number(row['least'])} to {number(row['greatest'])} USD over all "
+        f"networks drawn, {number(row['low'])} to {number(row['high'])} USD over most of them."
+        for row in every.filter(pl.col("number") == _WHOLE_NODE).iter_rows(named=True)
+    )
+    framed(figure, 150 + 34 * max(rows.height, 3), legend=True, note=note)
     figure.update_yaxes(type="category", autorange="reversed")
     figure.update_xaxes(title={"text": "USD"}, exponentformat="B", rangemode="tozero")
     return figure
