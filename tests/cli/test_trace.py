@@ -124,6 +124,17 @@ def test_who_bears_it_adds_up_on_the_terminal_too() -> None:
     assert not bearers_table(rows.clear(), 2).height
 
 
+def test_debts_that_fell_away_are_none_of_the_others() -> None:
+    rows = pl.DataFrame({
+        "kind": ["party", "fund", "fund", "spared"], "bearer": ["owner:7", "okx", "desk", ""],
+        "usd": [120.0, 20.0, 10.0, -50.0],
+    })  # fmt: skip
+    assert bearers_table(rows, 1).rows() == [
+        ("owner 7", 120.0, 1.2), ("2 others", 30.0, 0.3),
+        ("less debts that fell away with the coins behind them", -50.0, -0.5), ("all", 100.0, 1.0),
+    ]  # fmt: skip
+
+
 def test_a_kept_run_is_made_again_as_it_was(run: Run, typed: Typed, tmp_path: Path) -> None:
     code, out, err = typed("fall.toml", "--world", "tiny", "--keep", "kept", "--impact", "linear")
     assert code == 0

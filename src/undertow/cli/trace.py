@@ -249,20 +249,26 @@ def _table(title: str, table: pl.DataFrame, rows: int = len(CHANNELS) + 8) -> No
 
 
 def bearers_table(bearers: pl.DataFrame, top: int) -> pl.DataFrame:
-    """The largest bearers by the names that they are spoken of, the others as one, and the sum."""
+    """The largest bearers by the names that they are spoken of, the others as one, and the sum.
+
+    What is taken off is below 0 and none of the others: it stands by itself, above the sum.
+    """
     whole = float(bearers["usd"].sum())
     if not bearers.height:
         return bearers.select("bearer", "usd")
-    shown = [
-        (bearer(kind, name), usd)
-        for kind, name, usd in bearers.select("kind", "bearer", "usd").head(top).iter_rows()
-    ]
-    rest = bearers.height - len(shown)
-    if rest:
-        shown.append((many(rest, "other"), whole - sum(usd for _, usd in shown)))
+    bear, off = bearers.filter(pl.col("usd") >= 0.0), bearers.filter(pl.col("usd") < 0.0)
+    shown, rest = _called(bear.head(top)), bear.slice(top)
+    if rest.height:
+        shown.append((many(rest.height, "other"), float(rest["usd"].sum())))
+    shown += _called(off)
     rows = [(name, usd, usd / whole if whole else None) for name, usd in [*shown, ("all", whole)]]
     names = {"bearer": pl.String, "usd": pl.Float64, "share": pl.Float64}
     return pl.DataFrame(rows, schema=names, orient="row")
+
+
+def _called(bearers: pl.DataFrame) -> list[tuple[str, float]]:
+    rows = bearers.select("kind", "bearer", "usd").iter_rows()
+    return [(bearer(kind, name), usd) for kind, name, usd in rows]
 
 
 def _print_bearers(study: Study, top: int) -> None:
