@@ -175,3 +175,17 @@ def test_what_cannot_be_is_refused() -> None:
         contagion(ROW, failed=("external:z",))
     with pytest.raises(StateError, match="it must be a Snapshot"):
         contagion(7)
+
+
+def test_a_failure_that_costs_little_says_why() -> None:
+    def said(*failed: str) -> str:
+        return " ".join(contagion(web(), fall=0.0, failed=failed, ends={}).says)
+
+    assert "venue:hyperliquid fails with what it has outside, and is still paid the" in (
+        told := said("venue:hyperliquid")
+    )
+    assert "give the shock `exploit`" in told
+    quiet = said("chain:ethereum")
+    assert "costs anybody else anything here" in quiet
+    assert "still paid" not in quiet
+    assert "costs anybody else anything" not in said("custodian:custodian-1")

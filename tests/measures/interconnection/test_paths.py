@@ -15,10 +15,10 @@ from undertow.errors import EstimationError, StateError
 from undertow.measures import Study
 from undertow.measures.interconnection import trails as module
 from undertow.measures.interconnection.attributing import Case, loss_of
-from undertow.measures.interconnection.causes import Causes
+from undertow.measures.interconnection.causes import Causes, left_standing
 from undertow.measures.interconnection.paths import paths
 from undertow.measures.interconnection.pathtables import ends_of
-from undertow.measures.interconnection.pathwords import sentence
+from undertow.measures.interconnection.pathwords import money, sentence
 from undertow.measures.interconnection.trails import UNTOLD, Cause, Node, Trails
 from undertow.measures.interconnection.web import Web
 from undertow.rules.snapshot import Snapshot
@@ -396,3 +396,15 @@ def test_an_end_that_too_many_ways_lead_to_is_said_to_be_cut_short(
     short = Trails(causes, {A: 1.0})
     assert len(short.chains(A, 30)) == 4
     assert short.cut_short == {A}
+
+
+def test_what_no_chain_leads_to_is_said_where_nobody_closed_it() -> None:
+    knobs = {"scenario": load_scenario("2025-10-10"), "channels": Channels.only("fire_sales")}
+    found = paths(web(), most=8, **knobs)
+    case = Case.of(web(), fall=0.0, failed=(), assumed=None, **knobs)
+    kind, usd = left_standing(case.found)
+    assert kind == "open"
+    assert usd > 1.0
+    assert any(f"{money(usd)} USD of the loss stand under water" in words for words in found.says)
+    whole = found.reading("interconnection.path_loss").value
+    assert found.tables["bearers"]["usd"].sum() + usd == pytest.approx(whole)

@@ -234,6 +234,7 @@ def _says(case: Case, tables: Mapping[str, pl.DataFrame]) -> list[str]:
             f"{money(plain['lost_usd'])} USD by the plain cascade alone; {broke}."
         )
     ]
+    words += _of_failures(case, whole)
     words += _of_channels(tables["channels"], whole)
     words += _of_bearers(tables["bearers"])
     marks = _holders(tables["valuation"])
@@ -256,6 +257,31 @@ def _says(case: Case, tables: Mapping[str, pl.DataFrame]) -> list[str]:
     if found.ending is not Ending.SETTLED:
         words.append(f"The channels had not come to rest: {found.ending.value}.")
     return [*words, *(f"{note[0].upper()}{note[1:]}." for note in found.notes)]
+
+
+def _of_failures(case: Case, whole: dict[str, Any]) -> list[str]:
+    """Why a failure may cost less than its name suggests."""
+    if not case.failed or not case.channels.dependence:
+        return []
+    done = case.found.settlement
+    sheet, due = done.sheet, done.sheet.summed(done.sheet.creditor, done.owed.face)
+    named = [each for each in case.failed if isinstance(each, str) and each in sheet.names]
+    words = [
+        (
+            f"{name} fails with what it has outside, and is still paid the {money(owed)} USD that "
+            "others owe to it"
+            + ("; where coins of accounts are gone too, give the shock `exploit`, as nodes does."
+               if name.startswith("venue:") else ".")
+        )
+        for name in named if (owed := float(due[sheet.party(name)])) >= 1.0
+    ]  # fmt: skip
+    if whole["lost_usd"] < 1.0:
+        words.append(
+            "Nothing that failed costs anybody else anything here: what stands still costs nothing "
+            "while no price moves, and debts with collateral in the book are closed there. A shock "
+            "in a scenario file says how wrong a feed is or how little is given back."
+        )
+    return words
 
 
 def _of_channels(table: pl.DataFrame, whole: dict[str, Any]) -> list[str]:

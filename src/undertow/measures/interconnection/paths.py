@@ -15,7 +15,7 @@ from undertow.measures.crowding.crowd import Crowd
 from undertow.measures.door import require_seed
 from undertow.measures.interconnection import pathtables as tables
 from undertow.measures.interconnection.attributing import BORNE, Case, Divided, Progress, loss_of
-from undertow.measures.interconnection.causes import Causes
+from undertow.measures.interconnection.causes import Causes, left_standing
 from undertow.measures.interconnection.contagion import all_of
 from undertow.measures.interconnection.pathwords import bare, money
 from undertow.measures.interconnection.web import Web
@@ -204,11 +204,27 @@ def _says(
             f"{count:,} {lead} to {percent(_explained(made))} of what {bearers} lost; the rest "
             "takes smaller ways."
         )
+    words += _standing(case, target)
     untold = float((made["bearers"]["usd"] * made["bearers"]["untold"]).sum())
     if untold > 1.0:
         words.append(f"For {money(untold)} USD no cause was found.")
     words += [f"It could not be divided among {what}: {why}." for what, why in divided.why.items()]
     return [*words, *_cautions(case.found, by_channel, by_origin)]
+
+
+def _standing(case: Case, target: str) -> list[str]:
+    """What is in the headline and in no chain: accounts that nobody closed, and debts forgone."""
+    kind, usd = left_standing(case.found)
+    if target != "lost_usd" or abs(usd) < 1.0:
+        return []
+    words = (
+        f"{money(usd)} USD of the loss stand under water in accounts that nobody closed: who will "
+        "bear that is open, and no chain leads to it."
+        if kind == "open"
+        else f"Bearers lose {money(-usd)} USD more than is lost: borrowers need not repay so much "
+        "since the coins behind it went."
+    )
+    return [words]
 
 
 def _spoken(target: str) -> str:
