@@ -400,7 +400,7 @@ def test_an_end_that_too_many_ways_lead_to_is_said_to_be_cut_short(
 
 def test_what_no_chain_leads_to_is_said_where_nobody_closed_it() -> None:
     knobs = {"scenario": load_scenario("2025-10-10"), "channels": Channels.only("fire_sales")}
-    found = paths(web(), most=8, **knobs)
+    found = paths(web(), most=64, **knobs)
     case = Case.of(web(), fall=0.0, failed=(), assumed=None, **knobs)
     kind, usd = left_standing(case.found)
     assert kind == "open"
