@@ -151,6 +151,16 @@ def test_a_kept_run_is_made_again_as_it_was(run: Run, typed: Typed, tmp_path: Pa
     assert every["channels_on"] == ["dependence", "fire_sales", "receipts"]
 
 
+def test_a_kept_run_is_replaced_only_by_force(run: Run, typed: Typed, tmp_path: Path) -> None:
+    tiny = ("fall.toml", "--world", "tiny", "--keep", "kept")
+    assert typed(*tiny)[0] == 0
+    first = (tmp_path / "kept" / "run.json").read_text()
+    assert typed(*tiny, "--impact", "linear")[0] == 2
+    assert (tmp_path / "kept" / "run.json").read_text() == first
+    assert typed(*tiny, "--impact", "linear", "--force")[0] == 0
+    assert read_kept(tmp_path / "kept").scenario.options.impact.value == "linear"
+
+
 def test_a_run_on_a_lake_is_traced_as_the_lake_was(run: Run, typed: Typed, tmp_path: Path) -> None:
     from undertow.cli.world import run_world
 
@@ -231,6 +241,9 @@ def test_what_cannot_be_traced_is_said_in_one_line(run: Run, typed: Typed, tmp_p
         (("stress", "contagion"), "neither a scenario nor who fails was named"),
         (("stress", "contagion", *tiny, "--behaviour", "worst"), "--behaviour was 'worst'"),
         (("stress", *tiny, "--keep", "full"), "holds something else"),
+        (("stress", *tiny, "--keep", "kept"), "which holds a kept run already; --force replaces"),
+        (("stress", "contagion", *tiny, "--keep", "kept"), "holds a kept run already"),
+        (("stress", *tiny, "--keep", "full", "--force"), "holds something else"),
         (("stress", *tiny, "--keep", "fall.toml"), "which is a file"),
         (("stress", *tiny, "--keep", "a/b"), "in a folder that is not there"),
         (("stress", *tiny, "--keep", "k", "--behaviour", "worst"), "--keep keeps one cascade"),

@@ -495,6 +495,7 @@ def stress_run(
     at: options.At = None,
     out: options.Out = None,
     keep: options.Keep = None,
+    force: options.Force = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -516,6 +517,7 @@ def stress_run(
         as_json=as_json,
         quiet=quiet,
         keep=keep,
+        force=force,
     )
 
 
@@ -546,6 +548,7 @@ def stress_contagion(
     at: options.At = None,
     out: options.Out = None,
     keep: options.Keep = None,
+    force: options.Force = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -565,6 +568,7 @@ def stress_contagion(
         failed=failed or [],
         ends=ends,
         keep=keep,
+        force=force,
         out=out,
         as_json=as_json,
         quiet=quiet,
@@ -705,7 +709,6 @@ MapFile = Annotated[
         help="Read a map (.graphml, .json, a folder of Parquet) instead of a lake.",
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 
 
 @map_app.command("build")
@@ -714,7 +717,7 @@ def map_build(
         Path | None,
         typer.Option("--out", metavar="FOLDER", help="Keep the map there, as Parquet."),
     ] = None,
-    force: Force = False,
+    force: options.Force = False,
     world: options.World = None,
     lake: options.Lake = None,
     as_of: options.AsOf = None,
@@ -804,7 +807,7 @@ def map_export(
     figure: Annotated[
         Path | None, typer.Option("--figure", metavar="FILE", help="Draw it, as an .svg file.")
     ] = None,
-    force: Force = False,
+    force: options.Force = False,
     file: MapFile = None,
     world: options.World = None,
     lake: options.Lake = None,

@@ -78,13 +78,14 @@ def fixed(source: Source) -> Source:
     )
 
 
-def require_keepable(folder: Path, run: Run) -> None:
+def require_keepable(folder: Path, run: Run, *, force: bool = False) -> None:
     """Refuse what cannot be kept before any work is done.
 
     Raises
     ------
     UnusableOption
-        When something else is there, or the run is the worst of several.
+        When something else is there, or a kept run that is not to be replaced, or the run is the
+        worst of several.
     """
     if run.behaviour == Behaviour.WORST.value:
         raise UnusableOption(
@@ -97,6 +98,11 @@ def require_keepable(folder: Path, run: Run) -> None:
         raise UnusableOption(
             f"--keep was {str(folder)!r}, which holds something else",
             hint="name a new folder, or one of a kept run",
+        )
+    if (folder / _RUN).is_file() and not force:
+        raise UnusableOption(
+            f"--keep was {str(folder)!r}, which holds a kept run already",
+            hint="--force replaces it",
         )
     if not folder.parent.is_dir():
         raise UnusableOption(

@@ -249,6 +249,7 @@ Keep = Annotated[
         "--keep", metavar="FOLDER", help="Keep what it takes to run it again: `undertow trace`."
     ),
 ]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Out = Annotated[
     Path | None,
     typer.Option(

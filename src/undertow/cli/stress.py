@@ -155,6 +155,7 @@ def run_stress(
     as_json: bool,
     quiet: bool,
     keep: Path | None = None,
+    force: bool = False,
 ) -> None:
     """Run one scenario on one book and tell what came of it."""
     executor = parse_executor(workers or "serial")
@@ -177,7 +178,7 @@ def run_stress(
     if keep is not None:
         from undertow.cli.kept import fixed, require_keepable
 
-        require_keepable(keep, run)
+        require_keepable(keep, run, force=force)
         source = fixed(source)
     text = scenario_text(name)
     scenario = read_scenario(text, source=name)

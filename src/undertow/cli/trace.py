@@ -71,6 +71,7 @@ def run_contagion(
     failed: Sequence[str],
     ends: bool,
     keep: Path | None,
+    force: bool,
     out: Path | None,
     as_json: bool,
     quiet: bool,
@@ -85,7 +86,7 @@ def run_contagion(
             hint="undertow stress contagion 2025-10-10, or --failed custodian:NAME",
         )
     if keep is not None:
-        require_keepable(keep, run)
+        require_keepable(keep, run, force=force)
         source = fixed(source)
     text = _CALM if name is None else scenario_text(name)
     scenario = _with_options(read_scenario(text, source=name or "--failed"), run)
