@@ -12,7 +12,7 @@ from undertow.econometrics.concentration import concentration
 from undertow.measures.crowding.crowd import Crowd
 from undertow.measures.interconnection.identities import link_levels
 from undertow.measures.interconnection.mapping import KIND_NAMES, NODE_KINDS, ORIGINS
-from undertow.measures.interconnection.surroundings import rows_of
+from undertow.measures.interconnection.surroundings import KEEPERS, rows_of
 from undertow.measures.interconnection.web import Web
 from undertow.measures.study import Study
 from undertow.measures.words import known, listed, many, percent, told
@@ -22,7 +22,6 @@ from undertow.state.book import UNKNOWN_OWNER
 
 _NAME = "interconnection.map"
 _GAPS = ["nothing", "untold", "no way out"]
-_KEEPERS = ("custodian", "bridge", "external", "venue")
 _NAMED = {"issuer": "issued by", "custodian": "kept by", "chain": "lives on", "oracle": "priced by"}
 _READ = (
     "The map joins positions, claims, assets, venues and oracles: an edge points from who depends "
@@ -85,7 +84,7 @@ def _passes(web: Web) -> pl.DataFrame:
     """One row a keeper: claims on it, and how much of what accounts hold leads through it."""
     m, backing, held = web.map, web.backing, _held(web)
     nodes = np.unique(backing.node[~backing.is_token])
-    nodes = nodes[np.isin(m.kind_of(nodes), [NODE_KINDS.index(kind) for kind in _KEEPERS])]
+    nodes = nodes[np.isin(m.kind_of(nodes), [NODE_KINDS.index(kind) for kind in KEEPERS])]
     through = backing.through([np.flatnonzero(backing.node == node) for node in nodes])
     whole, claims = float(held.sum()), _claims_on(web, nodes)
     every = float(np.nansum(m.usd[_of_claims(web)]))
@@ -106,7 +105,7 @@ def _passes(web: Web) -> pl.DataFrame:
 def _rings(web: Web) -> pl.DataFrame:
     """One row a keeper or venue that stands on itself: what it owes, and how much goes round."""
     m, backing = web.map, web.backing
-    kinds = [NODE_KINDS.index(kind) for kind in _KEEPERS]
+    kinds = [NODE_KINDS.index(kind) for kind in KEEPERS]
     nodes = np.union1d(backing.node[~backing.is_token], m.target[m.of_kind("listed")])
     rows = []
     for node in nodes[np.isin(m.kind_of(nodes), kinds)].tolist():

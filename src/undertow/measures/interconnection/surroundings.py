@@ -25,7 +25,7 @@ from undertow.measures.interconnection.mapping import (
 from undertow.measures.words import known
 from undertow.state import FloatColumn, KeyColumn
 
-_KEEPERS = ("custodian", "bridge", "external", "venue")
+KEEPERS = ("custodian", "bridge", "external", "venue")  # kinds that keep what is others'
 # Edges that say that the value of one hangs on another.
 _NAMED = ("issued by", "kept by", "lives on", "priced by", "listed")
 _SPECK = 1e-6  # USD: what nobody holds counts as a speck, so that it has shares
@@ -145,7 +145,7 @@ def rows_of(backing: Backing, node: int) -> KeyColumn:
 def _passes(backing: Backing, node: int, share: FloatColumn) -> tuple[KeyColumn, FloatColumn]:
     """Keepers other than the node, and the share of what it has that leads through each."""
     m = backing.map
-    kinds = [NODE_KINDS.index(kind) for kind in _KEEPERS]
+    kinds = [NODE_KINDS.index(kind) for kind in KEEPERS]
     nodes = np.unique(backing.node[~backing.is_token])
     nodes = nodes[np.isin(m.kind_of(nodes), kinds) & (nodes != node)]
     if not len(nodes):
