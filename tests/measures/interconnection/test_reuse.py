@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 
 from measures.interconnection.standing import claimed, demo_tables, snapshot_of
+from stress.contagion.made import made
 from undertow.errors import StateError
+from undertow.kernels import impact
 from undertow.measures.interconnection import Web, loops, reuse
 from undertow.measures.interconnection import map as overview
 from undertow.measures.interconnection.reuse import layered
 from undertow.rules.snapshot import Snapshot
+from undertow.stress.setting import pools_of
 from undertow.worlds import demo_world
 
 
@@ -154,6 +159,83 @@ def test_unwinding_costs_more_the_more_leave(web):
     for column in ("accounts", "debt_usd", "cost_usd", "fall"):
         assert table[column].is_sorted()
     assert table["cost_usd"][-1] > 0.0
+
+
+VAULT = [("vault", "vault_share", "USDC", 1.0)]
+
+
+def _looped(*accounts, borrow=0.05, unknown=()):
+    """The tiny world with accounts at aave-v3 of these legs, and its rates."""
+    book = made(tokens=VAULT, accounts=[(6 + k, 7 + k, legs) for k, legs in enumerate(accounts)])
+    rates = np.full(len(book.liquidity.supplied), borrow)
+    rates[[book.universe.code("instrument", f"aave-v3:{asset}") for asset in unknown]] = np.nan
+    paid = np.full(len(rates), 0.02)
+    return replace(book, liquidity=replace(book.liquidity, borrow_rate=rates, supply_rate=paid))
+
+
+def _legs(posted, usd, owed, debt):
+    price = {"USDC": 1.0, "vault": 1.0, "BTC": 40_000.0, "ETH": 2_000.0}
+    return [(posted, "collateral", usd / price[posted]), (owed, "debt", -debt / price[owed])]
+
+
+def test_where_no_borrow_rate_is_known_nothing_is_said_of_carry():
+    book = _looped(_legs("vault", 10_000.0, "USDC", 7_000.0), borrow=np.nan)
+    found = loops(book, rises=(0.0, 0.8))
+    assert found.reading("interconnection.below_break_even").value is None
+    assert found.reading("interconnection.unwind_cost").value is None
+    rows = found.tables["unwinding"]
+    assert rows["unknown"].to_list() == [1, 1]
+    for column in ("accounts", "debt_usd", "netted_usd", "cost_usd", "fall"):
+        assert rows[column].to_list() == [None, None]
+    assert found.tables["ties"]["net_usd_a_year"].to_list() == [None]
+    assert any("Of 1 loop, owing 7,000 USD, a borrow rate is unknown" in w for w in found.says)
+    assert not any("carry is below 0" in words or "drives out" in words for words in found.says)
+
+
+def test_debt_of_unknown_rate_is_on_neither_side():
+    dear, cheap = (_legs("vault", 10_000.0, "USDC", debt) for debt in (6_000.0, 3_000.0))
+    book = _looped(dear, cheap, _legs("BTC", 20_000.0, "BTC", 12_000.0), unknown=["BTC"])
+    found = loops(book, rises=(0.0, 0.5))
+    # what 10,000 earn at 2 % pays 5 % on 3,000 but not on 6,000; the 12,000 are left out
+    assert found.reading("interconnection.below_break_even").value == pytest.approx(2.0 / 3.0)
+    rows = found.tables["unwinding"]
+    assert rows["accounts"].to_list() == [1, 2]
+    assert rows["unknown"].to_list() == [1, 1]
+    assert rows["debt_usd"].to_list() == pytest.approx([6_000.0, 9_000.0])
+    assert any("67 % of the debt whose rates are known" in words for words in found.says)
+
+
+def test_what_is_owed_in_the_asset_that_is_posted_needs_no_sale():
+    found = loops(_looped(_legs("BTC", 40_000.0, "BTC", 20_000.0)), rises=(0.5,))
+    row = found.tables["unwinding"].row(0, named=True)
+    assert row["debt_usd"] == row["netted_usd"] == pytest.approx(20_000.0)
+    assert row["cost_usd"] == row["fall"] == 0.0
+    assert found.reading("interconnection.unwind_cost").value == 0.0
+    assert "of which 20,000 USD are owed in what is posted" in found.says[-1]
+    assert found.says[-1].endswith("repaying it moves no price.")
+
+
+def test_only_what_netting_leaves_is_sold_and_of_what_is_left():
+    # 20,000 of the ETH repay ETH; of what is left, 5,000 in ETH and 15,000 in BTC, BTC is sold
+    legs = [("ETH", "collateral", 12.5), ("BTC", "collateral", 0.375),
+            ("ETH", "debt", -10.0), ("USDC", "debt", -2_000.0)]  # fmt: skip
+    book = _looped(legs)
+    row = loops(book, rises=(0.5,)).tables["unwinding"].row(0, named=True)
+    assert row["netted_usd"] == pytest.approx(20_000.0)
+    plan = Web.of(book).crowd.plan
+    pools = pools_of(plan, np.ones(len(book.universe.instruments)), Web.of(book).crowd.options)
+    btc = book.universe.code("asset", "BTC")
+    cost = 2_000.0 - impact.proceeds(btc, 0.05, pools) * 40_000.0
+    assert row["cost_usd"] == pytest.approx(cost, rel=1e-9)
+    assert row["cost_usd"] > 0.0
+    assert row["fall"] == pytest.approx(1.0 - impact.multiplier(btc, 0.05, pools), rel=1e-9)
+
+
+def test_nobody_sells_more_than_netting_leaves_him():
+    found = loops(_looped(_legs("BTC", 20_000.0, "BTC", 21_000.0)), rises=(0.5,))
+    row = found.tables["unwinding"].row(0, named=True)
+    assert (row["debt_usd"], row["netted_usd"]) == pytest.approx((21_000.0, 20_000.0))
+    assert row["cost_usd"] == row["fall"] == 0.0
 
 
 def test_a_yield_of_an_unknown_asset_is_refused(web):

@@ -34,14 +34,18 @@ _READ = (
     "venue calls. Carry is what the collateral earns less what the debt costs, over equity, a "
     "year; headroom is the rise of borrow rates that brings it to 0, and who has least goes first. "
     "break_even_yield is what the collateral would have to earn on its own account. unwinding "
-    "closes, for every rise of borrow rates, all loops whose carry is then below 0: what they sell "
-    "to repay, and what that costs by the same price curves as cascades have."
+    "closes, for every rise of borrow rates, all loops whose carry is then below 0. What is posted "
+    "in the very asset that is owed repays first, without a sale and at no cost (netted_usd); the "
+    "rest is sold for, which costs what the price curves of cascades say. Loops of which a borrow "
+    "rate is unknown stay out of it: unknown counts them, and where none is known nobody can say "
+    "who leaves, so that what leaves is none."
 )
 _MISLEADS = (
     "Owners may have reasons other than carry (points, airdrops, hedges), and costs of coming and "
     "going keep loops open below break-even. What tokens themselves earn (staking, funding) is in "
-    "no table: it is 0 unless yields says otherwise, so carry without it is too low and the order "
-    "among different tokens is only as good as what was given. Rates are those of the instant: as "
+    "no table: it is 0 unless yields says otherwise, as is what a reserve pays whose supply rate "
+    "is unknown, so carry without it is too low and the order among different tokens is only as "
+    "good as what was given. Rates are those of the instant: as "
     "loops unwind, utilisation and rates fall. Costs are those of selling at once at calm depth; a "
     "token that can be redeemed takes longer and costs less."
 )
@@ -55,8 +59,10 @@ class Loops(NamedTuple):
     debt: FloatColumn
     posted: AnyColumn  # asset most of it is
     owed: AnyColumn
-    earns: FloatColumn  # USD a year; NaN where a rate is unknown
-    costs: FloatColumn
+    netted: FloatColumn  # USD of debt that what is posted in the same asset repays
+    sells: AnyColumn  # asset most of what is then left is
+    earns: FloatColumn  # USD a year
+    costs: FloatColumn  # USD a year; NaN where a borrow rate is unknown
     on_itself: BoolColumn  # posted a token of which part stands on itself
     health: FloatColumn
 
@@ -64,6 +70,17 @@ class Loops(NamedTuple):
     def equity(self) -> FloatColumn:
         """USD that is the owner's own."""
         return self.collateral - self.debt
+
+    @property
+    def for_sale(self) -> FloatColumn:
+        """USD that it sells to repay what it can: its debt without what is netted."""
+        return np.maximum(np.minimum(self.debt, self.collateral) - self.netted, 0.0)
+
+    @property
+    def rated(self) -> BoolColumn:
+        """Whether the rates of all that it owes are known."""
+        found: BoolColumn = ~np.isnan(self.costs)
+        return found
 
     @property
     def headroom(self) -> FloatColumn:
@@ -137,7 +154,8 @@ def _found(web: Web, own: FloatColumn) -> Loops:
     held = np.where(np.isin(book.kind, (COLLATERAL, SUPPLY, CASH)) & (book.qty > 0.0), usd, 0.0)
     owed = np.where(book.kind == DEBT, usd, 0.0)
     debt = crowd.exposures.added(owed)
-    tied = _tied(snapshot, held, owed)
+    same = _matched(book, asset, held, owed)
+    tied = crowd.exposures.added(_matched(book, universe.root[asset], held, owed))
     circles = web.backing.circular[: len(universe.assets)] > 0.0
     on_itself = crowd.exposures.added(np.where(circles[asset], held, 0.0)) > 0.0
     loops = (debt > 0.0) & ((tied >= LOOPED * debt) | on_itself)
@@ -151,22 +169,22 @@ def _found(web: Web, own: FloatColumn) -> Loops:
     return Loops(
         account=rows, collateral=crowd.exposures.added(held)[rows], debt=debt[rows],
         posted=_largest(book, asset, held)[rows], owed=_largest(book, asset, owed)[rows],
+        netted=crowd.exposures.added(same)[rows], sells=_largest(book, asset, held - same)[rows],
         earns=earns[rows], costs=costs[rows], on_itself=on_itself[rows],
         health=frozen(health[rows]),
     )  # fmt: skip
 
 
-def _tied(snapshot: Snapshot, held: FloatColumn, owed: FloatColumn) -> FloatColumn:
-    """By account: USD that it owes in what it holds, or what that follows all the way down."""
-    book, universe = snapshot.book, snapshot.universe
-    root = universe.root[universe.asset_of[book.inst]].astype(np.int64)
-    key = book.leg_account * np.int64(max(len(universe.assets), 1)) + root
+def _matched(book: Any, asset: AnyColumn, held: FloatColumn, owed: FloatColumn) -> FloatColumn:
+    """By leg: USD of what is held that its account owes in the same asset."""
+    key = book.leg_account * np.int64(asset.max(initial=0) + 1) + asset
     some = (held > 0.0) | (owed > 0.0)
     pairs, at = np.unique(key[some], return_inverse=True)
-    size = len(pairs)
-    both = np.minimum(np.bincount(at, held[some], size), np.bincount(at, owed[some], size))
-    tied = np.bincount(pairs // max(len(universe.assets), 1), both, minlength=book.accounts)
-    return tied.astype(np.float64)
+    mine, debt = (added(at, usd[some], len(pairs)) for usd in (held, owed))
+    part = np.divide(np.minimum(mine, debt), mine, out=np.zeros_like(mine), where=mine > 0.0)
+    found = np.zeros_like(held)
+    found[some] = held[some] * part[at]
+    return found
 
 
 def _largest(book: Any, asset: AnyColumn, usd: FloatColumn) -> AnyColumn:
@@ -194,6 +212,7 @@ def _rows(web: Web, found: Loops, most: int | None) -> pl.DataFrame:
             "debt": assets.gather(found.owed),
             "collateral_usd": found.collateral,
             "debt_usd": found.debt,
+            "netted_usd": found.netted,
             "ratio": found.debt / found.collateral,
             "leverage": lever,
             "health": found.health,
@@ -226,7 +245,7 @@ def _ties(web: Web, found: Loops) -> pl.DataFrame:
         frame.group_by("collateral", "debt")
         .agg(
             pl.len().alias("accounts"), pl.col("usd").sum().alias("collateral_usd"),
-            pl.col("owed").sum().alias("debt_usd"), pl.col("net").sum().alias("net_usd_a_year"),
+            pl.col("owed").sum().alias("debt_usd"), _sum_of_known("net").alias("net_usd_a_year"),
             pl.col("headroom").min().alias("headroom_least"),
             pl.col("headroom").median().alias("headroom_median"),
             pl.col("health").min().alias("health_least"),
@@ -240,6 +259,10 @@ def _ties(web: Web, found: Loops) -> pl.DataFrame:
     )  # fmt: skip
 
 
+def _sum_of_known(column: str) -> pl.Expr:
+    return pl.when(pl.col(column).count() > 0).then(pl.col(column).sum())
+
+
 def _unwinding(web: Web, found: Loops, rises: tuple[float, ...]) -> pl.DataFrame:
     """By rise of borrow rates: who has reason to leave, what they sell, and what that costs."""
     plan, universe = web.crowd.plan, web.snapshot.universe
@@ -247,15 +270,19 @@ def _unwinding(web: Web, found: Loops, rises: tuple[float, ...]) -> pl.DataFrame
     sold_as, price = SoldAs.of(plan), web.map.price
     place = np.arange(len(universe.assets))
     place[universe.asset_of] = sold_as.asset
-    where = place[np.maximum(found.posted, 0)]
-    rows = []
+    where, for_sale = place[np.maximum(found.sells, 0)], found.for_sale
+    unknown = int((~found.rated).sum())
+    rows: list[tuple[float | int | None, ...]] = []
     for rise in rises:
+        if unknown and not found.rated.any():
+            rows.append((rise, None, unknown, None, None, None, None))
+            continue
         leaves = found.headroom < rise
-        usd = added(where[leaves], found.debt[leaves], len(universe.assets))
-        cost, deepest = _sold(usd, price, pools)
-        rows.append((rise, int(leaves.sum()), float(found.debt[leaves].sum()), cost, deepest))
-    names = {"rise": pl.Float64, "accounts": pl.Int64, "debt_usd": pl.Float64,
-             "cost_usd": pl.Float64, "fall": pl.Float64}  # fmt: skip
+        usd = added(where[leaves], for_sale[leaves], len(universe.assets))
+        debt, netted = float(found.debt[leaves].sum()), float(found.netted[leaves].sum())
+        rows.append((rise, int(leaves.sum()), unknown, debt, netted, *_sold(usd, price, pools)))
+    names = {"rise": pl.Float64, "accounts": pl.Int64, "unknown": pl.Int64, "debt_usd": pl.Float64,
+             "netted_usd": pl.Float64, "cost_usd": pl.Float64, "fall": pl.Float64}  # fmt: skip
     return pl.DataFrame(rows, schema=names, orient="row")
 
 
@@ -274,7 +301,6 @@ def _readings(web: Web, found: Loops, tables: dict[str, pl.DataFrame]) -> list[R
     whole = float(web.crowd.debt.sum())
     unwinding = tables["unwinding"]
     all_out = unwinding.row(-1, named=True) if unwinding.height else None
-    gone = np.nansum(np.where(found.headroom < 0.0, found.debt, 0.0))
     return [
         web.reading("interconnection.debt_in_loops", debt / whole if whole > 0.0 else None, "1",
                     "debt of loops over all debt; none without debt"),
@@ -282,17 +308,25 @@ def _readings(web: Web, found: Loops, tables: dict[str, pl.DataFrame]) -> list[R
                     held / (held - debt) if held > debt else None, "1",
                     "assets of loops over their equity, a ratio of sums; none without equity"),
         web.reading("interconnection.below_break_even",
-                    float(gone) / debt if debt > 0.0 else None, "1",
+                    _below(found), "1",
                     "share of loops' debt whose carry is below 0 at the rates of the instant, by "
-                    "the yields that were given; none without loops"),
+                    "the yields that were given; loops of which a borrow rate is unknown are on "
+                    "neither side; none without loops whose rates are known"),
         web.reading("interconnection.unwind_cost", _share(all_out), "1",
                     "USD lost to price impact over the debt repaid, if all loops that the largest "
-                    "rise of rates drives out leave at once; none where nobody leaves"),
+                    "rise of rates drives out leave at once; what is posted in the asset that is "
+                    "owed repays without a sale; none where nobody leaves, or no rate is known"),
     ]  # fmt: skip
 
 
+def _below(found: Loops) -> float | None:
+    """Of the debt of loops whose rates are known: the share whose carry is below 0."""
+    debt = float(found.debt[found.rated].sum())
+    return float(found.debt[found.headroom < 0.0].sum()) / debt if debt > 0.0 else None
+
+
 def _share(row: dict[str, Any] | None) -> float | None:
-    return None if row is None or row["debt_usd"] <= 0.0 else row["cost_usd"] / row["debt_usd"]
+    return row["cost_usd"] / row["debt_usd"] if row is not None and row["debt_usd"] else None
 
 
 def _says(
@@ -315,26 +349,43 @@ def _says(
             f"{many(int(own.sum()), 'of them has', 'of them have')} posted a token of which part "
             f"stands on itself, against {told(float(found.debt[own].sum()))} USD."
         )
-    rates = ~np.isnan(found.headroom)
-    if rates.any():
+    rated = found.rated
+    if rated.any():
         least = int(np.nanargmin(found.headroom))
         name = web.snapshot.universe.assets[int(found.posted[least])]
-        below = float(found.debt[found.headroom < 0.0].sum())
+        whole = "that debt" if rated.all() else "the debt whose rates are known"
         words.append(
-            f"At the rates of the instant carry is below 0 for {percent(below / debt)} of that "
-            f"debt; the first to go has posted {name} "
+            f"At the rates of the instant carry is below 0 for {percent(_below(found))} of "
+            f"{whole}; the first to go has posted {name} "
             f"(headroom {percent(known(float(found.headroom[least])))} a year)."
         )
     if not yields:
         words.append("What tokens earn by themselves was not given and counts as nothing.")
-    if not rates.all():
-        words.append(f"Of {many(int((~rates).sum()), 'loop')} no borrow rate is known.")
-    row = tables["unwinding"].row(-1, named=True) if tables["unwinding"].height else None
-    if row is not None and row["debt_usd"] > 0.0:
+    if not rated.all():
         words.append(
-            f"A rise of borrow rates by {percent(row['rise'])} a year drives out "
-            f"{told(row['debt_usd'])} USD of debt; selling at once to repay it costs "
-            f"{percent(row['cost_usd'] / row['debt_usd'])} of it and takes the worst price down by "
-            f"{percent(row['fall'])}."
+            f"Of {many(int((~rated).sum()), 'loop')}, owing "
+            f"{told(float(found.debt[~rated].sum()))} USD, a borrow rate is unknown: what is "
+            "said of carry and of leaving has that debt on neither side."
         )
-    return words
+    row = tables["unwinding"].row(-1, named=True) if tables["unwinding"].height else None
+    return words if row is None or not row["debt_usd"] else [*words, _leaving(row)]
+
+
+def _leaving(row: dict[str, Any]) -> str:
+    """What the largest rise of rates drives out, and what that costs."""
+    out = (
+        f"A rise of borrow rates by {percent(row['rise'])} a year drives out "
+        f"{told(row['debt_usd'])} USD of debt"
+    )
+    if row["netted_usd"] > 0.0:
+        out += (
+            f", of which {told(row['netted_usd'])} USD are owed in what is posted and repaid "
+            "without a sale"
+        )
+    if row["cost_usd"] <= 0.0:
+        return f"{out}; repaying it moves no price."
+    repay = "repay the rest" if row["netted_usd"] > 0.0 else "repay it"
+    return (
+        f"{out}; selling at once to {repay} costs {percent(_share(row))} of that debt and takes "
+        f"the worst price down by {percent(row['fall'])}."
+    )
