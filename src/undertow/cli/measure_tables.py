@@ -54,7 +54,7 @@ MAIN: Mapping[str, tuple[Main, ...]] = {
              ("owner", "account", "venue", "collateral", "debt", "debt_usd", "leverage", "health",
               "room", "carry", "headroom", "on_itself"), "debt_usd"),
         Main("unwinding", "what leaves as borrow rates rise",
-             ("rise", "accounts", "debt_usd", "cost_usd", "fall")),
+             ("rise", "accounts", "unknown", "debt_usd", "netted_usd", "cost_usd", "fall")),
     ),
     "interconnection.calls": (
         Main("ladder", "calls by the size of a common fall",

@@ -78,7 +78,7 @@ class Settlement:
         What was robbed of what is lent, and is not paid back either, is lost once.
         """
         found = self._unpaid_to_pools + self.owed.robbed
-        return frozen(found - np.minimum(self._beyond, self.owed.robbed))
+        return frozen(found - np.minimum(self._too_much, self.owed.robbed))
 
     @cached_property
     def _unpaid_to_pools(self) -> FloatColumn:
@@ -89,7 +89,7 @@ class Settlement:
         return found
 
     @cached_property
-    def _beyond(self) -> FloatColumn:
+    def _too_much(self) -> FloatColumn:
         """[P] The part of it that is more than those had who stayed."""
         own = self._unpaid_to_pools
         beyond = np.where(self.sheet.sort == POOL, own - self.owed.held, 0.0)
@@ -98,7 +98,7 @@ class Settlement:
     @cached_property
     def gone(self) -> FloatColumn:
         """[P] What is gone from who failed or was robbed, and nobody here has."""
-        robbed = self.owed.robbed - np.minimum(self._beyond, self.owed.robbed)
+        robbed = self.owed.robbed - np.minimum(self._too_much, self.owed.robbed)
         return frozen(self.sink + robbed)
 
     @cached_property
@@ -120,7 +120,7 @@ class Settlement:
     @cached_property
     def overdrawn(self) -> FloatColumn:
         """[P] What pools lost beyond what those who stayed had: others left with those coins."""
-        return frozen(np.maximum(self._beyond - self.owed.robbed, 0.0))
+        return frozen(np.maximum(self._too_much - self.owed.robbed, 0.0))
 
     @cached_property
     def _stolen(self) -> FloatColumn:
