@@ -45,6 +45,15 @@ def test_the_ledger_says_the_multiplier_of_a_planted_loop(world, web):
     assert reading.value == pytest.approx(loop.multiplier, rel=1e-8)
 
 
+def test_what_places_hold_beyond_all_claims_is_said(web):
+    found = reuse(web)
+    over = found.tables["tokens"].filter(pl.col("reuse") > 1.0 + 1e-6)
+    words = next(each for each in found.says if each.startswith("Places hold more of"))
+    assert over.height
+    assert all(name in words for name in over["asset"])
+    assert "vUSDC" not in words  # as much as its claims, and no more
+
+
 def test_pro_rata_shares_of_a_lender_that_has_no_other_money_are_those_of_the_loop():
     tables, world = demo_tables()
     loop = world.truth.loop

@@ -314,6 +314,14 @@ def _says(backing: Backing, tables: dict[str, pl.DataFrame]) -> list[str]:
             f"More stands behind {listed(over['asset'].to_list())} than claims on them were told: "
             "either holders are not named, or backing is told twice."
         )
+    again = token.filter(pl.col("reuse") > 1.0 + 1e-6).sort("reuse", descending=True)
+    if again.height:
+        most = again.row(0, named=True)
+        words.append(
+            f"Places hold more of {listed(again['asset'].to_list())} than all claims on them, of "
+            f"{most['asset']} {told(most['reuse'])} times as much: what is lent is posted again, or "
+            "tables contradict each other; they cannot tell which."
+        )
     taken = token.filter("assumed")["asset"].to_list()
     if taken:
         words.append(f"Nobody told what backs {listed(taken)}: taken at its word.")
