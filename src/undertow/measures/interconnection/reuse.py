@@ -319,7 +319,7 @@ def _says(backing: Backing, tables: dict[str, pl.DataFrame]) -> list[str]:
         most = again.row(0, named=True)
         words.append(
             f"Places hold more of {listed(again['asset'].to_list())} than all claims on them, of "
-            f"{most['asset']} {told(most['reuse'])} times as much: what is lent is posted again, or "
+            f"{most['asset']} {told(most['reuse'])} times as much: lent coins are posted again, or "
             "tables contradict each other; they cannot tell which."
         )
     taken = token.filter("assumed")["asset"].to_list()
