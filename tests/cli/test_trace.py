@@ -238,6 +238,18 @@ def test_what_cannot_be_traced_is_said_in_one_line(run: Run, typed: Typed, tmp_p
         ((*trace, "--of", "loss"), "target was 'loss'"),
         ((*trace, "--graph", "x.png"), "--graph was 'x.png'; the ending may be .graphml"),
         ((*trace, "--failed", "bank:x"), "failed was 'bank:x'; it may be custodian:NAME"),
+        (
+            (*trace, "--failed", "hyperliquid"),
+            "did you mean venue:hyperliquid or chain:hyperliquid?",
+        ),
+        (
+            ("stress", "contagion", "--failed", "aave-v3:ETH", "--world", "tiny"),
+            "which says no kind; did you mean instrument:aave-v3:ETH?",
+        ),
+        (
+            ("stress", "contagion", "--failed", "owner:1", "--world", "demo"),
+            "--failed was 'owner:1', who owes nobody outside its venues",
+        ),
         (("stress", "contagion"), "neither a scenario nor who fails was named"),
         (("stress", "contagion", *tiny, "--behaviour", "worst"), "--behaviour was 'worst'"),
         (("stress", *tiny, "--keep", "full"), "holds something else"),
@@ -275,6 +287,11 @@ def test_contagion_tells_what_it_costs_by_which_channel_and_who_bears_it(
         assert words in done.out, words
     again = told(run, "trace", "kept")
     assert again["channels_on"] == ["fire_sales", "claims", "receipts"]
+
+
+def test_help_names_every_kind_that_can_fail(run: Run) -> None:
+    told_kinds = " ".join(run("stress", "contagion", "--help").out.replace("│", " ").split())
+    assert "custodian, bridge, issuer, chain, oracle, asset, instrument, venue" in told_kinds
 
 
 def test_a_failure_needs_no_scenario(run: Run, tmp_path: Path) -> None:

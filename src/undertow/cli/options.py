@@ -239,8 +239,8 @@ Failed = Annotated[
     typer.Option(
         "--failed",
         metavar="KIND:NAME",
-        help="Who fails on top: custodian, bridge, issuer, chain, oracle, venue, external or "
-        "owner; may be given again.",
+        help="Who fails on top: custodian, bridge, issuer, chain, oracle, asset, instrument, "
+        "venue, external or owner; may be given again.",
     ),
 ]
 Keep = Annotated[

@@ -32,6 +32,7 @@ from undertow.cli.stress import (
     tell_of_compiling,
 )
 from undertow.measures import Study
+from undertow.measures.interconnection.candidates import KINDS
 from undertow.measures.interconnection.contagion import ENDS, contagion
 from undertow.measures.interconnection.paths import paths
 from undertow.measures.interconnection.pathwords import bearer, money
@@ -43,6 +44,7 @@ from undertow.stress import Behaviour, Scenario, read_scenario
 from undertow.stress.contagion import CHANNELS, Channels, Solver
 
 _SHOWN = 10  # rows of a table on the terminal
+_FAILING = (*KINDS, "issuer")  # kinds of nodes that can fail
 _CALM = 'name = "nothing but who fails"\n'
 
 
@@ -93,6 +95,7 @@ def run_contagion(
     book = loaded(source, answer)
     tell_of_compiling(answer)
     web = _web(book, run)
+    _require_failing(failed, web)
     study = contagion(web, scenario=scenario, failed=failed, channels=channels,
                       ends=ENDS if ends else {})  # fmt: skip
     if keep is not None:
@@ -138,8 +141,10 @@ def run_trace(
     scenario, channels, failed, run, book = _to_trace(name, source, asked, answer)
     tell_of_compiling(answer)
     bar = Progress("tracing", quiet=quiet)
+    web = _web(book, run)
+    _require_failing(failed, web)
     study = paths(
-        _web(book, run), scenario=scenario, failed=failed, channels=channels, to=asked.to,
+        web, scenario=scenario, failed=failed, channels=channels, to=asked.to,
         target=asked.target, top=asked.chains, most=asked.most, seed=asked.draw_seed, progress=bar,
     )  # fmt: skip
     if graph_to is not None and graph_to.file is not None:
@@ -202,6 +207,28 @@ def _web(book: Loaded, run: Run) -> Web:
     if not run.settle:
         web.__dict__["solver"] = Solver.of(web.crowd.plan, settle=False)  # in place of its own
     return web
+
+
+def _require_failing(failed: Sequence[str], web: Web) -> None:
+    """Refuse a name without its kind, offering those that are meant; and who owes nobody."""
+    for name in failed:
+        kind, _, key = name.partition(":")
+        if kind in _FAILING:
+            if kind == "owner" and name not in web.snapshot.claims.nodes and _has(web, kind, key):
+                raise UnusableOption(
+                    f"--failed was {name!r}, who owes nobody outside its venues, so that nobody is "
+                    "left unpaid",
+                    hint="accounts are closed by a shock to prices: name a scenario",
+                )
+        elif meant := [f"{each}:{name}" for each in _FAILING if _has(web, each, name)]:
+            raise UnusableOption(
+                f"--failed was {name!r}, which says no kind",
+                hint=f"did you mean {' or '.join(meant)}?",
+            )
+
+
+def _has(web: Web, kind: str, key: str) -> bool:
+    return web.map.keys[kind].cast(pl.String).index_of(key) is not None
 
 
 def _facts(
