@@ -114,14 +114,25 @@ def test_what_has_nothing_is_followed_nowhere(backing):
     assert bare.ends["end"].to_list() == ["BTC"]
 
 
+def test_the_list_says_of_a_node_what_the_node_says_of_itself(backing):
+    m = backing.map
+    for name, usd in largest(backing, top=4).select("node", "usd").iter_rows():
+        through = looked_through(backing, m.node(name))
+        if through is not None:
+            assert usd == pytest.approx(through.usd, rel=1e-9, abs=1e-5), name
+    listed = dict(largest(backing).select("node", "usd").iter_rows())
+    assert listed["custodian:custodian-1"] > 0.0  # that keeps a token by name too
+    assert listed["chain:ethereum"] > 0.0  # has nothing, and much hangs on it
+
+
 def test_the_largest_come_first_and_unknown_kinds_are_refused(backing):
     rows = largest(backing, top=3)
     assert rows.group_by("kind").len()["len"].max() == 3
     for _, part in rows.group_by("kind"):
         assert part["usd"].is_sorted(descending=True)
     owner = rows.filter(kind="owner")["node"][0]
-    gross = backing.map.edges().filter(kind="owns").group_by("source").agg(pl.col("usd").sum())
-    assert gross.sort("usd")["source"][-1] == owner
+    held = backing.owner_places.sum(axis=1)
+    assert backing.map.node(owner) == backing.map.offset["owner"] + int(np.argmax(held))
     assert set(largest(backing, ("venue",))["kind"]) == {"venue"}
     with pytest.raises(StateError, match="no node is of kind 'planet'"):
         largest(backing, ("planet",))

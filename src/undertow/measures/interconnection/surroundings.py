@@ -197,21 +197,26 @@ def largest(backing: Backing, kinds: tuple[str, ...] = (), *, top: int = 3) -> p
 
 
 def node_values(backing: Backing) -> FloatColumn:
-    """By node: USD at par of what it has, of what stands in it, or of what hangs on its name."""
+    """By node: USD at par of what it has, as it is looked through; of who has nothing that could
+    be followed, what hangs on its name.
+    """
     m = backing.map
     par = np.nan_to_num(m.at_par())
     found = np.zeros(m.nodes)
     np.add.at(found, backing.node, whole_of(backing))
-    owns, gaps = m.of_kind("owns"), m.of_kind(UNTOLD)
-    for here, end in ((owns, m.source), (owns, m.target), (gaps, m.target)):
-        np.add.at(found, end[here], par[here])
+    for kind, held in (("owner", backing.owner_places), ("account", backing.accounts.held)):
+        first = m.offset[kind]
+        found[first : first + len(m.keys[kind])] = np.asarray(held.sum(axis=1)).ravel()
+    untold = m.of_kind(UNTOLD)
+    np.add.at(found, m.target[untold], par[untold])
     if len(m.keys["unseen"]):
         nothing = m.keys["unseen"].index_of(NOTHING)
         if nothing is not None:
             found[m.offset["unseen"] + nothing] = backing.nothing.sum()
-    whole, named = found.copy(), m.of_kind(*_NAMED)
-    np.add.at(found, m.target[named], whole[m.source[named]])
-    return found
+    has, hangs = found.copy(), np.zeros(m.nodes)
+    for end, here in ((has, m.of_kind("listed")), (hangs, m.of_kind(*_NAMED))):
+        np.add.at(end, m.target[here], found[m.source[here]])
+    return np.where(has > 0.0, has, hangs)
 
 
 def whole_of(backing: Backing) -> FloatColumn:
