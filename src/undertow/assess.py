@@ -19,7 +19,7 @@ from undertow.measures import FAMILIES, Ground, Measure, Study, chosen
 from undertow.measures.crowding.flows import OwnerFlows, owner_flows
 from undertow.measures.crowding.markets import HOUR_US, MarketPast
 from undertow.measures.crowding.markets import TABLES as SERIES
-from undertow.measures.interconnection.identities import Identities, linked
+from undertow.measures.interconnection.identities import Identities, link_levels, linked
 from undertow.measures.tandem import LeverageHistory
 from undertow.measures.words import listed, many, percent
 from undertow.rules.leverage import Exposures, baskets, leverage_panel
@@ -141,8 +141,11 @@ def assess(
     if at is not None:
         _refuse_outside(lake, stands, at)
     snapshot = load_snapshot(lake, as_of=as_of, at=at)
+    levels = None
     if identities is not None:
-        snapshot, joined = _linked(snapshot, identities, sure)
+        given = Identities.of(snapshot.book, identities)
+        levels = link_levels(snapshot, given)  # of owners as tables have them, before any is joined
+        snapshot, joined = _linked(snapshot, given, sure)
         notes = (*notes, joined)
     if scenario is not None:
         scenario.apply(snapshot)  # what it names and the book lacks is misuse, not a missing answer
@@ -156,6 +159,8 @@ def assess(
         began = time.monotonic()
         study, why = _tried(measure, ground, missing)
         took[measure.name] = round(time.monotonic() - began, 3)
+        if study is not None and levels is not None and measure.name == "interconnection.map":
+            study = replace(study, tables={**study.tables, "links": levels})
         if study is None:
             not_told[measure.name] = why
         else:
@@ -187,9 +192,8 @@ def assess(
     return replace(found, notes=tuple(dict.fromkeys(said)))
 
 
-def _linked(snapshot: Snapshot, identities: Any, sure: float) -> tuple[Snapshot, str]:
+def _linked(snapshot: Snapshot, given: Identities, sure: float) -> tuple[Snapshot, str]:
     """The book with owners joined, and a note of how many and on whose word."""
-    given = Identities.of(snapshot.book, identities)
     found = linked(snapshot, given, sure=sure)
     fewer = len(snapshot.book.owners) - len(found.book.owners)
     named = given.sources(sure)

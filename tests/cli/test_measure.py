@@ -375,6 +375,12 @@ def test_owners_are_joined_by_a_file_of_identities(run, lake: str, tmp_path: Pat
     assert (
         "0 owners were joined with others, as identities say" in run(*asked, "--sure", "0.95").out
     )
+    (study,) = run(*asked, "--json").json["studies"]
+    none, all_of_them = study["tables"]["links"]
+    assert (none["sure"], none["links"]) == (None, 0)
+    assert (all_of_them["sure"], all_of_them["links"]) == (0.9, 1)
+    assert all_of_them["owners"] == none["owners"] - 1
+    assert "owners, by how sure an identity has to be to count" in joined.out
     rows.write_text("node,same_as\nasset:ETH,owner:2\n")
     odd = run(*asked)
     assert odd.code == 2

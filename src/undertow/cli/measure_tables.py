@@ -37,6 +37,8 @@ MAIN: Mapping[str, tuple[Main, ...]] = {
              ("node", "kind", "claims_usd", "claims_share", "passes_usd", "passes")),
         Main("names", "issuers, custodians, chains and oracles, by what hangs on them",
              ("node", "kind", "hangs_usd", "hangs")),
+        Main("links", "owners, by how sure an identity has to be to count",
+             ("sure", "links", "owners", "at_two_venues")),
     ),
     "interconnection.reuse": (
         Main("bases", "reuse by base asset",

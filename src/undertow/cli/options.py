@@ -162,7 +162,12 @@ Identities = Annotated[
 ]
 Sure = Annotated[
     float,
-    typer.Option("--sure", min=0.0, max=1.0, help="Identities count from this confidence on."),
+    typer.Option(
+        "--sure",
+        min=0.0,
+        max=1.0,
+        help="Identities count from this confidence on; from 0 on every one counts.",
+    ),
 ]
 Ray = Annotated[
     str | None,
