@@ -78,6 +78,16 @@ def test_chains_lead_from_the_shock_to_who_bears_it_and_carry_what_they_carry() 
     assert len(flow.node.label) == 4 + len(NODES)  # what chains share is one node
 
 
+def test_origins_say_by_how_much_a_price_fell() -> None:
+    held = tables()
+    origins = held["interconnection.paths"]["origins"]
+    held["interconnection.paths"]["origins"] = origins.head(1).with_columns(
+        origin=pl.lit("ETH -20%")
+    )
+    found = figure("Where it came from", held)
+    assert {tuple(trace.y) for trace in found.data} == {("ETH -20%",)}
+
+
 def test_a_bound_is_drawn_where_there_is_one_and_only_usd_share_the_axis() -> None:
     found = figure("How far it hangs on links that nobody knows")
     by_name = {trace.name: trace for trace in found.data}

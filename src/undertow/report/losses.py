@@ -147,7 +147,7 @@ def origins(tables: Tables) -> go.Figure:
 
 def _shared(every: pl.DataFrame, column: str) -> go.Figure:
     rows = every.sort("shapley_usd", descending=True).head(_ROWS)
-    names = list(labels(rows[column].to_list()).values())
+    names = [_percents(label, name) for name, label in labels(rows[column].to_list()).items()]
     bars = go.Bar(
         x=plain(rows["shapley_usd"]), y=names, orientation="h", name="its share of the loss",
         marker={"color": BLUE, "opacity": FAINT},
@@ -287,10 +287,15 @@ def agreement(tables: Tables) -> go.Figure:
 
 
 def _boxed(name: str) -> str:
-    """What stands beside a box: the key of a party, else the words; a share keeps its sign."""
+    """What stands beside a box: the key of a party, else the words."""
     kind, _, key = name.partition(":")
     parties = ("pool", "owner", "venue", "external", "asset")
     shown = short(key if kind in parties else name.replace("|", " "))
+    return _percents(shown, name)
+
+
+def _percents(shown: str, name: str) -> str:
+    """A label whose shares keep their sign, where that cannot be taken for a template."""
     return shown if set(name) & set("{}$·") else shown.replace("·", "%")
 
 
