@@ -272,7 +272,10 @@ def test_a_table_of_the_terminal_holds_twenty_rows_and_says_how_many_more() -> N
 
 def test_main_tables_name_tables_and_columns_that_there_are() -> None:
     web = interconnection.Web.of(build_world(5, accounts=150).snapshot())
-    few = {"nodes": {"redraws": 0, "reps": 19}, "links": {"tries": 8}, "paths": {"most": 64}}
+    said = pl.DataFrame({"node": ["owner:2"], "same_as": ["owner:1"], "confidence": [1.0],
+                         "source": ["a register"]})  # fmt: skip
+    few = {"nodes": {"redraws": 0, "reps": 19}, "links": {"tries": 8}, "paths": {"most": 64},
+           "map": {"identities": said}}  # fmt: skip
     for each in INTERCONNECTION:
         short = each.name.partition(".")[2]
         study = each.made(web, **few.get(short, {}))
