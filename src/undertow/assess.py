@@ -21,7 +21,7 @@ from undertow.measures.crowding.markets import HOUR_US, MarketPast
 from undertow.measures.crowding.markets import TABLES as SERIES
 from undertow.measures.interconnection.identities import Identities, link_levels, linked
 from undertow.measures.tandem import LeverageHistory
-from undertow.measures.words import listed, many, percent
+from undertow.measures.words import common_fall, listed, many
 from undertow.rules.leverage import Exposures, baskets, leverage_panel
 from undertow.rules.snapshot import TABLES, Snapshot
 from undertow.state import Panel, Reading
@@ -222,8 +222,7 @@ def _spoken(fall: float | None, scenario: Scenario | None) -> str:
     """A shock as a sentence has it."""
     if scenario is not None:
         return scenario.name
-    way = "rise" if fall is not None and fall < 0.0 else "fall"
-    return f"a common {way} of {percent(abs(fall or 0.0))}"
+    return common_fall(fall or 0.0)
 
 
 def _shock(fall: float | None, scenario: Scenario | None) -> dict[str, Any]:

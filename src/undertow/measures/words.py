@@ -28,6 +28,11 @@ def told(value: float | None, digits: int = 2) -> str:
     return f"{rounded:,.{max(places, 0)}f}" if abs(rounded) >= 1e-4 else f"{rounded:.{digits - 1}e}"
 
 
+def common_fall(fall: float) -> str:
+    """A common move of prices as a sentence has it: a common fall of 20 %, a common rise of 5 %."""
+    return f"a common {'rise' if fall < 0.0 else 'fall'} of {percent(abs(fall))}"
+
+
 def percent(value: float | None) -> str:
     """A fraction as a percentage: 42 %, 0.31 %."""
     return "unknown" if value is None or not math.isfinite(value) else f"{told(100.0 * value)} %"

@@ -55,7 +55,9 @@ def test_a_keeper_that_fails_costs_what_hand_counts_say() -> None:
     assert found.tables["handed_on"]["lost_usd"].to_list() == pytest.approx([60.0] * 3)
     assert abs(found.tables["realised"]["usd"].sum()) < 1e-9
     assert found.tables["assumptions"].height == 0
-    assert found.says[0].startswith("60 USD are lost for good after a fall of 0%, 0 USD by the")
+    assert found.says[0].startswith(
+        "60 USD are lost for good after a common fall of 0 %, 0 USD by "
+    )
     assert "Most of what is handed on, 60 USD or 100 %, is borne by d." in found.says
 
 

@@ -408,3 +408,13 @@ def test_what_no_chain_leads_to_is_said_where_nobody_closed_it() -> None:
     assert any(f"{money(usd)} USD of the loss stand under water" in words for words in found.says)
     whole = found.reading("interconnection.path_loss").value
     assert found.tables["bearers"]["usd"].sum() + usd == pytest.approx(whole)
+
+
+@pytest.mark.parametrize(
+    ("fall", "said"), [(-0.1, "a common rise of 10 %"), (0.004, "a common fall of 0.40 %")]
+)
+def test_the_shock_is_named_with_its_sign_and_without_rounding_it_away(
+    fall: float, said: str
+) -> None:
+    case = Case.of(web(), fall=fall, scenario=None, failed=(), channels=None, assumed=None)
+    assert case.scenario.name == said

@@ -18,6 +18,7 @@ import polars as pl
 from undertow.econometrics.shapley import Members, Shares, shares
 from undertow.errors import StateError
 from undertow.measures.interconnection.web import Web
+from undertow.measures.words import common_fall
 from undertow.state import FloatColumn
 from undertow.state.arrays import frozen
 from undertow.state.universe import NONE
@@ -53,7 +54,7 @@ class Case:
         """The case of a scenario, or of a common fall of everything but money."""
         if scenario is None:
             shocks = (Price(asset=MARKET, move=-fall),) if fall != 0.0 else ()
-            scenario = Scenario(name=f"a fall of {fall:.0%}", shocks=shocks)
+            scenario = Scenario(name=common_fall(fall), shocks=shocks)
         if not isinstance(scenario, Scenario):
             raise StateError(
                 f"scenario was of type {type(scenario).__name__}; it must be a Scenario",

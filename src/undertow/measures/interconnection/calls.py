@@ -16,7 +16,7 @@ from undertow.measures.interconnection.callreadings import Drawn, readings
 from undertow.measures.interconnection.callwords import says
 from undertow.measures.interconnection.web import Web
 from undertow.measures.study import Study
-from undertow.measures.words import percent, span, told
+from undertow.measures.words import common_fall, span, told
 from undertow.rules.snapshot import Snapshot
 from undertow.stress.cascade import Cascade, Engine, run_cascade
 from undertow.stress.plan import Plan
@@ -176,8 +176,7 @@ def _largest(frame: Any, most: int | None) -> Any:
 
 def _shock(fall: float, scenario: Any) -> str:
     if scenario is None:
-        way = "rise" if fall < 0.0 else "fall"
-        return f"a common {way} of {percent(abs(fall))}"
+        return common_fall(fall)
     if isinstance(scenario, Scenario):
         return f"the scenario {scenario.name}"
     return "the cascade that was given" if isinstance(scenario, Cascade) else "the given shocks"

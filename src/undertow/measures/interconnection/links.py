@@ -22,7 +22,7 @@ from undertow.measures.interconnection.margins import NUMBERS, Linked, Margins
 from undertow.measures.interconnection.untold import Untold, kept_numbers
 from undertow.measures.interconnection.web import Web
 from undertow.measures.study import Study
-from undertow.measures.words import known, listed, many, percent, told
+from undertow.measures.words import common_fall, known, listed, many, percent, told
 from undertow.rules.snapshot import Snapshot
 from undertow.state import Reading
 from undertow.stress.contagion import Assumptions, Channels
@@ -445,7 +445,7 @@ def _called(fall: float, scenario: Scenario | Stressed | None, failed: Sequence[
     if isinstance(scenario, Scenario):
         said = [scenario.name]
     elif scenario is None and (fall != 0.0 or not failed):
-        said = [f"a common {'rise' if fall < 0.0 else 'fall'} of {percent(abs(fall))}"]
+        said = [common_fall(fall)]
     return listed([*said, *([f"the failure of {listed(failed)}"] if failed else [])])
 
 

@@ -43,7 +43,7 @@ from undertow.measures.interconnection.rankings import (
 from undertow.measures.interconnection.web import Web
 from undertow.measures.study import Study
 from undertow.measures.tandem.history import LeverageHistory
-from undertow.measures.words import percent
+from undertow.measures.words import common_fall
 from undertow.rules.snapshot import Snapshot
 from undertow.stress.contagion import Assumptions, Channels
 from undertow.stress.scenario import Scenario
@@ -151,8 +151,7 @@ def nodes(
 
 def _fallen(fall: float) -> Scenario:
     shocks = (Price(asset=MARKET, move=-fall),) if fall != 0.0 else ()
-    way = "rise" if fall < 0.0 else "fall"
-    return Scenario(name=f"a common {way} of {percent(abs(fall))}", shocks=shocks)
+    return Scenario(name=common_fall(fall), shocks=shocks)
 
 
 def _require(
